@@ -1,0 +1,28 @@
+"""Records to plain JSON and back, strictly: an unknown, missing or ill-typed field is an error that names its place."""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+def to_json(record: object) -> bytes:
+    """Encode a record as compact JSON with fields in declaration order: equal records give equal bytes."""
+    return msgspec.json.encode(record)
+
+
+def from_json(data: bytes, kind: type[T]) -> T:
+    """Decode one record; raises `msgspec.ValidationError` with the path of the offending field."""
+    return msgspec.json.decode(data, type=kind)
+
+
+def to_plain(record: object) -> dict[str, Any]:
+    """The record as nested dicts and lists of builtins."""
+    plain: dict[str, Any] = msgspec.to_builtins(record)
+    return plain
+
+
+def from_plain(plain: object, kind: type[T]) -> T:
+    """The record that `to_plain` took apart; raises `msgspec.ValidationError` as `from_json` does."""
+    return msgspec.convert(plain, kind)

@@ -1,0 +1,260 @@
+"""What is known of a video, stage by stage. Frozen records; each new fact is a new record, not a new optional field.
+
+Times are float seconds from the start of the source. Frame numbers are ints at `RATE_HZ` and count from the start of
+the record they belong to. Per-frame arrays lie in `.npz` blobs; a record holds their `Ref`.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+RATE_HZ = 25
+"""Video frames per second everywhere after decoding (SyncNet, MCDM and the peers all use 25)."""
+
+SAMPLE_RATE_HZ = 16_000
+"""Audio samples per second everywhere after decoding, mono int16."""
+
+SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // RATE_HZ
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A blob in the store: its path below the store's root, its length and its digest."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """One wanted video, as a manifest names it. The seed of every run."""
+
+    id: str
+    url: str  # http(s) URL, local path, or any fsspec URL
+    language: str | None = None  # expected spoken language, BCP-47; None: not stated
+    start_s: float | None = None  # the wanted part of the source; None: from its start
+    end_s: float | None = None
+    title: str = ""
+    channel: str = ""
+    licence: str = ""  # as the manifest states it; Source.licence is what the site states
+    duration_s: float | None = None  # a hint for longest-first scheduling, never trusted
+
+    @classmethod
+    def of(cls, url: str, *, start_s: float | None = None, end_s: float | None = None, **known: object) -> "Video":
+        """Make a record whose id is the first 16 hex digits of the SHA-256 of the canonical source reference."""
+        span = "" if start_s is None and end_s is None else f"#t={start_s or 0:g},{'' if end_s is None else f'{end_s:g}'}"
+        digest = hashlib.sha256((url + span).encode()).hexdigest()[:16]
+        return cls(id=digest, url=url, start_s=start_s, end_s=end_s, **known)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoStream:
+    """The picture stream of a source as its container describes it (after rotation)."""
+
+    width_px: int
+    height_px: int
+    rate_hz: float  # average frame rate; the stream may be variable
+    codec: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioStream:
+    """The first sound stream of a source."""
+
+    rate_hz: int
+    channels: int
+    codec: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Fetched: bytes in the store, probed. Given by `fetch`."""
+
+    file: Ref
+    duration_s: float
+    video: VideoStream
+    audio: AudioStream
+    page_url: str = ""
+    title: str = ""
+    uploader: str = ""
+    uploader_url: str = ""
+    licence: str = ""
+    language_hint: str = ""  # what the site says is spoken, if anything
+    upload_date: str = ""
+    extractor: str = ""  # e.g. "youtube", "generic", "file"
+    tool: str = ""  # e.g. "yt-dlp 2026.8.19"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """One face followed inside one scene, frame by frame at 25 fps, with gaps bridged.
+
+    The arrays of the track are members of `Seen.arrays`, named `{number}/frame`, `{number}/box`, ... (see `stages.watch`).
+    Pose angles are degrees; sharpness and exposure are the measures that `stages.quality` defines.
+    """
+
+    number: int
+    scene: int
+    start_frame: int  # first frame of the track, on the 25 fps grid of the source
+    end_frame: int  # one past the last
+    detected_share: float  # frames with a detection of their own / all frames of the track
+    face_px: float  # median of sqrt(box area), source pixels
+    face_share: float  # median of box height / frame height
+    score: float  # median detector score
+    yaw_deg: float  # medians of the absolute angles
+    pitch_deg: float
+    roll_deg: float
+    yaw_p95_deg: float
+    sharpness: float  # median
+    exposure: float  # median luma of the face, 0..255
+    inside_share: float  # share of frames with the whole box inside the picture
+    motion: float  # median frame-to-frame change of the aligned face, 0..255: near 0 for a still picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Watched once: scenes and face tracks. Given by `watch`."""
+
+    n_frames: int  # on the 25 fps grid
+    cuts: tuple[int, ...]  # first frame of every scene but the first
+    tracks: tuple[Track, ...]
+    arrays: Ref
+    faces_share: float  # share of looked-at frames with at least one face
+    decoded_s: float  # seconds of source decoded to learn this
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A candidate clip: one face, at most 30 s, square, 25 fps, with 16 kHz mono audio of exactly matching length."""
+
+    key: str  # "{video id}-{clip number:04d}": no dots, WebDataset splits at the first one
+    number: int
+    track: int
+    start_s: float
+    end_s: float
+    n_frames: int
+    size_px: int
+    video: Ref  # mp4
+    audio: Ref  # wav, int16, n_frames * 640 samples
+    arrays: Ref  # npz: box (F,5) crop pixels + score, lmk (F,5,2) crop pixels, pose (F,3) degrees, crop (F,4) source px
+    contiguous_with_prev: bool  # same track, and the previous clip ends where this one begins
+    faces_in_view: int  # the most other tracks seen inside the crop at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Cut and encoded once. Given by `clip`."""
+
+    items: tuple[Clip, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sync:
+    """How well lips and voice of one clip agree. Offset is positive when the audio is late, in frames at 25 fps."""
+
+    key: str
+    offset_frames: int
+    confidence: float  # median minus minimum of the mean distances over offsets (SyncNet)
+    distance: float  # the minimum
+    distances: tuple[float, ...]  # mean distance at every offset from -reach to +reach
+    curve_offset_frames: tuple[int, ...]  # the same, over time: one value per window of `curve_window_s`
+    curve_confidence: tuple[float, ...]
+    curve_hop_s: float
+    drift_frames_per_min: float  # slope of the curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Syncs:
+    """Given by `sync`: one record per clip."""
+
+    items: tuple[Sync, ...]
+    model: str  # name and digest of the weights: readings of different weights do not compare
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """One spoken word; times are seconds inside the clip, None where no aligner knew the language."""
+
+    text: str
+    start_s: float | None
+    end_s: float | None
+    score: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageWindow:
+    """Language identification of one window of speech."""
+
+    start_s: float
+    end_s: float
+    language: str  # BCP-47 primary subtag
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speech:
+    """What is said in one clip."""
+
+    key: str
+    speech_share: float  # voiced seconds / clip seconds, by voice activity detection
+    speech_s: float
+    language: str  # most probable over all windows; "" where there is no speech
+    language_probability: float
+    verdict: str  # spoken against expected language: "agree", "other", "mixed", "unsure", or "" with nothing expected
+    windows: tuple[LanguageWindow, ...]
+    text: str
+    words: tuple[Word, ...]
+    avg_logprob: float
+    aligned: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speeches:
+    """Given by `speech`: one record per clip."""
+
+    items: tuple[Speech, ...]
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who is seen in one clip, and fingerprints that find copies of it."""
+
+    key: str
+    face: tuple[float, ...]  # mean unit ArcFace-type embedding; () where no face could be embedded
+    spread: float  # lowest cosine between a frame's embedding and the mean
+    picture_hash: str  # hex: perceptual hashes of frames spread over the clip
+    sound_hash: str  # hex: audio fingerprint of the clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identities:
+    """Given by `identity`: one record per clip."""
+
+    items: tuple[Identity, ...]
+    model: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Why a clip was dropped: the rule, what was measured, the limit, and how far off it was (negative: by how much)."""
+
+    rule: str
+    value: float | str
+    limit: float | str
+    margin: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Judged: kept or dropped, by which policy, with one receipt per broken rule, the first broken first."""
+
+    key: str
+    video: str
+    kept: bool
+    policy: str
+    receipts: tuple[Receipt, ...] = ()
+    person: str = ""  # identity cluster
+    group: str = ""  # clips that must share a split: same person, near-duplicates, same channel
+    split: str = ""  # "train", "val", "test"; "" if dropped
+    extra: dict[str, float] = field(default_factory=dict)

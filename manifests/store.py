@@ -1,0 +1,108 @@
+"""Bytes by path in any place that fsspec knows: a folder, `s3://`, `gs://`, `memory://`. Put whole, get, list."""
+
+import contextlib
+import hashlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from manifests.records import Ref
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Store:
+    """A root URL and the objects below it. Cheap to make, picklable by its URL.
+
+    Every write is whole: a temporary name and a rename on a disk, one PUT in an object store. Listings are never
+    cached, since fsspec's cache hides what other workers wrote meanwhile.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        remote = "://" in url and not url.startswith("file://")
+        options = {"use_listings_cache": False} if remote else {"auto_mkdir": True}
+        self._fs, root = fsspec.core.url_to_fs(self.url, **options)
+        self._root = root.rstrip("/")
+        self.local = Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return Store, (self.url,)
+
+    def at(self, path: str) -> str:
+        """The full URL (or file path) of an object, for a person or another program."""
+        return f"{self.url}/{path}"
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object whole."""
+        if self.local is not None:
+            with self._replacing(self.local / path) as temporary:
+                temporary.write_bytes(data)
+        else:
+            self._fs.pipe_file(f"{self._root}/{path}", data)
+
+    def put_file(self, source: Path, path: str) -> Ref:
+        """Copy a file in, whole, and describe it."""
+        digest = hashlib.sha256()
+        with source.open("rb") as f:
+            while chunk := f.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        if self.local is not None:
+            with self._replacing(self.local / path) as temporary:
+                shutil.copyfile(source, temporary)
+        else:
+            self._fs.put_file(str(source), f"{self._root}/{path}")
+        return Ref(path, source.stat().st_size, digest.hexdigest())
+
+    def get(self, path: str) -> bytes:
+        """Read an object; raises `FileNotFoundError`."""
+        data: bytes = self._fs.cat_file(f"{self._root}/{path}")
+        return data
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """Read `length` bytes of an object from `offset`; raises `FileNotFoundError`."""
+        data: bytes = self._fs.cat_file(f"{self._root}/{path}", start=offset, end=offset + length)
+        return data
+
+    def get_file(self, path: str, scratch: Path) -> Path:
+        """A readable file with the object's bytes: the object itself on a disk, else a copy in `scratch`. Do not write to it."""
+        if self.local is not None:
+            found = self.local / path
+            if not found.is_file():
+                raise FileNotFoundError(found)
+            return found
+        target = scratch / f"{hashlib.sha256(path.encode()).hexdigest()[:12]}-{Path(path).name}"
+        if not target.exists():
+            partial = target.with_name(target.name + ".part")
+            self._fs.get_file(f"{self._root}/{path}", str(partial))
+            partial.rename(target)
+        return target
+
+    def exists(self, path: str) -> bool:
+        """Whether the object is there now."""
+        return bool(self._fs.exists(f"{self._root}/{path}"))
+
+    def list(self, prefix: str) -> list[str]:
+        """All objects below a folder, sorted, as paths below the root; none if there is no such folder."""
+        skip = len(self._root) + 1
+        found = (path[skip:] for path in self._fs.find(f"{self._root}/{prefix}"))
+        return sorted(path for path in found if not Path(path).name.startswith(".partial-"))
+
+    def delete(self, path: str) -> None:
+        """Remove an object or a folder of objects; nothing happens if it is not there."""
+        if self._fs.exists(f"{self._root}/{path}"):
+            self._fs.rm(f"{self._root}/{path}", recursive=True)
+
+    @contextlib.contextmanager
+    def _replacing(self, target: Path) -> Iterator[Path]:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".partial-{uuid.uuid4().hex}"
+        try:
+            yield temporary
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)

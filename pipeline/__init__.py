@@ -1,0 +1,1 @@
+"""How videos are carried through stages. Knows no model and no codec."""
