@@ -42,7 +42,8 @@ class Video:
     @classmethod
     def of(cls, url: str, *, start_s: float | None = None, end_s: float | None = None, **known: object) -> "Video":
         """Make a record whose id is the first 16 hex digits of the SHA-256 of the canonical source reference."""
-        span = "" if start_s is None and end_s is None else f"#t={start_s or 0:g},{'' if end_s is None else f'{end_s:g}'}"
+        end = "" if end_s is None else f"{end_s:g}"
+        span = "" if start_s is None and end_s is None else f"#t={start_s or 0:g},{end}"
         digest = hashlib.sha256((url + span).encode()).hexdigest()[:16]
         return cls(id=digest, url=url, start_s=start_s, end_s=end_s, **known)  # type: ignore[arg-type]
 
@@ -89,7 +90,7 @@ class Source:
 class Track:
     """One face followed inside one scene, frame by frame at 25 fps, with gaps bridged.
 
-    The arrays of the track are members of `Seen.arrays`, named `{number}/frame`, `{number}/box`, ... (see `stages.watch`).
+    The arrays of the track are members of `Seen.arrays`, named `{number}/frame`, `{number}/box`, ...: see `stages.watch`.
     Pose angles are degrees; sharpness and exposure are the measures that `stages.quality` defines.
     """
 
@@ -237,7 +238,7 @@ class Identities:
 
 @dataclass(frozen=True)
 class Receipt:
-    """Why a clip was dropped: the rule, what was measured, the limit, and how far off it was (negative: by how much)."""
+    """Why a clip was dropped: the rule, what was measured, the limit, and the (negative) margin to it."""
 
     rule: str
     value: float | str

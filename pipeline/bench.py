@@ -12,8 +12,8 @@ from manifests.store import Store
 class Bench:
     """Use as a context manager: `scratch` lives inside it.
 
-    `fetch` turns a `Ref` into a readable file; `keep` turns a file into a `Ref`. Blobs are named by stage key, video and
-    name, so doing a call again overwrites what the first try left.
+    `fetch` turns a `Ref` into a readable file; `keep` turns a file into a `Ref`. Blobs are named by stage key, video
+    and name, so doing a call again overwrites what the first try left.
     """
 
     def __init__(self, store: Store, key: str, video: str) -> None:
