@@ -90,7 +90,7 @@ class Source:
 class Track:
     """One face followed inside one scene, frame by frame at 25 fps, with gaps bridged.
 
-    The arrays of the track are members of `Seen.arrays`, named `{number}/frame`, `{number}/box`, ...: see `stages.watch`.
+    The arrays of the track are members of `Seen.arrays`, named `{number}/frame`, `{number}/box`, ... by `stages.watch`.
     Pose angles are degrees; sharpness and exposure are the measures that `stages.quality` defines.
     """
 

@@ -69,7 +69,7 @@ class Store:
         return data
 
     def get_file(self, path: str, scratch: Path) -> Path:
-        """A readable file of the object's bytes: the object itself on a disk, else a copy in `scratch`. Never write to it."""
+        """A readable file of the object: the object itself on a disk, else a copy in `scratch`. Never write to it."""
         if self.local is not None:
             found = self.local / path
             if not found.is_file():
