@@ -37,6 +37,10 @@ class WorkerSpoiledError(Exception):
     """Raised by a stage when this worker can do no more work (a poisoned CUDA context): it ends and is replaced."""
 
 
+class PostponedError(Exception):
+    """Raised by a stage that could learn nothing now (a host wants to be left alone): the video stays due."""
+
+
 T = TypeVar("T")
 FactT = TypeVar("FactT")
 

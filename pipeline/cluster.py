@@ -1,0 +1,225 @@
+"""Run stages on Ray, on this machine or on a cluster. The only file that imports ray.
+
+Every stage is an actor pool of its own and all run at once: Ray moves tickets, the store holds facts. Tickets weigh
+nothing, so Ray's byte-based back-pressure does not hold a fast stage back; that is harmless, since what runs ahead lies
+in the store and scratch never outlives a call.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manifests.codec import to_plain
+from manifests.records import Video
+from manifests.store import Store
+from pipeline.plan import plan
+from pipeline.stage import Resources, Stage, WorkerSpoiledError
+from pipeline.step import Notify, StageBrokenError, Step, Ticket
+
+WAVE = 20_000
+"""Videos per Ray Data flow: beyond about 100,000 blocks one flow strains the driver."""
+
+OBJECT_STORE_BYTES = 300 << 20
+"""Tickets are small; Ray's default would take 30 % of the machine's memory."""
+
+_SPOILED_EXIT = 86
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where to run: join `address` if given (or `RAY_ADDRESS`), else start Ray on this machine."""
+
+    address: str | None = None
+    cpus: int | None = None  # of this machine; None: all
+
+
+class _Worker(Step):
+    """A `Step` in a Ray actor: ends its process when spoiled, so that Ray makes a fresh one and tries again."""
+
+    def __call__(self, ticket: Ticket) -> list[Ticket]:
+        try:
+            return super().__call__(ticket)
+        except WorkerSpoiledError:
+            logging.getLogger(__name__).exception("%s: this worker is spoiled and ends", self.stage.name)
+            os._exit(_SPOILED_EXIT)
+
+
+class _Tally:
+    """Counts calls for the driver; an actor, since workers live anywhere."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, float]] = []
+
+    def add(self, stage: str, status: str, seconds: float) -> None:
+        self.calls.append((stage, status, seconds))
+
+    def take(self) -> list[tuple[str, str, float]]:
+        taken, self.calls = self.calls, []
+        return taken
+
+
+class _Report:
+    """What workers call: sends one small message to the tally and waits for nothing."""
+
+    def __init__(self, tally: Any) -> None:
+        self.tally = tally
+
+    def __call__(self, stage: str, status: str, seconds: float) -> None:
+        self.tally.add.remote(stage, status, seconds)
+
+
+def run_on_ray(
+    stages: Sequence[Stage[Any]],
+    videos: Sequence[Video],
+    store: Store,
+    run: str,
+    notify: Notify | None = None,
+    cluster: Cluster | None = None,
+) -> int:
+    """Carry videos through the stages on Ray; returns how many passed them all in this run.
+
+    Raises `StageBrokenError` if a stage fails on everything, with the cause of the last failure.
+    """
+    import ray
+
+    with _ray(cluster or Cluster()):
+        tally = ray.remote(num_cpus=0)(_Tally).remote()
+        with _listening(tally, notify):
+            try:
+                waves = (videos[i : i + WAVE] for i in range(0, len(videos), WAVE))
+                return sum(_wave(stages, wave, store, run, tally) for wave in waves)
+            except ray.exceptions.RayError as error:
+                raise _cause(error) from error
+
+
+def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, run: str, tally: Any) -> int:
+    import ray
+
+    wanted = {video.id: video for video in videos}
+    steps = plan(stages, videos, store)
+    live = [due.stage for i, due in enumerate(steps) if any(d.enter for d in steps[: i + 1])]
+    share = _share(live, ray.cluster_resources())
+    flow: Any = None
+    for i, due in enumerate(steps):
+        if due.enter:
+            longest_first = sorted(due.enter, key=lambda id: (-(wanted[id].duration_s or 0.0), id))
+            tickets = [to_plain(wanted[id]) for id in longest_first]
+            arrivals = ray.data.from_items(tickets, override_num_blocks=len(tickets))
+            flow = arrivals if flow is None else flow.union(arrivals)
+        if flow is not None:
+            asked = due.stage.resources
+            flow = flow.flat_map(
+                _Worker,
+                fn_constructor_args=(due.stage, tuple(stages[:i]), store, run, _Report(tally)),
+                compute=_pool(asked),
+                num_cpus=asked.cpus * share,
+                num_gpus=_gpus(asked),
+                resources=asked.custom or None,
+            )
+    return 0 if flow is None else sum(1 for _ in flow.iter_rows())
+
+
+def _pool(asked: Resources) -> Any:
+    import ray
+
+    low, high = asked.workers
+    # Ray adds one worker per decision by default: `initial` fills a fixed cluster at once.
+    return ray.data.ActorPoolStrategy(
+        min_size=low, max_size=high, initial_size=asked.initial, max_tasks_in_flight_per_actor=2
+    )
+
+
+def _gpus(asked: Resources) -> float | None:
+    import ray
+
+    return asked.gpus if asked.gpus and ray.cluster_resources().get("GPU") else None
+
+
+def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:
+    """By how much to shrink what stages ask for, so that one worker of each fits: on a laptop all stages overlap.
+
+    The tenth left over is for Ray's own tasks, which would otherwise wait for ever behind the actors.
+    """
+    wanted = sum(stage.resources.cpus * (stage.resources.initial or stage.resources.workers[0]) for stage in stages)
+    return 1.0 if not wanted else min(1.0, 0.9 * has.get("CPU", 1.0) / wanted)
+
+
+@contextlib.contextmanager
+def _ray(cluster: Cluster) -> Iterator[None]:
+    """A Ray to work on; one that was running before stays."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if cluster.address is None else "token")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+    import ray.data
+
+    started = not ray.is_initialized()
+    if started:
+        address = cluster.address or os.environ.get("RAY_ADDRESS")
+        local: dict[str, Any] = {
+            "num_cpus": cluster.cpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else local),
+            )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = False
+    context.execution_no_progress_timeout_s = (
+        -1
+    )  # a long download or a long video is not a stall; stages have deadlines
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _listening(tally: Any, notify: Notify | None) -> Iterator[None]:
+    import ray
+
+    done = threading.Event()
+
+    def drain() -> None:
+        for call in ray.get(tally.take.remote()):
+            if notify is not None:
+                notify(*call)
+
+    def listen() -> None:
+        while not done.wait(0.5):
+            drain()
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with contextlib.suppress(ray.exceptions.RayError):
+            drain()
+
+
+def _cause(error: BaseException) -> Exception:
+    """The exception that a stage raised, out of Ray's wrappings."""
+    inner: Any = error
+    while inner is not None:
+        cause = getattr(inner, "cause", None) or inner.__cause__
+        if isinstance(inner, StageBrokenError | ValueError):
+            return inner
+        inner = cause
+    return StageBrokenError(str(error).strip().splitlines()[-1])

@@ -1,0 +1,88 @@
+"""What happened to each video at each stage, in any place a `Store` can be.
+
+One small object per (stage key, video), `ledger/{stage key}/{status}/{id[:2]}/{id}.json`: the path carries the status,
+so a listing is a summary. It is written last, after the blobs it speaks of: the outcome is the commit.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from manifests.codec import from_json, to_json
+from manifests.store import Store
+
+Status = Literal["ok", "rejected", "failed", "quarantined"]
+STATUSES: tuple[Status, ...] = ("ok", "rejected", "quarantined", "failed")
+SETTLED: tuple[Status, ...] = ("ok", "rejected", "quarantined")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one stage call ended.
+
+    `ok` holds the fact, `rejected` the rejection, `failed` a traceback (it will be tried again), `quarantined` the
+    last traceback or the word that the worker died (it will not).
+    """
+
+    status: Status
+    body: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 1
+    seconds: float = 0.0
+    worker: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class _Tries:
+    run: str
+    count: int
+
+
+class Ledger:
+    """Outcomes and attempts in a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def read(self, key: str, video: str) -> Outcome | None:
+        """The outcome of a call, None if there is none yet."""
+        for status in STATUSES:
+            try:
+                return from_json(self.store.get(self._at(key, status, video)), Outcome)
+            except FileNotFoundError:
+                continue
+        return None
+
+    def write(self, key: str, video: str, outcome: Outcome) -> None:
+        """Record an outcome; one of another status that stood there before is removed afterwards."""
+        self.store.put(self._at(key, outcome.status, video), to_json(outcome))
+        if outcome.attempt > 1:
+            for other in STATUSES:
+                if other != outcome.status:
+                    self.store.delete(self._at(key, other, video))
+
+    def begin(self, key: str, video: str, run: str) -> int:
+        """Count an attempt before it is made, so that a dying worker leaves a trace; returns its number in this run.
+
+        Only attempts of one run are added up: when the run itself is killed, the videos then at work are not to blame.
+        """
+        path = f"ledger/{key}/tries/{video[:2]}/{video}.json"
+        try:
+            before = from_json(self.store.get(path), _Tries)
+        except FileNotFoundError:
+            before = _Tries(run, 0)
+        count = before.count + 1 if before.run == run else 1
+        self.store.put(path, to_json(_Tries(run, count)))
+        return count
+
+    def videos(self, key: str, status: Status) -> set[str]:
+        """Ids of all videos with that outcome at that stage, by one listing."""
+        return {PurePosixPath(path).stem for path in self.store.list(f"ledger/{key}/{status}")}
+
+    def forget(self, key: str, video: str) -> None:
+        """Remove every trace of a call."""
+        for folder in (*STATUSES, "tries"):
+            self.store.delete(f"ledger/{key}/{folder}/{video[:2]}/{video}.json")
+
+    def _at(self, key: str, status: str, video: str) -> str:
+        return f"ledger/{key}/{status}/{video[:2]}/{video}.json"

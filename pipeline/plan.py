@@ -1,0 +1,39 @@
+"""What is due: for each stage, the videos that enter the run there, where the last run left them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manifests.records import Video
+from manifests.store import Store
+from pipeline.ledger import Ledger
+from pipeline.stage import Stage, keys
+
+
+@dataclass(frozen=True)
+class Due:
+    """One stage's share of a run."""
+
+    stage: Stage[Any]
+    key: str
+    enter: tuple[str, ...]  # ids that enter the flow here
+    ok: int
+    rejected: int
+    failed: int
+    quarantined: int
+
+
+def plan(stages: Sequence[Stage[Any]], videos: Iterable[Video], store: Store) -> tuple[Due, ...]:
+    """By listings alone: four per stage, no object is read. Failed videos are due again, quarantined ones are not."""
+    names, ledger = keys(stages, Video), Ledger(store)
+    ids = {video.id for video in videos} - {path.rsplit("/", 1)[1][:-5] for path in store.list("tombstones")}
+    found = []
+    for stage in stages:
+        key = names[stage.name]
+        ok, rejected = (ledger.videos(key, status) & ids for status in ("ok", "rejected"))  # type: ignore[arg-type]
+        quarantined = (ledger.videos(key, "quarantined") & ids) - ok - rejected
+        failed = (ledger.videos(key, "failed") & ids) - ok - rejected - quarantined
+        enter = ids - ok - rejected - quarantined
+        found.append(Due(stage, key, tuple(sorted(enter)), len(ok), len(rejected), len(failed), len(quarantined)))
+        ids = ok
+    return tuple(found)

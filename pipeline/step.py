@@ -1,0 +1,135 @@
+"""One stage bound to a ledger: measures a video once and remembers the outcome. Holds the only broad `except`."""
+
+import contextlib
+import faulthandler
+import logging
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from manifests.codec import from_plain, to_plain
+from manifests.records import Video
+from manifests.store import Store
+from pipeline.bench import Bench
+from pipeline.ledger import SETTLED, Ledger, Outcome
+from pipeline.stage import Facts, PostponedError, Rejection, Stage, Work, WorkerSpoiledError, keys
+
+MAX_TRIES = 3
+MAX_FAILURES_IN_A_ROW = 20
+
+Ticket = dict[str, Any]
+"""A video as plain builtins: all that moves between processes."""
+
+Notify = Callable[[str, str, float], None]
+"""Told (stage name, status, seconds) after every call; status is also "known" (settled before) or "postponed"."""
+
+log = logging.getLogger(__name__)
+
+
+class StageBrokenError(Exception):
+    """The stage or the machine is at fault, not the videos: the run stops.
+
+    Lies in the store under `broken/{run}.json` as well: exceptions do not cross process borders whole.
+    """
+
+    def __init__(self, message: str, trace: str = "", *, by_request: bool = False) -> None:
+        super().__init__(message)
+        self.trace = trace
+        self.by_request = by_request  # a fault of the user's request, such as weights that are not there
+
+
+class Step:
+    """Call with a ticket; returns the ticket if the video goes on, else nothing.
+
+    `upstream` are the stages before this one, which name the facts that this one needs.
+    """
+
+    def __init__(
+        self, stage: Stage[Any], upstream: Sequence[Stage[Any]], store: Store, run: str, notify: Notify | None = None
+    ) -> None:
+        self.stage, self.store, self.run = stage, store, run
+        self.names = keys([*upstream, stage], Video)
+        self.key = self.names[stage.name]
+        self.givers = {s.gives: s.name for s in upstream}
+        self.ledger = Ledger(store)
+        self.notify = notify or (lambda stage, status, seconds: None)
+        self.failures_in_a_row = 0
+        self._work: Work[Any] | None = None
+
+    def __call__(self, ticket: Ticket) -> list[Ticket]:
+        outcome = self.ledger.read(self.key, ticket["id"])
+        if outcome is not None and outcome.status in SETTLED:
+            self.notify(self.stage.name, "known", 0.0)
+        else:
+            outcome = self._attempt(ticket, 0 if outcome is None else outcome.attempt)
+        return [ticket] if outcome is not None and outcome.status == "ok" else []
+
+    def _attempt(self, ticket: Ticket, failed_before: int) -> Outcome | None:
+        started = time.monotonic()
+        tries = self.ledger.begin(self.key, ticket["id"], self.run)
+        if tries > MAX_TRIES:
+            outcome = Outcome(
+                status="quarantined", body={"error": f"its worker died {MAX_TRIES} times, or passed its deadline"}
+            )
+        else:
+            try:
+                outcome = self._measure(ticket, failed_before + 1)
+            except PostponedError as why:
+                log.warning("%s %s: postponed: %s", self.stage.name, ticket["id"], why)
+                self.notify(self.stage.name, "postponed", time.monotonic() - started)
+                return None
+        self.ledger.write(self.key, ticket["id"], outcome)
+        self.notify(self.stage.name, outcome.status, time.monotonic() - started)
+        return outcome
+
+    def _measure(self, ticket: Ticket, attempt: int) -> Outcome:
+        started = time.monotonic()
+
+        def outcome(status: Any, body: dict[str, Any]) -> Outcome:
+            seconds = round(time.monotonic() - started, 3)
+            return Outcome(
+                status=status, body=body, attempt=attempt, seconds=seconds, worker=socket.gethostname(), run=self.run
+            )
+
+        try:
+            with Bench(self.store, self.key, ticket["id"]) as bench, deadline(self.stage.deadline_s):
+                result = work(self._facts(ticket), bench)
+        except (PostponedError, WorkerSpoiledError):
+            raise
+        except Exception as error:
+            self.failures_in_a_row += 1
+            if self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+                message = (
+                    f"{self.failures_in_a_row} videos in a row failed at {self.stage.name}, the last with {error!r}"
+                )
+                raise StageBrokenError(message) from error
+            log.warning("%s %s failed: %r", self.stage.name, ticket["id"], error)
+            body = {"error": traceback.format_exc()}
+            return outcome("failed" if attempt < MAX_TRIES else "quarantined", body)
+        self.failures_in_a_row = 0
+        return outcome("rejected" if isinstance(result, Rejection) else "ok", to_plain(result))
+
+    def _facts(self, ticket: Ticket) -> Facts:
+        facts: list[object] = [from_plain(ticket, Video)]
+        for kind in self.stage.needs:
+            if kind is not Video:
+                known = self.ledger.read(self.names[self.givers[kind]], ticket["id"])
+                assert known is not None and known.status == "ok", f"{kind.__name__} of {ticket['id']} is not known"
+                facts.append(from_plain(known.body, kind))
+        return Facts(facts)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float | None) -> Iterator[None]:
+    """Turn a hang, even one inside native code, into a dead worker with a stack trace in its log."""
+    if seconds is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,55 @@
+"""Markers, one Ray for the session, random states put back."""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+"""Real footage and weights beside the checkout; the project does not need them."""
+
+# Two cores are the least that the project promises to run on: tests must not oversubscribe them.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, saying why, what this machine cannot run."""
+    for item in items:
+        if item.get_closest_marker("real") and not (SHARED / "clips").is_dir():
+            item.add_marker(pytest.mark.skip(reason="../shared with real footage and weights is not here"))
+        if item.get_closest_marker("gpu"):
+            import torch
+
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real footage and weights, for tests marked `real`."""
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _random_states() -> Iterator[None]:
+    """Put the global random states back, so that no test depends on its neighbours."""
+    python, numpy = random.getstate(), np.random.get_state()
+    yield
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """One Ray on this machine for all tests that need one."""
+    import ray
+
+    ray.init(
+        num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=200 << 20
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,97 @@
+"""The same stages on Ray: equal ledgers, isolated failures, quarantine, resume."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from manifests.records import Video
+from manifests.store import Store
+from pipeline.cluster import run_on_ray
+from pipeline.here import run_here
+from pipeline.ledger import Ledger
+from pipeline.stage import keys
+from pipeline.step import StageBrokenError
+from tests.pipeline.test_core import stages
+from tests.pipeline.toy import Get, calls, videos
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> tuple[Path, Store]:
+    return tmp_path / "log", Store(str(tmp_path / "store"))
+
+
+def outcomes(store, count):
+    ledger = Ledger(store)
+    found = {}
+    for key in keys(stages(""), Video).values():
+        for video in videos(count):
+            outcome = ledger.read(key, video.id)
+            found[key, video.id] = outcome and dataclasses.replace(outcome, seconds=0, run="", worker="")
+    return found
+
+
+def test_ray_and_the_plain_loop_leave_equal_ledgers_and_every_call_is_told(place, tmp_path):
+    log, store = place
+    told = []
+    assert run_on_ray(stages(log), videos(20), store, "a", lambda *call: told.append(call[:2])) == 18
+    here = Store(str(tmp_path / "here"))
+    assert run_here(stages(""), videos(20), here, "a") == 18
+    assert outcomes(store, 20) == outcomes(here, 20)
+    assert store.list("blobs") == here.list("blobs") and len(store.list("blobs")) == 18
+    assert sorted(told) == sorted(
+        [("get", "ok")] * 18 + [("get", "rejected")] * 2 + [("rate", "ok")] * 18 + [("speak", "ok")] * 18
+    )
+
+
+def test_one_bad_video_does_not_touch_its_neighbours(place):
+    log, store = place
+    assert run_on_ray(stages(log, bad=3), videos(10), store, "a") == 8
+    before = calls(log)
+    assert run_on_ray(stages(log, bad=3), videos(10), store, "b") == 0  # only the failed one was due
+    after = calls(log)
+    assert after["get"] == before["get"] and after["rate"] == before["rate"] + 1 and after["speak"] == 8
+
+
+@pytest.mark.parametrize("how", ["deadly", "spoils"])
+def test_a_video_that_kills_its_worker_is_quarantined_after_three_tries(place, how):
+    log, store = place
+    assert run_on_ray(stages(log, **{how: 3}), videos(10), store, "a") == 8
+    dead = Ledger(store).read(keys(stages(log), Video)["rate"], videos(10)[3].id)
+    assert dead is not None and dead.status == "quarantined" and "its worker died 3 times" in dead.body["error"]
+    assert sum(line.startswith("rate 3 ") for line in log.read_text().splitlines()) == 3
+
+
+def test_a_video_that_hangs_native_code_is_quarantined(place):
+    log, store = place
+    assert run_on_ray(stages(log, hangs=2, deadline_s=2.0), videos(5), store, "a") == 4
+    stuck = Ledger(store).read(keys(stages(log), Video)["rate"], videos(5)[2].id)
+    assert stuck is not None and stuck.status == "quarantined"
+
+
+def test_resume_enters_each_video_where_it_was_left(place):
+    log, store = place
+    run_on_ray(stages(log)[:1], videos(10), store, "a")
+    run_on_ray(stages(log)[:2], videos(5), store, "b")
+    log.unlink()
+    assert run_on_ray(stages(log), videos(10), store, "c") == 9
+    assert calls(log) == {"rate": 4, "speak": 9}
+
+
+def test_a_stage_that_fails_on_everything_stops_the_run_with_its_cause(place):
+    log, store = place
+    with pytest.raises(StageBrokenError, match="20 videos in a row failed at rate, the last with RuntimeError"):
+        run_on_ray(stages(log, broken=True), videos(60), store, "a")
+
+
+def test_a_stage_that_cannot_open_stops_the_run_with_its_own_words(place):
+    log, store = place
+
+    class Shut(Get):
+        def open(self):
+            raise ValueError("weights 'x' are not here: put them there")
+
+    with pytest.raises(ValueError, match="put them there"):
+        run_on_ray([Shut(log=str(log))], videos(3), store, "a")

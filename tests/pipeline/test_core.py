@@ -1,0 +1,151 @@
+"""The stage, its key, the ledger and the plain loop."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from manifests.records import Video
+from manifests.store import Store
+from pipeline.here import run_here
+from pipeline.ledger import Ledger
+from pipeline.override import OverrideError, override
+from pipeline.plan import plan
+from pipeline.stage import RUNTIME, Resources, keys
+from pipeline.step import StageBrokenError
+from tests.pipeline.toy import Get, Rate, Speak, calls, videos
+
+
+def stages(log, **rate):
+    return [Get(log=str(log)), Rate(log=str(log), **rate), Speak(log=str(log))]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> tuple[Path, Store]:
+    return tmp_path / "log", Store(str(tmp_path / "store"))
+
+
+def test_a_second_run_does_nothing(place):
+    log, store = place
+    assert run_here(stages(log), videos(20), store, "a") == 18
+    before = calls(log)
+    assert run_here(stages(log), videos(20), store, "b") == 18
+    assert calls(log) == before == {"get": 20, "rate": 18, "speak": 18}
+    assert not any(due.enter for due in plan(stages(log), videos(20), store))
+
+
+def test_a_changed_parameter_redoes_that_stage_and_what_follows(place):
+    log, store = place
+    run_here(stages(log), videos(10), store, "a")
+    run_here(stages(log, threshold=0.9), videos(10), store, "b")
+    assert calls(log) == {"get": 10, "rate": 18, "speak": 18}
+
+
+def test_resources_are_not_part_of_the_key():
+    plain = keys([Get(), Rate()], Video)
+    assert keys([Get(resources=Resources(cpus=9)), Rate(log="x")], Video) == plain
+    assert keys([Get(unavailable=3), Rate()], Video)["rate"] != plain["rate"]
+
+
+def test_a_need_that_nobody_gives_is_an_error():
+    with pytest.raises(ValueError, match="'rate' needs Media"):
+        keys([Rate()], Video)
+
+
+def test_a_parameter_may_be_born_without_changing_old_keys():
+    @dataclass(frozen=True, kw_only=True)
+    class Rate2(Rate):
+        flip: bool = field(default=False, metadata={"absent": False})
+
+    assert keys([Get(), Rate2()], Video) == keys([Get(), Rate()], Video)
+    assert keys([Get(), Rate2(flip=True)], Video) != keys([Get(), Rate()], Video)
+
+
+def test_a_nested_runtime_field_is_not_part_of_the_key():
+    @dataclass(frozen=True)
+    class Inner:
+        depth: int = 1
+        threads: int = field(default=1, metadata=RUNTIME)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Rate3(Rate):
+        inner: Inner = Inner()
+
+    plain = keys([Get(), Rate3()], Video)
+    assert keys([Get(), Rate3(inner=Inner(threads=8))], Video) == plain
+    assert keys([Get(), Rate3(inner=Inner(depth=2))], Video) != plain
+
+
+def test_a_failure_is_kept_with_its_traceback_and_tried_three_times_in_all(place):
+    log, store = place
+    ledger, bad = Ledger(store), videos(10)[3].id
+    for run, status in (("a", "failed"), ("b", "failed"), ("c", "quarantined"), ("d", "quarantined")):
+        run_here(stages(log, bad=3), videos(10), store, run)
+        outcome = ledger.read(keys(stages(log), Video)["rate"], bad)
+        assert outcome is not None and outcome.status == status and "RuntimeError: nan" in outcome.body["error"]
+    assert calls(log) == {"get": 10, "rate": 8 + 3, "speak": 8}
+
+
+def test_a_failure_that_heals_leaves_one_outcome(place):
+    log, store = place
+    run_here(stages(log, bad=3), videos(5), store, "a")
+    assert run_here(stages(log), videos(5), store, "b") == 5
+    due = plan(stages(log), videos(5), store)
+    assert [(d.ok, d.failed, d.quarantined) for d in due] == [(5, 0, 0)] * 3
+
+
+def test_a_postponed_video_stays_due_and_leaves_no_outcome(place):
+    log, store = place
+    told = []
+    toys = [Get(log=str(log), postpone=2), *stages(log)[1:]]
+    run_here(toys, videos(5), store, "a", lambda *call: told.append(call[:2]))
+    assert ("get", "postponed") in told
+    assert plan(toys, videos(5), store)[0].enter == (videos(5)[2].id,)
+
+
+def test_a_stage_that_fails_on_everything_stops_the_run(place):
+    log, store = place
+    with pytest.raises(StageBrokenError, match="20 videos in a row failed at rate"):
+        run_here(stages(log, broken=True), videos(30), store, "a")
+    assert calls(log)["rate"] == 20
+
+
+def test_a_forgotten_video_is_not_due_again(place):
+    log, store = place
+    store.put(f"tombstones/{videos(3)[1].id}.json", b"{}")
+    assert len(plan(stages(log), videos(3), store)[0].enter) == 2
+
+
+def test_scratch_dies_with_the_call(place, tmp_path, monkeypatch):
+    log, store = place
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    run_here(stages(log, bad=3), videos(5), store, "a")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    get: Get = field(default_factory=Get)
+    rate: Rate = field(default_factory=Rate)
+    sizes: tuple[int, ...] = (1, 2)
+
+
+def test_override_reads_text_by_the_type_of_the_field():
+    changed = override(override(Recipe(), "rate.threshold=0.7"), "get.resources.cpus=2")
+    assert changed.rate.threshold == 0.7 and changed.get.resources.cpus == 2.0
+    assert override(Recipe(), "sizes=[3,4]").sizes == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("rate.treshold=1", "Rate has no 'treshold', only .*threshold"),
+        ("rate.threshold=abc", "Expected `float`"),
+        ("rate.threshold", "expects name=value"),
+        ("rate.threshold.x=1", "float has no 'x', only nothing"),
+    ],
+)
+def test_a_wrong_override_says_what_is_allowed(assignment, says):
+    with pytest.raises(OverrideError, match=says):
+        override(Recipe(), assignment)
