@@ -1,0 +1,386 @@
+"""Named weights: where each comes from, under which licence, and where it lies on this machine.
+
+A name is a registered one ("syncnet_v2"), or the path of a file or folder of one's own. What is fetched lies under
+`$TFW_MODELS`, by default `~/.cache/talkingface-wild`, one entry per name, and may be put there by hand as well.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from stages.download import DownloadError, download, sha256_of
+
+_PACKAGE = Path(__file__).parent / "sample"
+_DIGEST_LENGTH = 12
+
+
+class WeightsMissingError(ValueError):
+    """Weights that are wanted are not here and cannot be had: one line that says which, and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Weights that come with the package, trained on rendered people and espeak-ng voices by `maker`."""
+
+    folder: str
+    about: str
+    size_mb: float
+    maker: str
+    licence: str = "as this project"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebFile:
+    """One file on a web server. `unzip`: an archive; its members land flat in a folder of the entry's name."""
+
+    url: str
+    sha256: str | None
+    about: str
+    size_mb: float
+    licence: str
+    unzip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubModel:
+    """A snapshot of a Hugging Face repository, at a fixed commit."""
+
+    repository: str
+    revision: str
+    about: str
+    size_mb: float
+    licence: str
+    files: tuple[str, ...] = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
+
+
+Entry: TypeAlias = Sample | WebFile | HubModel
+
+
+def _whisper(size: str, revision: str, size_mb: float, owner: str = "Systran") -> HubModel:
+    return HubModel(
+        repository=f"{owner}/faster-whisper-{size}",
+        revision=revision,
+        about=f"Whisper {size} for CTranslate2",
+        size_mb=size_mb,
+        licence="MIT (OpenAI)",
+    )
+
+
+REGISTRY: dict[str, Entry] = {
+    "sample/faces": Sample(
+        folder="faces",
+        about="SCRFD- and ArcFace-type ONNX for rendered faces",
+        size_mb=5,
+        maker="python -m stages.sample.train_faces",
+    ),
+    "sample/sync": Sample(
+        folder="sync",
+        about="narrow SyncNet for rendered faces",
+        size_mb=6,
+        maker="python -m stages.sample.train_sync",
+    ),
+    "sample/whisper": Sample(
+        folder="whisper",
+        about="Whisper-type CTranslate2 for espeak-ng voices",
+        size_mb=12,
+        maker="python -m stages.sample.train_whisper",
+    ),
+    "buffalo_l": WebFile(
+        url="https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip",
+        sha256="80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f",
+        about="insightface pack: SCRFD-10G, ArcFace R50, landmarks",
+        size_mb=289,
+        licence="non-commercial research only (insightface)",
+        unzip=True,
+    ),
+    "syncnet_v2": WebFile(
+        url="https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
+        sha256="961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+        about="SyncNet of Chung and Zisserman, 2016",
+        size_mb=55,
+        licence="research, CC BY (Oxford VGG)",
+    ),
+    "tiny": _whisper("tiny", "d90ca5fe260221311c53c58e660288d3deb8d356", 78),
+    "base": _whisper("base", "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66", 148),
+    "small": _whisper("small", "536b0662742c02347bc0e980a01041f333bce120", 486),
+    "medium": _whisper("medium", "08e178d48790749d25932bbc082711ddcfdfbc4f", 1531),
+    "large-v2": _whisper("large-v2", "f0fe81560cb8b68660e564f55dd99207059c092e", 3090),
+    "large-v3": _whisper("large-v3", "edaa852ec7e145841d8ffdb056a99866b5f0a478", 3091),
+    "large-v3-turbo": _whisper(
+        "large-v3-turbo", "0c94664816ec82be77b20e824c8e8675995b0029", 1622, owner="mobiuslabsgmbh"
+    ),
+}
+"""All weights by name. Digests and commits are those that their publishers serve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One line of `models list`."""
+
+    name: str
+    about: str
+    licence: str
+    size_mb: float
+    state: Literal["packaged", "fetched", "not fetched", "absent"]
+    place: str  # the path where it lies or would lie
+    origin: str  # URL, or the maker's command
+
+
+def folder() -> Path:
+    """Where fetched weights lie: `$TFW_MODELS`, by default `~/.cache/talkingface-wild`."""
+    return Path(os.environ.get("TFW_MODELS") or "~/.cache/talkingface-wild").expanduser()
+
+
+def path(name: str) -> Path:
+    """The file or folder of the named weights on this machine, fetched first if need be (once per machine).
+
+    A web file gives a file, an archive or a hub model a folder, a packaged sample its folder. Raises
+    `WeightsMissingError`.
+    """
+    return local(name) or fetch(name)
+
+
+def local(name: str) -> Path | None:
+    """As `path`, without fetching: None if it is not on this machine. Raises `WeightsMissingError` on unknown names."""
+    entry = REGISTRY.get(name)
+    if entry is None:
+        return _own(name)
+    if isinstance(entry, Sample):
+        place = _PACKAGE / entry.folder
+        return place if place.is_dir() and any(_members(place)) else None
+    place = _place(name, entry)
+    if place.is_file() or (place.is_dir() and any(place.iterdir())):
+        return place
+    return _snapshot(name, entry) if isinstance(entry, HubModel) else None
+
+
+def digest(name: str) -> str:
+    """Twelve hex digits that name the weights' content, without loading and, for registered ones, without fetching.
+
+    Web files go by their published SHA-256, hub models by their commit, all else by the bytes of the files below the
+    path (remembered by size and time of change, so that gigabytes are read once). Raises `WeightsMissingError`.
+    """
+    entry = REGISTRY.get(name)
+    if isinstance(entry, WebFile):
+        return (entry.sha256 or hashlib.sha256(entry.url.encode()).hexdigest())[:_DIGEST_LENGTH]
+    if isinstance(entry, HubModel):
+        return entry.revision[:_DIGEST_LENGTH]
+    found = local(name)
+    if found is None:
+        raise WeightsMissingError(_way_out(name))
+    lines = [f"{member.relative_to(found)} {_remembered_sha256(member)}" for member in _members(found)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def fetch(name: str, *, url: str | None = None, sha256: str | None = None) -> Path:
+    """Fetch the named weights if they are not here, and return their path. One process per machine fetches at a time.
+
+    `url` takes a web file from another server (a mirror); its published digest still holds, `sha256` pins one where
+    none is published. Raises `WeightsMissingError`.
+    """
+    entry = REGISTRY.get(name)
+    if not isinstance(entry, (WebFile, HubModel)):
+        found = local(name)
+        if found is None:
+            raise WeightsMissingError(_way_out(name))
+        return found
+    if isinstance(entry, HubModel) and (url or sha256):
+        raise WeightsMissingError(f"{name} is a hub model: it takes no URL or digest; set HF_ENDPOINT for a mirror")
+    with _alone(name):
+        found = local(name)
+        if found is not None:
+            return found
+        if isinstance(entry, HubModel):
+            return _fetch_snapshot(name, entry)
+        return _fetch_web(name, entry, url or entry.url, sha256 or entry.sha256)
+
+
+def check(name: str) -> str:
+    """Read every byte of the named weights again; return one line that says what was compared.
+
+    Raises `WeightsMissingError` if they are not here, or are not what was fetched or published.
+    """
+    found = local(name)
+    if found is None:
+        raise WeightsMissingError(_way_out(name))
+    record = _record(name)
+    if record.is_file():
+        for member, expected in json.loads(record.read_text()).items():
+            file = found / member if member else found
+            if not file.is_file() or sha256_of(file) != expected:
+                raise WeightsMissingError(f"{name}: {file} is not the file that was fetched; delete it and fetch again")
+        return f"{name}: {found} holds the bytes that were fetched"
+    entry = REGISTRY.get(name)
+    if isinstance(entry, HubModel):
+        return _check_snapshot(name, found)
+    if isinstance(entry, WebFile) and not entry.unzip and entry.sha256:
+        if sha256_of(found) != entry.sha256:
+            raise WeightsMissingError(
+                f"{name}: the SHA-256 of {found} is not {entry.sha256}; delete it and fetch again"
+            )
+        return f"{name}: {found} has the published SHA-256"
+    return f"{name}: {found} is readable, digest {digest(name)}; no digest is published to compare with"
+
+
+def listing() -> list[Listed]:
+    """All registered weights, for `models list`."""
+    return [_listed(name, entry) for name, entry in REGISTRY.items()]
+
+
+def _listed(name: str, entry: Entry) -> Listed:
+    here = local(name)
+    state: Literal["packaged", "fetched", "not fetched", "absent"]
+    if isinstance(entry, Sample):
+        state, origin = ("packaged" if here else "absent"), entry.maker
+    else:
+        state = "fetched" if here else "not fetched"
+        origin = entry.url if isinstance(entry, WebFile) else _page(entry)
+    return Listed(
+        name=name,
+        about=entry.about,
+        licence=entry.licence,
+        size_mb=entry.size_mb,
+        state=state,
+        place=str(here or _place(name, entry)),
+        origin=origin,
+    )
+
+
+def _own(name: str) -> Path:
+    given = Path(name).expanduser()
+    if given.exists():
+        return given.resolve()
+    known = ", ".join(REGISTRY)
+    raise WeightsMissingError(f"no weights named {name!r}: give the path of a file or folder, or one of {known}")
+
+
+def _place(name: str, entry: Entry) -> Path:
+    if isinstance(entry, Sample):
+        return _PACKAGE / entry.folder
+    suffix = Path(entry.url).suffix if isinstance(entry, WebFile) and not entry.unzip else ""
+    return folder() / f"{name}{suffix}"
+
+
+def _page(entry: HubModel) -> str:
+    return f"https://huggingface.co/{entry.repository}/tree/{entry.revision}"
+
+
+def _way_out(name: str, why: str = "not on this machine") -> str:
+    entry = REGISTRY[name]
+    if isinstance(entry, Sample):
+        return f"weights {name!r}: {why}; the package has them at {_place(name, entry)}, `{entry.maker}` makes them"
+    origin = entry.url if isinstance(entry, WebFile) else _page(entry)
+    return (
+        f"weights {name!r}: {why}; run `python -m pipeline models fetch {name}` where {origin} can be reached, "
+        f"or put its content at {_place(name, entry)}"
+    )
+
+
+def _members(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    return sorted(p for p in place.rglob("*") if p.is_file() and p.suffix not in {".py", ".pyc"})
+
+
+def _record(name: str) -> Path:
+    """Digests of the members of a fetched web file, by name; "" is the file itself."""
+    return folder() / f".{name}.json"
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    from filelock import FileLock
+
+    folder().mkdir(parents=True, exist_ok=True)
+    with FileLock(folder() / f".{name}.lock"):
+        yield
+
+
+def _fetch_web(name: str, entry: WebFile, url: str, sha256: str | None) -> Path:
+    place = _place(name, entry)
+    archive = folder() / f".{name}.zip" if entry.unzip else place
+    try:
+        found = download(url, archive, sha256=sha256)
+        record = _unzip(archive, place) if entry.unzip else {"": found}
+    except (DownloadError, zipfile.BadZipFile, OSError) as error:
+        raise WeightsMissingError(_way_out(name, f"could not be fetched ({error})")) from error
+    _record(name).write_text(json.dumps(record))
+    return place
+
+
+def _unzip(archive: Path, place: Path) -> dict[str, str]:
+    """Members of all folders of the archive, flat, into a folder that appears whole."""
+    unpacked = place.with_name(f".{place.name}.unpacked")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    unpacked.mkdir()
+    digests = {}
+    with zipfile.ZipFile(archive) as zipped:
+        for member in zipped.infolist():
+            target = unpacked / Path(member.filename).name
+            if member.is_dir() or member.filename.startswith("__MACOSX"):
+                continue
+            with zipped.open(member) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+            digests[target.name] = sha256_of(target)
+    unpacked.replace(place)
+    archive.unlink()
+    return digests
+
+
+def _snapshot(name: str, entry: HubModel) -> Path | None:
+    """The snapshot that `_fetch_snapshot` completed; a killed one has some of its files and no note."""
+    note = _record(name).with_suffix(".snapshot")
+    place = Path(note.read_text()) if note.is_file() else None
+    return place if place is not None and place.name == entry.revision and place.is_dir() else None
+
+
+def _fetch_snapshot(name: str, entry: HubModel) -> Path:
+    from huggingface_hub import snapshot_download
+
+    # requests' and the hub's errors are OSErrors; a refused answer to the file list can be a ValueError.
+    try:
+        place = snapshot_download(
+            entry.repository,
+            revision=entry.revision,
+            allow_patterns=list(entry.files),
+            cache_dir=folder() / "hub",
+        )
+    except (OSError, ValueError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise WeightsMissingError(_way_out(name, f"could not be fetched ({why})")) from error
+    _record(name).with_suffix(".snapshot").write_text(place)
+    return Path(place)
+
+
+def _check_snapshot(name: str, found: Path) -> str:
+    """The hub's cache names the bytes of a large file by their SHA-256."""
+    compared = 0
+    for file in _members(found):
+        expected = file.resolve().name
+        if len(expected) == hashlib.sha256().digest_size * 2:
+            compared += 1
+            if sha256_of(file) != expected:
+                raise WeightsMissingError(f"{name}: {file} is damaged; delete {found} and fetch again")
+    return f"{name}: {found}, {compared} large files have the SHA-256 that the hub published"
+
+
+def _remembered_sha256(file: Path) -> str:
+    """SHA-256 of a file, remembered under our folder as long as its path, size and time of change stay."""
+    stat = file.stat()
+    seen = hashlib.sha256(f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
+    note = folder() / "digests" / seen
+    with contextlib.suppress(OSError):
+        if len(known := note.read_text()) == hashlib.sha256().digest_size * 2:
+            return known
+    found = sha256_of(file)
+    with contextlib.suppress(OSError):  # a read-only home costs time, not the run
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(found)
+    return found

@@ -1,0 +1,273 @@
+"""Weights are fetched once, whole, checked, and refused with the way out. A server on loopback plays the publishers."""
+
+import hashlib
+import http.server
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from stages import weights
+from stages.download import DownloadError, download
+
+CONTENT = bytes(range(256)) * 4096
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+@dataclass
+class Publisher:
+    """A loopback server: `files` by path, every request on record, bodies broken off or slowed as told."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+    break_after: dict[str, int] = field(default_factory=dict)
+    chunk_pause_s: float = 0.0
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    state = Publisher()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            state.requests.append((self.path, self.headers.get("Range")))
+            data = state.files.get(self.path)
+            if data is None:
+                self.send_error(404)
+                return
+            etag = f'"{hashlib.sha256(data).hexdigest()}"'
+            start = 0
+            if (span := self.headers.get("Range")) and self.headers.get("If-Range", etag) == etag:
+                start = int(span.removeprefix("bytes=").rstrip("-").split("-")[0])
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            else:
+                self.send_response(200)
+            self.send_header("ETag", etag)
+            self.send_header("X-Repo-Commit", str(getattr(weights.REGISTRY["tiny"], "revision", "")))
+            self.send_header("Content-Length", str(len(data) - start))
+            self.end_headers()
+            if not body:
+                return
+            stop = state.break_after.pop(self.path, len(data))
+            for at in range(start, stop, 1 << 16):
+                self.wfile.write(data[at : min(at + (1 << 16), stop)])
+                time.sleep(state.chunk_pause_s)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    yield state
+    server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFW_MODELS", str(tmp_path / "models"))
+
+
+def register(monkeypatch, publisher: Publisher, *, sha256: str | None = DIGEST, unzip: bool = False) -> None:
+    suffix = ".zip" if unzip else ".model"
+    entry = weights.WebFile(
+        url=f"{publisher.url}/net{suffix}", sha256=sha256, about="", size_mb=1, licence="free", unzip=unzip
+    )
+    monkeypatch.setitem(weights.REGISTRY, "net", entry)
+
+
+def test_a_file_is_fetched_once_and_checked(publisher, monkeypatch):
+    publisher.files["/net.model"] = CONTENT
+    register(monkeypatch, publisher)
+    assert weights.local("net") is None
+    first, second = weights.path("net"), weights.path("net")
+    assert first == second and first.read_bytes() == CONTENT
+    assert len(publisher.requests) == 1
+    assert weights.digest("net") == DIGEST[:12]
+    assert "bytes that were fetched" in weights.check("net")
+    first.write_bytes(CONTENT[:-1])
+    with pytest.raises(weights.WeightsMissingError, match="delete it and fetch again"):
+        weights.check("net")
+
+
+def test_a_wrong_digest_leaves_nothing_behind(publisher, monkeypatch):
+    publisher.files["/net.model"] = CONTENT + b"!"
+    register(monkeypatch, publisher)
+    with pytest.raises(weights.WeightsMissingError, match=f"not {DIGEST}"):
+        weights.path("net")
+    assert not [p for p in weights.folder().iterdir() if not p.name.endswith(".lock")]
+
+
+def test_a_missing_file_is_refused_in_one_line_with_the_way_out(publisher, monkeypatch):
+    register(monkeypatch, publisher)
+    with pytest.raises(weights.WeightsMissingError) as caught:
+        weights.path("net")
+    message = str(caught.value)
+    assert "\n" not in message and "404" in message
+    assert f"{publisher.url}/net.model" in message and str(weights.folder()) in message
+    assert "python -m pipeline models fetch net" in message
+    assert len(publisher.requests) == 1, "a 404 is not tried again"
+
+
+def test_a_body_that_breaks_off_is_continued_where_it_stopped(publisher, tmp_path):
+    publisher.files["/f"] = CONTENT
+    publisher.break_after["/f"] = 300_000
+    target = tmp_path / "f"
+    assert download(f"{publisher.url}/f", target, sha256=DIGEST, pauses_s=(0.0,)) == DIGEST
+    assert [span for _, span in publisher.requests] == [None, "bytes=300000-"]
+    assert target.read_bytes() == CONTENT and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_anew(publisher, tmp_path):
+    publisher.files["/f"] = CONTENT
+    publisher.break_after["/f"] = 300_000
+    with pytest.raises(DownloadError):
+        download(f"{publisher.url}/f", tmp_path / "f", pauses_s=())
+    publisher.files["/f"] = other = CONTENT[::-1]
+    assert download(f"{publisher.url}/f", tmp_path / "f", pauses_s=()) == hashlib.sha256(other).hexdigest()
+
+
+FETCH = """
+import sys
+from stages import weights
+weights.REGISTRY["net"] = weights.WebFile(
+    url=sys.argv[1], sha256=None, about="", size_mb=1, licence="")
+weights.path("net")
+"""
+
+
+def test_a_killed_fetch_is_continued_by_the_next(publisher, monkeypatch):
+    publisher.files["/net.model"] = CONTENT * 4
+    publisher.chunk_pause_s = 0.02
+    child = subprocess.Popen([sys.executable, "-c", FETCH, f"{publisher.url}/net.model"])
+    part = weights.folder() / "net.model.part"
+    deadline = time.monotonic() + 30
+    while (not part.exists() or part.stat().st_size == 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert weights.folder().joinpath("net.model").exists() is False
+    register(monkeypatch, publisher, sha256=None)
+    publisher.chunk_pause_s = 0
+    assert weights.path("net").read_bytes() == CONTENT * 4
+    assert publisher.requests[-1][1] is not None, "the second fetch asks for the rest only"
+
+
+def test_two_processes_at_once_fetch_once(publisher):
+    publisher.files["/net.model"] = CONTENT
+    publisher.chunk_pause_s = 0.02
+    command = [sys.executable, "-c", FETCH, f"{publisher.url}/net.model"]
+    children = [subprocess.Popen(command) for _ in range(2)]
+    assert [child.wait() for child in children] == [0, 0]
+    assert len(publisher.requests) == 1
+    assert (weights.folder() / "net.model").read_bytes() == CONTENT
+
+
+def test_an_archive_becomes_a_flat_folder(publisher, monkeypatch):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("pack/det.onnx", b"det")
+        archive.writestr("rec.onnx", b"rec")
+    publisher.files["/net.zip"] = packed.getvalue()
+    register(monkeypatch, publisher, sha256=hashlib.sha256(packed.getvalue()).hexdigest(), unzip=True)
+    place = weights.path("net")
+    assert {p.name: p.read_bytes() for p in place.iterdir()} == {"det.onnx": b"det", "rec.onnx": b"rec"}
+    assert weights.check("net")
+    (place / "rec.onnx").unlink()
+    with pytest.raises(weights.WeightsMissingError):
+        weights.check("net")
+
+
+def test_a_mirror_must_serve_the_published_bytes(publisher, monkeypatch):
+    register(monkeypatch, publisher)
+    publisher.files["/mirror"] = b"something else"
+    with pytest.raises(weights.WeightsMissingError, match="SHA-256"):
+        weights.fetch("net", url=f"{publisher.url}/mirror")
+    publisher.files["/mirror"] = CONTENT
+    assert weights.fetch("net", url=f"{publisher.url}/mirror").read_bytes() == CONTENT
+
+
+HUB_FETCH = """
+import sys
+from stages import weights
+try:
+    print(weights.path("tiny"))
+    print(weights.path("tiny"))
+    print(weights.check("tiny"))
+except weights.WeightsMissingError as error:
+    print(error)
+"""
+
+
+def hub(publisher: Publisher, files: dict[str, bytes]) -> None:
+    """The three addresses of the hub's protocol that a snapshot needs."""
+    entry = weights.REGISTRY["tiny"]
+    assert isinstance(entry, weights.HubModel)
+    info = {"id": entry.repository, "sha": entry.revision, "siblings": [{"rfilename": name} for name in files]}
+    publisher.files[f"/api/models/{entry.repository}/revision/{entry.revision}"] = json.dumps(info).encode()
+    for name, data in files.items():
+        publisher.files[f"/{entry.repository}/resolve/{entry.revision}/{name}"] = data
+
+
+def ask_hub(publisher: Publisher) -> list[str]:
+    import os
+
+    environment = {**os.environ, "HF_ENDPOINT": publisher.url, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    done = subprocess.run([sys.executable, "-c", HUB_FETCH], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_hub_model_is_fetched_once_without_what_is_not_needed(publisher):
+    names = ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt", "README.md")
+    hub(publisher, {name: name.encode() * 1000 for name in names})
+    first, second, checked = ask_hub(publisher)
+    assert first == second
+    assert sorted(p.name for p in weights.Path(first).iterdir()) == sorted(set(names) - {"README.md"})
+    assert "4 large files have the SHA-256 that the hub published" in checked
+    asked = len(publisher.requests)
+    assert ask_hub(publisher)[0] == first and len(publisher.requests) == asked
+
+
+def test_a_hub_that_does_not_have_it_is_refused_in_one_line(publisher):
+    (line,) = ask_hub(publisher)
+    assert "weights 'tiny'" in line and "models fetch tiny" in line
+
+
+def test_own_paths_are_weights_too_and_their_digest_follows_the_bytes(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "a.onnx").write_bytes(b"one")
+    before = weights.digest(str(folder))
+    assert weights.path(str(folder)) == folder and weights.digest(str(folder)) == before
+    (folder / "a.onnx").write_bytes(b"three")
+    assert weights.digest(str(folder)) != before
+    assert weights.check(str(folder))
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(weights.WeightsMissingError, match=r"no weights named 'nope'.*syncnet_v2"):
+        weights.path("nope")
+    assert issubclass(weights.WeightsMissingError, ValueError)
+
+
+def test_the_listing_names_licence_size_and_place():
+    lines = {line.name: line for line in weights.listing()}
+    assert lines["syncnet_v2"].state == "not fetched" and "CC BY" in lines["syncnet_v2"].licence
+    assert lines["large-v3"].size_mb > 3000 and lines["large-v3"].origin.startswith("https://huggingface.co/Systran/")
+    assert all(line.licence and line.place for line in lines.values())
