@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.codec import to_plain
+from manifests.codec import from_json, to_plain
 from manifests.records import Video
 from manifests.store import Store
 from pipeline.plan import plan
@@ -94,7 +94,7 @@ def run_on_ray(
                 waves = (videos[i : i + WAVE] for i in range(0, len(videos), WAVE))
                 return sum(_wave(stages, wave, store, run, tally) for wave in waves)
             except ray.exceptions.RayError as error:
-                raise _cause(error) from error
+                raise _broken(store, run, error) from error
 
 
 def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, run: str, tally: Any) -> int:
@@ -214,12 +214,10 @@ def _listening(tally: Any, notify: Notify | None) -> Iterator[None]:
             drain()
 
 
-def _cause(error: BaseException) -> Exception:
-    """The exception that a stage raised, out of Ray's wrappings."""
-    inner: Any = error
-    while inner is not None:
-        cause = getattr(inner, "cause", None) or inner.__cause__
-        if isinstance(inner, StageBrokenError | ValueError):
-            return inner
-        inner = cause
-    return StageBrokenError(str(error).strip().splitlines()[-1])
+def _broken(store: Store, run: str, error: BaseException) -> StageBrokenError:
+    """What the worker that stopped the run left in the store, or Ray's own last line."""
+    try:
+        message, trace, by_request = from_json(store.get(f"broken/{run}.json"), tuple[str, str, bool])
+    except FileNotFoundError:
+        return StageBrokenError(str(error).strip().splitlines()[-1], str(error))
+    return StageBrokenError(message, trace, by_request=by_request)

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from manifests.codec import from_plain, to_plain
+from manifests.codec import from_plain, to_json, to_plain
 from manifests.records import Video
 from manifests.store import Store
 from pipeline.bench import Bench
@@ -95,22 +95,30 @@ class Step:
             )
 
         try:
+            self._work = self._work or self.stage.open()
             with Bench(self.store, self.key, ticket["id"]) as bench, deadline(self.stage.deadline_s):
-                result = work(self._facts(ticket), bench)
+                result = self._work(self._facts(ticket), bench)
         except (PostponedError, WorkerSpoiledError):
             raise
         except Exception as error:
             self.failures_in_a_row += 1
+            if self._work is None:  # not a fact about the video
+                request = isinstance(error, ValueError)
+                message = str(error) if request else f"{self.stage.name} cannot start: {error!r}"
+                raise self._broken(message, by_request=request) from error
             if self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
-                message = (
-                    f"{self.failures_in_a_row} videos in a row failed at {self.stage.name}, the last with {error!r}"
-                )
-                raise StageBrokenError(message) from error
+                rows = f"{self.failures_in_a_row} videos in a row"
+                raise self._broken(f"{rows} failed at {self.stage.name}, the last with {error!r}") from error
             log.warning("%s %s failed: %r", self.stage.name, ticket["id"], error)
             body = {"error": traceback.format_exc()}
             return outcome("failed" if attempt < MAX_TRIES else "quarantined", body)
         self.failures_in_a_row = 0
         return outcome("rejected" if isinstance(result, Rejection) else "ok", to_plain(result))
+
+    def _broken(self, message: str, *, by_request: bool = False) -> StageBrokenError:
+        trace = traceback.format_exc()
+        self.store.put(f"broken/{self.run}.json", to_json([message, trace, by_request]))
+        return StageBrokenError(message, trace, by_request=by_request)
 
     def _facts(self, ticket: Ticket) -> Facts:
         facts: list[object] = [from_plain(ticket, Video)]

@@ -93,5 +93,6 @@ def test_a_stage_that_cannot_open_stops_the_run_with_its_own_words(place):
         def open(self):
             raise ValueError("weights 'x' are not here: put them there")
 
-    with pytest.raises(ValueError, match="put them there"):
+    with pytest.raises(StageBrokenError, match="put them there") as stopped:
         run_on_ray([Shut(log=str(log))], videos(3), store, "a")
+    assert stopped.value.by_request and "in open" in stopped.value.trace
