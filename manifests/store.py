@@ -45,6 +45,24 @@ class Store:
         else:
             self._fs.pipe_file(f"{self._root}/{path}", data)
 
+    def create(self, path: str, data: bytes) -> bool:
+        """Write an object only if there is none: of many who try at once, one gets True.
+
+        On a disk by `O_EXCL`, in an object store by a conditional PUT (S3 and GCS have it; some copies of S3 do not).
+        """
+        try:
+            if self.local is not None:
+                (self.local / path).parent.mkdir(parents=True, exist_ok=True)
+                with (self.local / path).open("xb") as f:
+                    f.write(data)
+            else:
+                self._fs.pipe_file(f"{self._root}/{path}", data, mode="create")
+        except OSError:  # FileExistsError, or what a store makes of "precondition failed" (s3fs: errno 22)
+            if not self.exists(path):
+                raise
+            return False
+        return True
+
     def put_file(self, source: Path, path: str) -> Ref:
         """Copy a file in, whole, and describe it."""
         digest = hashlib.sha256()

@@ -1,0 +1,253 @@
+"""Lists of videos: CSV, JSON, JSON lines, Parquet, text, a folder, one URL or file, and published ID lists."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+
+from manifests.records import Video
+from manifests.tags import UnknownLanguageError, language_tag
+from manifests.urls import canonical, is_youtube_id, youtube_url
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "ts", "m2ts", "mts"),
+        *("mpg", "mpeg", "wmv", "ogv", "3gp", "mxf"),
+    )
+)
+LIST_SUFFIXES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt"])
+
+_NAMES = {
+    "url": "url path file video video_path video_url video_link link source webpage_url filename file_name",
+    "youtube": "youtube_id ytb_id yt_id ytid youtube_key youtubeid",
+    "start_s": "start_s start start_sec start_time start_seconds begin",
+    "end_s": "end_s end end_sec end_time end_seconds stop",
+    "language": "language lang language_code locale",
+    "title": "title video_title",
+    "channel": "channel uploader channel_id",
+    "licence": "licence license",
+    "duration_s": "duration_s duration_sec duration_seconds",
+}
+"""What each field is called in lists that exist: our own first, then those of AVSpeech, CelebV, MultiTalk, TalkVid."""
+
+_FIELD = {name: field for field, names in _NAMES.items() for name in names.split()}
+_AVSPEECH_COLUMNS = 5  # YouTube id, start, end, x and y of the face's centre; no header
+
+
+class ManifestError(ValueError):
+    """A list of videos that cannot be used: the message names the file, the line or entry, and the field."""
+
+
+def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
+    """Read a list of videos; rows with the same source and part collapse into the first.
+
+    `source` is a list by its ending (`.csv .tsv .json .jsonl .ndjson .parquet .txt`; a local path or any fsspec URL), a
+    folder (all videos below it), or else one video. `language` is assumed where a row states none. Relative paths are
+    relative to the list. Raises `ManifestError`.
+    """
+    rows = _rows(source)
+    videos: dict[str, Video] = {}
+    for place, row in rows:
+        video = _video(place, row, source, language)
+        videos.setdefault(video.id, video)
+    if not videos:
+        raise ManifestError(f"{source}: no videos in it")
+    return tuple(videos.values())
+
+
+def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows with the place to name in an error."""
+    suffix = PurePosixPath(source.partition("?")[0]).suffix.lower()
+    if suffix in LIST_SUFFIXES:
+        return _listed(source, suffix, _bytes(source))
+    if "://" in source and source.startswith(("http://", "https://")):
+        return iter([(source, {"url": source})])
+    fs, path = fsspec.core.url_to_fs(source)
+    if fs.isdir(path):
+        return _folder(source, fs.find(path), fs)
+    if not fs.exists(path):
+        raise ManifestError(f"{source}: no such file or folder")
+    return iter([(source, {"url": _absolute(source)})])
+
+
+def _bytes(source: str) -> bytes:
+    try:
+        with fsspec.open(source, "rb") as f:
+            data: bytes = f.read()
+    except FileNotFoundError:
+        raise ManifestError(f"{source}: no such file") from None
+    return data
+
+
+def _folder(source: str, found: list[str], fs: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for path in sorted(found):
+        if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES and not PurePosixPath(path).name.startswith("."):
+            yield source, {"url": str(fs.unstrip_protocol(path)) if "://" in source else path}
+
+
+def _listed(source: str, suffix: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if suffix == ".parquet":
+        return _parquet(source, data)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{source}: not UTF-8 text (byte {error.start})") from None
+    if suffix == ".txt":
+        return _lines(source, text)
+    if suffix in (".csv", ".tsv"):
+        return _csv(source, text, "\t" if suffix == ".tsv" else ",")
+    return _json(source, text) if suffix == ".json" else _json_lines(source, text)
+
+
+def _lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield f"{source}: line {number}", {"url": line.strip()}
+
+
+def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    first = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+    headless = len(first) == _AVSPEECH_COLUMNS and is_youtube_id(first[0]) and _is_number(first[1])
+    names = ["youtube_id", "start_s", "end_s", "x", "y"] if headless else None
+    reader = csv.DictReader(io.StringIO(text), fieldnames=names, delimiter=delimiter)
+    if not headless and not {_plain(name) for name in first} & {*_NAMES["url"].split(), *_NAMES["youtube"].split()}:
+        raise ManifestError(f"{source}: line 1: no column url, path or youtube_id among {', '.join(first) or 'none'}")
+    for row in reader:
+        if None in row:
+            raise ManifestError(f"{source}: line {reader.line_num}: more fields than columns")
+        yield f"{source}: line {reader.line_num}", row
+
+
+def _json_lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ManifestError(f"{source}: line {number}: not JSON: {error.msg} at column {error.colno}") from None
+            yield f"{source}: line {number}", _entry(f"{source}: line {number}", row)
+
+
+def _json(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """An array of entries, or (MultiTalk, CelebV) an object of them by name, perhaps below "clips"."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{source}: line {error.lineno}: not JSON: {error.msg}") from None
+    if isinstance(found, dict):
+        named = found.get("clips", found)
+        items = list(named.items()) if isinstance(named, dict) else list(enumerate(named, 1))
+    elif isinstance(found, list):
+        items = list(enumerate(found, 1))
+    else:
+        raise ManifestError(f"{source}: neither an array nor an object of entries")
+    for name, row in items:
+        place = f"{source}: entry {name}"
+        yield place, _entry(place, row)
+
+
+def _parquet(source: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(io.BytesIO(data))
+    except pa.ArrowInvalid as error:
+        raise ManifestError(f"{source}: not Parquet: {error}") from None
+    for number, row in enumerate(table.to_pylist(), 1):
+        yield f"{source}: row {number}", _entry(f"{source}: row {number}", row)
+
+
+def _entry(place: str, row: Any) -> Mapping[str, Any]:
+    if isinstance(row, str):
+        return {"url": row}
+    if not isinstance(row, dict):
+        raise ManifestError(f"{place}: neither an object nor a URL")
+    return _flat(row)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested objects (`{"duration": {"start_sec": 1}}`, `{"info": {"Video Link": ...}}`) by their innermost names."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat = {**_flat(value), **flat}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _video(place: str, row: Mapping[str, Any], source: str, language: str | None) -> Video:
+    known: dict[str, Any] = {}
+    # In the order of the names above, so that a column `url` is preferred to a column `filename`.
+    stated = {_plain(name): value for name, value in row.items() if value is not None and str(value).strip()}
+    for name, field in _FIELD.items():
+        if name in stated and field not in known:
+            known[field] = stated[name]
+    url = known.pop("url", None)
+    youtube = known.pop("youtube", None)
+    if youtube is not None:
+        if not is_youtube_id(str(youtube)):
+            raise ManifestError(f"{place}: field youtube_id: {youtube!r} is not the id of a YouTube video")
+        url = youtube_url(str(youtube))
+    if url is None:
+        raise ManifestError(f"{place}: field url: missing (a URL, a path, or youtube_id)")
+    for name in ("start_s", "end_s", "duration_s"):
+        if name in known:
+            known[name] = _seconds(place, name, known[name])
+    start_s, end_s = known.get("start_s"), known.get("end_s")
+    if end_s is not None and end_s <= (start_s or 0.0):
+        raise ManifestError(f"{place}: field end_s: {end_s:g} is not after the start at {start_s or 0.0:g}")
+    for name in ("title", "channel", "licence"):
+        if name in known:
+            known[name] = str(known[name]).strip()
+    try:
+        known["language"] = language_tag(str(known["language"])) if "language" in known else language
+    except UnknownLanguageError as error:
+        raise ManifestError(f"{place}: field language: {error}") from None
+    return Video.of(_resolved(str(url).strip(), source), **known)
+
+
+def _resolved(url: str, source: str) -> str:
+    """The canonical URL, or a path relative to where the list lies."""
+    if "://" in url:
+        return canonical(url)
+    if is_youtube_id(url) and not Path(source).with_name(url).exists():
+        return youtube_url(url)
+    if url.startswith("/"):
+        return url
+    if "://" in source:
+        return f"{source.rpartition('/')[0]}/{url}"
+    return _absolute(str(Path(source).parent / url))
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().resolve())
+
+
+def _seconds(place: str, field: str, value: Any) -> float:
+    """Seconds, or `[hours:]minutes:seconds`."""
+    try:
+        total = 0.0
+        for part in str(value).strip().removesuffix("s").split(":"):
+            total = total * 60 + float(part)
+    except ValueError:
+        raise ManifestError(f"{place}: field {field}: {value!r} is not a time in seconds or h:mm:ss") from None
+    if not 0 <= total < float("inf"):
+        raise ManifestError(f"{place}: field {field}: {value!r} is not a time in a video")
+    return total
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?", text.strip()) is not None
+
+
+def _plain(name: str) -> str:
+    """A column's name as the table of names has it: `Video Link`, `start-time` and `Start_Time` are spellings."""
+    return re.sub(r"[\s-]+", "_", str(name).strip()).lower()

@@ -1,0 +1,152 @@
+"""Discovery: from a language's searches, channels and lists to videos, lazily, until enough hours are found."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote_plus
+
+from manifests import table
+from manifests.languages import Language
+from manifests.records import Video
+from manifests.tags import primary
+from manifests.urls import canonical, is_youtube_id, youtube_url
+from pipeline.stage import Rejection
+from stages.outcomes import NetworkError
+from stages.politeness import Manners, SharedPace
+from stages.site import Access, Info, Site, spoken_hint
+
+log = logging.getLogger(__name__)
+
+_LIVE = {"is_live", "is_upcoming", "post_live"}
+_DEEPEST = 2  # a channel's page lists its tabs, and those their videos
+
+# YouTube's own search filters: videos under a Creative Commons licence; videos of any.
+_YOUTUBE_SEARCH = {
+    "cc": "https://www.youtube.com/results?search_query={query}&sp=EgQQATAB",
+    "any": "https://www.youtube.com/results?search_query={query}&sp=EgIQAQ%3D%3D",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """How videos are looked for."""
+
+    min_duration_s: float = 60.0  # shorter or longer ones are passed over; unknown durations are not
+    max_duration_s: float = 2 * 3600.0
+    unknown_duration_s: float = 300.0  # what a video counts for whose listing does not say
+    per_source: int = 200  # listings are not read further than this
+    look: bool = False  # open each video's page and pass over those whose site says another language is spoken
+    search: str = ""  # a results page with {query}, or e.g. "bilisearch50:{query}"; "": YouTube under the licence rule
+    access: Access = field(default=Access())
+    manners: Manners = field(default=Manners())
+
+
+def discover(language: Language, hours: float, options: Discovery, *, pace_url: str) -> Iterator[Video]:
+    """Videos of a language, each once, until `hours` of source are found or every source is read to its end.
+
+    Sources take turns, so a small budget is spread over all queries. A source that fails is passed over with a
+    warning; raises `NetworkError` if all of them fail, and `HostClosedError` when the host wants to be left alone
+    (what was found before has been yielded). `pace_url` is where workers agree on turns: a folder or a bucket.
+    """
+    site = Site(options.access, SharedPace(pace_url, options.manners))
+    failures: list[str] = []
+    sources = [_guarded(source, failures) for source in _sources(language, options, site)]
+    found_s, seen = 0.0, set[str]()
+    for video in _interleaved(sources):
+        if found_s >= hours * 3600:
+            return
+        if video.id in seen:
+            continue
+        seen.add(video.id)
+        if options.look and not _spoken_may_be(language.tag, site, video):
+            continue
+        duration_s = video.duration_s or options.unknown_duration_s
+        found_s += (video.end_s or duration_s) - (video.start_s or 0.0)
+        yield video
+    if not seen and failures:
+        raise NetworkError(f"{language.tag}: nothing could be listed; first of {len(failures)} failures: {failures[0]}")
+
+
+def _sources(language: Language, options: Discovery, site: Site) -> Iterator[Callable[[], Iterable[Video]]]:
+    home = Path(language.source).parent
+
+    def listed(url: str) -> Callable[[], Iterable[Video]]:
+        return lambda: _from_site(site, url, language.tag, options)
+
+    def read(path: str) -> Callable[[], Iterable[Video]]:
+        place = path if "://" in path else str(home / Path(path).expanduser())
+        return lambda: table.read(place, language=language.tag)
+
+    search = options.search or _YOUTUBE_SEARCH[language.licence]
+    yield from (read(path) for path in (*language.files, *language.id_lists))
+    yield from (listed(url) for url in (*language.urls, *language.channels, *language.playlists))
+    yield from (listed(search.format(query=quote_plus(query))) for query in language.queries)
+
+
+def _guarded(source: Callable[[], Iterable[Video]], failures: list[str]) -> Iterator[Video]:
+    """The videos of one source up to its first failure; opened only when its turn comes."""
+    try:
+        yield from source()
+    except (LookupError, NetworkError) as error:
+        failures.append(str(error))
+        log.warning("a source was passed over: %s", error)
+
+
+def _interleaved(sources: Iterable[Iterator[Video]]) -> Iterator[Video]:
+    waiting = list(sources)
+    while waiting:
+        alive = []
+        for source in waiting:
+            video = next(source, None)
+            if video is not None:
+                yield video
+                alive.append(source)
+        waiting = alive
+
+
+def _from_site(site: Site, url: str, tag: str, options: Discovery, depth: int = 0) -> Iterator[Video]:
+    count = 0
+    for info in site.entries(url):
+        if info.get("_type") == "playlist" or (info.get("ie_key") or "").endswith(("Tab", "Playlist")):
+            if depth < _DEEPEST and (address := info.get("webpage_url") or info.get("url")):
+                yield from _from_site(site, address, tag, options, depth + 1)
+            continue
+        count += 1
+        if count > options.per_source:
+            return
+        if (video := _video(info, tag, options)) is not None:
+            yield video
+
+
+def _video(info: Info, tag: str, options: Discovery) -> Video | None:
+    """The record of one listed video; None for what is live, or too short or long, or spoken in another language."""
+    duration_s = info.get("duration")
+    too_far = duration_s and not options.min_duration_s <= duration_s <= options.max_duration_s
+    hint = spoken_hint(info)
+    if too_far or info.get("live_status") in _LIVE or (hint and primary(hint) != primary(tag)):
+        return None
+    address = str(info.get("webpage_url") or info.get("url") or "")
+    if is_youtube_id(address):
+        address = youtube_url(address)
+    if not address:
+        return None
+    return Video.of(
+        canonical(address),
+        language=tag,
+        title=str(info.get("title") or ""),
+        channel=str(info.get("channel") or info.get("uploader") or ""),
+        licence=str(info.get("license") or ""),
+        duration_s=float(duration_s) if duration_s else None,
+    )
+
+
+def _spoken_may_be(tag: str, site: Site, video: Video) -> bool:
+    if not video.url.startswith(("http://", "https://")):
+        return True
+    try:
+        info = site.look(video.url)
+    except NetworkError:
+        return True
+    hint = "" if isinstance(info, Rejection) else spoken_hint(info)
+    return not isinstance(info, Rejection) and (not hint or primary(hint) == primary(tag))

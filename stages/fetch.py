@@ -1,0 +1,172 @@
+"""Fetch: the bytes of a wanted video, from a web site, a disk or a bucket, into the store, and what they are."""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import fsspec
+
+from manifests.records import Source, Video
+from pipeline.bench import Bench
+from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
+from stages.ffmpeg import CutError, cut
+from stages.politeness import Manners, SharedPace
+from stages.site import Access, Downloaded, Info, Site, spoken_hint, version
+
+_FREE = re.compile(r"creative.?commons|\bcc[ -]?(by|0|zero)\b|public.?domain", re.IGNORECASE)
+_LIVE = {"is_live", "is_upcoming", "post_live"}
+_NO_SUFFIX = {".unknown_video", ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch(Stage[Source]):
+    """The wanted part of a video in the store, at most `max_height_px` high (its shorter side) where a site offers it.
+
+    Web pages go through yt-dlp; local paths and fsspec URLs are copied as they are. With `start_s` or `end_s` only
+    that part is stored, and time 0 of the stored file is `start_s` (see `stages.ffmpeg.cut`).
+
+    Rejections: `gone`, `private`, `members_only`, `geo`, `age`, `blocked`, `live`, `playlist`, `too_long`, `too_big`,
+    `no_audio`, `not_a_video`, `truncated`, `out_of_range`, `licence`. Raises `NetworkError` for what may pass by itself
+    and `HostClosedError` (postponed) for a host that wants to be left alone.
+    """
+
+    name: ClassVar[str] = "fetch"
+    needs: ClassVar[tuple[type, ...]] = (Video,)
+    gives: ClassVar[type] = Source
+
+    max_height_px: int = 1080
+    max_duration_s: float = 4 * 3600.0  # of the wanted part
+    max_size_bytes: int = 8 << 30  # of what has to be downloaded for it
+    licence: Literal["cc", "any"] = "any"  # "cc": from web sites, only what states Creative Commons or public domain
+    access: Access = field(default=Access(), metadata=RUNTIME)
+    manners: Manners = field(default=Manners(), metadata=RUNTIME)
+    pace_url: str = field(default="", metadata=RUNTIME)  # where workers agree on turns; "": below the run's own store
+
+    def open(self) -> Work[Source]:
+        """No network yet; copies the cookies."""
+        return _Fetching(self)
+
+
+class _Fetching:
+    def __init__(self, config: Fetch) -> None:
+        self._config = config
+        self._site: Site | None = None
+
+    def __call__(self, facts: Facts, bench: Bench) -> Source | Rejection:
+        video = facts[Video]
+        if video.url.startswith(("http://", "https://")):
+            found = self._open_site(bench).download(
+                video.url,
+                bench.scratch,
+                max_height_px=self._config.max_height_px,
+                max_size_bytes=self._config.max_size_bytes,
+                vet=_vet(self._config, video),
+            )
+        else:
+            found = _copied(video.url, bench.scratch, self._config.max_size_bytes)
+        return found if isinstance(found, Rejection) else self._stored(video, found, bench)
+
+    def _open_site(self, bench: Bench) -> Site:
+        if self._site is None:
+            pace_url = self._config.pace_url or bench.store.at("pace")
+            self._site = Site(self._config.access, SharedPace(pace_url, self._config.manners))
+        return self._site
+
+    def _stored(self, video: Video, found: Downloaded, bench: Bench) -> Source | Rejection:
+        from stages.media import MediaError, probe
+
+        try:
+            probed = probe(found.path)
+            if probed.video is None:
+                return Rejection("not_a_video", {"said": "no picture stream"})
+            if probed.audio is None:
+                return Rejection("no_audio", {"duration_s": probed.duration_s})
+            path = found.path
+            if video.start_s is not None or video.end_s is not None:
+                start_s, end_s = video.start_s or 0.0, min(video.end_s or probed.duration_s, probed.duration_s)
+                if end_s <= start_s:
+                    return Rejection("out_of_range", {"start_s": start_s, "duration_s": probed.duration_s})
+                path = bench.scratch / "part.mp4"
+                cut(found.path, path, start_s, end_s, codecs={probed.video.codec, probed.audio.codec})
+                probed = probe(path)
+            if probed.video is None or probed.audio is None:
+                return Rejection("out_of_range", {"said": "no picture or no sound in the wanted part"})
+        except MediaError as error:
+            return Rejection(error.reason, {"said": str(error)[:300]})
+        except CutError as error:
+            return Rejection("not_a_video", {"said": str(error)})
+        if probed.duration_s > self._config.max_duration_s:
+            return _too_long(probed.duration_s, self._config)
+        suffix = path.suffix.lower()
+        page = found.info
+        return Source(
+            file=bench.keep(path, f"source{'' if suffix in _NO_SUFFIX else suffix}"),
+            duration_s=probed.duration_s,
+            video=probed.video,
+            audio=probed.audio,
+            page_url=str(page.get("webpage_url") or video.url),
+            title=str(page.get("title") or video.title),
+            uploader=str(page.get("uploader") or page.get("channel") or video.channel),
+            uploader_url=str(page.get("uploader_url") or page.get("channel_url") or ""),
+            licence=str(page.get("license") or video.licence),
+            language_hint=spoken_hint(page),
+            upload_date=str(page.get("upload_date") or ""),
+            extractor=str(page.get("extractor") or "file"),
+            tool=version() if page else "",
+        )
+
+
+def is_free(licence: str) -> bool:
+    """Whether a stated licence is a Creative Commons one or the public domain, in the words sites use for it."""
+    return bool(_FREE.search(licence))
+
+
+def _vet(config: Fetch, video: Video) -> Callable[[Info], Rejection | None]:
+    def vet(info: Info) -> Rejection | None:
+        if info.get("live_status") in _LIVE or info.get("is_live"):
+            return Rejection("live", {"said": str(info.get("live_status") or "is_live")})
+        licence = str(info.get("license") or video.licence)
+        if config.licence == "cc" and not is_free(licence):
+            return Rejection("licence", {"stated": licence, "wanted": config.licence})
+        start_s = video.start_s or 0.0
+        duration_s = float(info.get("duration") or 0.0)
+        wanted_s = min(video.end_s or duration_s, duration_s) - start_s
+        if duration_s and wanted_s <= 0:
+            return Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
+        if wanted_s > config.max_duration_s:
+            return _too_long(wanted_s, config)
+        chosen = info.get("requested_formats") or [info]
+        size = sum(f.get("filesize") or f.get("filesize_approx") or 0 for f in chosen)
+        return _too_big(size, config.max_size_bytes) if size > config.max_size_bytes else None
+
+    return vet
+
+
+def _copied(url: str, folder: Path, max_size_bytes: int) -> Downloaded | Rejection:
+    """A readable file of a local path or an fsspec URL: the file itself on this machine's disk, else a copy."""
+    fs, path = fsspec.core.url_to_fs(url)
+    try:
+        about = fs.info(path)
+    except FileNotFoundError:
+        return Rejection("gone", {"said": "no such file"})
+    if about["type"] == "directory":
+        return Rejection("not_a_video", {"said": "a folder"})
+    if about["size"] and about["size"] > max_size_bytes:
+        return _too_big(about["size"], max_size_bytes)
+    if isinstance(fs, fsspec.implementations.local.LocalFileSystem):
+        return Downloaded(Path(path), {})
+    target = folder / f"source{Path(path).suffix}"
+    with fs.open(path, "rb") as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+    return Downloaded(target, {})
+
+
+def _too_long(duration_s: float, config: Fetch) -> Rejection:
+    return Rejection("too_long", {"duration_s": duration_s, "limit": config.max_duration_s})
+
+
+def _too_big(size_bytes: float, limit_bytes: int) -> Rejection:
+    return Rejection("too_big", {"bytes": float(size_bytes), "limit": float(limit_bytes)})

@@ -1,0 +1,73 @@
+"""Runs of an ffmpeg program, each with a time limit: a system ffmpeg, else the one in the imageio-ffmpeg wheel."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+_COPYABLE = {"h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "opus", "ac3", "eac3", "flac", "alac"}
+"""Codecs that an mp4 file holds with an edit list and that players and PyAV read back."""
+
+_MARGIN_S = 120.0
+
+
+class CutError(Exception):
+    """ffmpeg could not cut the part, or not in time."""
+
+
+def ffmpeg_path() -> str:
+    """The program; raises `RuntimeError` where neither the system nor the wheel has one for this platform."""
+    import imageio_ffmpeg
+
+    found: str = shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+    return found
+
+
+def bounded_ffmpeg(folder: Path, limit_s: float) -> Path:
+    """Write a program `ffmpeg` into a folder that runs the real one and kills it after `limit_s` seconds.
+
+    For libraries that run ffmpeg with no limit of their own (yt-dlp): ffmpeg is known to hang on bad input.
+    """
+    code = f"import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:], timeout={limit_s}).returncode)"
+    program = folder / "ffmpeg"
+    command = shlex.join([sys.executable, "-c", code, ffmpeg_path()])
+    program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def cut(path: Path, out: Path, start_s: float, end_s: float, *, codecs: set[str]) -> None:
+    """Write the part from `start_s` to `end_s` as mp4 (H.264 and AAC where the codecs must change), in step with sound.
+
+    Streams are copied where mp4 can hold them: packets begin at the keyframe before `start_s`, and the file's edit
+    list hides what lies before it, so time 0 of the part is `start_s` of the source to the frame. The last few frames
+    may lie past `end_s`, by at most the reorder delay. Other codecs (VP8, Vorbis, WMV) are encoded anew, since the
+    containers that hold them know no edit list. Raises `CutError`.
+    """
+    coding = ["-c", "copy"] if codecs <= _COPYABLE else ["-c:v", "libx264", "-crf", "16", "-preset", "veryfast"]
+    command = [
+        *(ffmpeg_path(), "-nostdin", "-v", "error", "-y", "-ss", f"{start_s:.6f}", "-to", f"{end_s:.6f}"),
+        *(
+            "-i",
+            str(path),
+            "-map",
+            "0:v:0",
+            "-map",
+            "0:a:0",
+            "-sn",
+            "-dn",
+            *coding,
+            "-movflags",
+            "+faststart",
+            str(out),
+        ),
+    ]
+    try:
+        done = subprocess.run(
+            command, timeout=_MARGIN_S + 10 * (end_s - start_s), capture_output=True, text=True, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CutError(f"ffmpeg took longer than {error.timeout:.0f} s") from None
+    if done.returncode != 0:
+        raise CutError(" ".join(done.stderr.split())[-300:])

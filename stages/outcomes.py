@@ -1,0 +1,144 @@
+"""What went wrong with a download: something about the video, a host that sends us away, or the network.
+
+yt-dlp tells most of it in words. The patterns below are from its extractors' messages (2026.08) and, for YouTube,
+from the site's own playability reasons; HTTP statuses are used where no words say more.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from pipeline.stage import Rejection
+
+
+class NetworkError(Exception):
+    """The download failed for a reason that says nothing about the video, after all tries."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The host asks us to go away for a while; `wait_s` is its `Retry-After`, if it sent one."""
+
+    said: str
+    wait_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """The network, the server or the extractor failed."""
+
+    said: str
+    wait_s: float | None = None
+
+
+_REFUSED = re.compile(
+    r"not a bot|captcha|too many requests|HTTP Error 429|rate-?limited by|try again later|unusual traffic",
+    re.IGNORECASE,
+)
+
+_REASONS = (
+    # The order matters: "Join this channel" pages and age gates also say "sign in".
+    ("live", r"live event (will begin|has not started)|premieres? (in|will)|is live|not currently live|is offline"),
+    (
+        "members_only",
+        r"members?[- ]only|join this channel|available to .{0,40}members|requires? payment|purchase|rental",
+    ),
+    ("age", r"confirm your age|age[- ]?restricted|inappropriate for some users|age verification|over 18"),
+    (
+        "geo",
+        r"in your (country|region|location)|geo.?restrict|from your location|not available in .{0,40}(country|region)",
+    ),
+    (
+        "private",
+        r"private video|video is private|is private|login required|log ?in to|sign in|registered users|--cookies",
+    ),
+    (
+        "gone",
+        r"video (is )?(unavailable|not available|no longer available)|has been (removed|deleted|terminated)"
+        r"|does ?n.t exist|no longer exists|account .{0,40}(terminated|closed)|copyright (claim|grounds)"
+        r"|removed by the (uploader|user)|not found|incomplete youtube id",
+    ),
+    ("blocked", r"drm protect|blocked it|who has blocked"),
+    (
+        "not_a_video",
+        r"unsupported url|no video formats|no (media|video|videos) (found|in)|requested format is not available"
+        r"|there.s no video",
+    ),
+    (
+        "truncated",
+        r"bytes read, \d+ more expected|downloaded \d+ bytes, expected \d+ bytes|did not get any data blocks",
+    ),
+)
+_PATTERNS = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in _REASONS)
+
+_STATUSES = {401: "private", 402: "members_only", 403: "blocked", 404: "gone", 410: "gone", 451: "geo"}
+_TOO_MANY = 429
+_SERVER_ERRORS = range(500, 600)
+
+
+def outcome(error: BaseException, now_s: float | None = None) -> Rejection | Refused | Unreachable:
+    """Sort an exception raised by yt-dlp.
+
+    What no pattern and no status explains is `Unreachable`: a video is only rejected for a reason that was stated.
+    """
+    said = _said(error)
+    status, headers, looped = _http(error)
+    wait_s = retry_after_s(headers.get("Retry-After"), time.time() if now_s is None else now_s)
+    if status == _TOO_MANY or _REFUSED.search(said):
+        return Refused(said, wait_s)
+    if status in _SERVER_ERRORS:
+        return Unreachable(said, wait_s)
+    measured: dict[str, float | str] = {"said": said}
+    if status is not None:
+        measured["status"] = status
+    if looped:
+        return Rejection("gone", measured)
+    for reason, pattern in _PATTERNS:
+        if pattern.search(said):
+            return Rejection(reason, measured)
+    if status in _STATUSES:
+        return Rejection(_STATUSES[status], measured)
+    return Unreachable(said)
+
+
+def retry_after_s(value: str | None, now_s: float) -> float | None:
+    """The seconds that a `Retry-After` header asks for (RFC 9110: a number, or a date); None without a usable one."""
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
+    except ValueError:
+        return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    due: list[object] = [error]
+    while due:
+        found = due.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        carried = getattr(found, "exc_info", None) or (None, None)
+        due += [carried[1], getattr(found, "cause", None), found.__cause__, found.__context__]
+
+
+def _http(error: BaseException) -> tuple[int | None, dict[str, str], bool]:
+    from yt_dlp.networking.exceptions import HTTPError
+
+    for cause in _causes(error):
+        if isinstance(cause, HTTPError):
+            return cause.status, cause.response.headers, cause.redirect_loop
+    return None, {}, False
+
+
+def _said(error: BaseException) -> str:
+    """The message without terminal colours, yt-dlp's "ERROR:" and its advice to report a bug; one line, 300 letters."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).removeprefix("ERROR: ").replace("’", "'")
+    text = text.partition("; please report this issue")[0]
+    return " ".join(text.split())[:300]

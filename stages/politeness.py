@@ -1,0 +1,154 @@
+"""How often a host is asked, agreed on by all workers of a run wherever they are, and when it is asked no more.
+
+What is agreed on lies as small objects below one folder per host in a store that all workers reach, so it holds
+across processes and nodes alike with no server and no lock: a turn is an object that only one worker can create, a
+refusal is an object that every worker sees. Clocks of the nodes are taken to agree to a fraction of the interval.
+"""
+
+import math
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from manifests.store import Store
+from pipeline.stage import PostponedError
+
+_TURN_KEPT_S = 60.0
+_SAME_HOST = {"youtu.be": "youtube.com", "youtube-nocookie.com": "youtube.com"}
+
+
+class HostClosedError(PostponedError):
+    """The host said "too many" (or "not a bot?") and is left alone for now; nothing is known about the video."""
+
+
+class Pace(Protocol):
+    """When a host may be asked; `refused` and `served` tell the other workers how it went."""
+
+    def ask(self, host: str) -> None:
+        """Wait for this worker's turn; raises `HostClosedError` if the host is closed or the turn is too far off."""
+
+    def refused(self, host: str, wait_s: float) -> None:
+        """The host sent us away: nobody asks it for `wait_s` seconds."""
+
+    def served(self, host: str) -> None:
+        """The host answered: refusals known before the question no longer count."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One "go away": when it was said and when we may come back, in seconds of the epoch."""
+
+    at_s: float
+    until_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manners:
+    """How politely a host is treated, by the whole fleet together."""
+
+    interval_s: float = 5.0  # at least this long from one video of a host to its next; 0: no limit
+    refusals: int = 5  # so many refusals with no success between them close the host
+    closed_s: float = 900.0  # how long it stays closed after the last of them; then one more may be tried
+    longest_wait_s: float = 120.0  # a turn further off than this is not waited for
+
+
+def standing(refusals: list[Refusal], now_s: float, manners: Manners) -> tuple[float, bool]:
+    """When the host may be asked next (seconds of the epoch), and whether it is closed until then."""
+    if not refusals:
+        return now_s, False
+    until_s = max(refusal.until_s for refusal in refusals)
+    if len(refusals) < manners.refusals:
+        return max(now_s, until_s), False
+    until_s = max(until_s, max(refusal.at_s for refusal in refusals) + manners.closed_s)
+    return max(now_s, until_s), now_s < until_s
+
+
+def host_of(url: str) -> str:
+    """The host that a URL's videos are counted under: its name without `www.`, with its port if that is stated.
+
+    >>> host_of("https://www.youtube.com/watch?v=x"), host_of("https://youtu.be/x"), host_of("http://127.0.0.1:80/a")
+    ('youtube.com', 'youtube.com', '127.0.0.1:80')
+    """
+    parts = urlsplit(url)
+    name = (parts.hostname or "").lower()
+    for prefix in ("www.", "m.", "music."):
+        name = name.removeprefix(prefix)
+    name = _SAME_HOST.get(name, name)
+    return f"{name}:{parts.port}" if parts.port else name
+
+
+class SharedPace:
+    """The `Pace` of all workers that are given the same store URL: a folder, or a bucket with conditional writes.
+
+    Time is divided into turns of `interval_s`; whoever creates a turn's object may ask the host when the turn begins.
+    A worker tries the turns in order from the next one on, so it makes at most one attempt per waiting worker.
+    """
+
+    def __init__(self, url: str, manners: Manners) -> None:
+        self._store = Store(url)
+        self._manners = manners
+        self._seen: dict[str, list[str]] = {}
+
+    def ask(self, host: str) -> None:
+        """As `Pace.ask`. One listing, and one small write per try for a turn; once more if others were refused."""
+        while (free_s := self._free(host)) > time.time() or self._manners.interval_s > 0:
+            begins_s = self._turn(host, free_s)
+            time.sleep(max(0.0, begins_s - time.time()))
+            if self._free(host) <= time.time():
+                return
+
+    def refused(self, host: str, wait_s: float) -> None:
+        """As `Pace.refused`."""
+        at_s = time.time()
+        self._store.put(f"{_folder(host)}/refused-{at_s:.3f}-{at_s + wait_s:.3f}-{uuid.uuid4().hex[:8]}", b"")
+
+    def served(self, host: str) -> None:
+        """As `Pace.served`."""
+        for name in self._seen.pop(host, []):
+            self._delete(name)
+
+    def _free(self, host: str) -> float:
+        names = self._store.list(_folder(host))
+        self._seen[host] = [name for name in names if "/refused-" in name]
+        refusals = [_refusal(name) for name in self._seen[host]]
+        now_s = time.time()
+        free_s, closed = standing(refusals, now_s, self._manners)
+        if closed or free_s - now_s > self._manners.longest_wait_s:
+            raise HostClosedError(f"{host} refused {len(refusals)} times: not asked for another {free_s - now_s:.0f} s")
+        self._forget_turns(names, now_s)
+        return free_s
+
+    def _turn(self, host: str, free_s: float) -> float:
+        interval_s = self._manners.interval_s
+        if interval_s <= 0:
+            return free_s
+        latest_s = time.time() + self._manners.longest_wait_s + interval_s
+        number = math.ceil(free_s / interval_s)
+        while (begins_s := number * interval_s) <= latest_s:
+            if self._store.create(f"{_folder(host)}/turn-{begins_s:.3f}", b""):
+                return begins_s
+            number += 1
+        raise HostClosedError(f"{host}: all turns of the next {self._manners.longest_wait_s:.0f} s are taken")
+
+    def _forget_turns(self, names: list[str], now_s: float) -> None:
+        for name in names:
+            begins = name.rpartition("/turn-")[2]
+            if begins != name and float(begins) < now_s - _TURN_KEPT_S:
+                self._delete(name)
+
+    def _delete(self, name: str) -> None:
+        try:
+            self._store.delete(name)
+        except FileNotFoundError:
+            return  # another worker was faster
+
+
+def _folder(host: str) -> str:
+    return host.replace(":", "_") or "_"
+
+
+def _refusal(name: str) -> Refusal:
+    _, at_s, until_s, _ = name.rpartition("/")[2].split("-")
+    return Refusal(float(at_s), float(until_s))

@@ -1,0 +1,288 @@
+"""Videos from web sites, by yt-dlp as a library: the one place that speaks HTTP for the pipeline."""
+
+import logging
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+
+from pipeline.stage import Rejection
+from stages.ffmpeg import bounded_ffmpeg
+from stages.outcomes import NetworkError, Refused, Unreachable, outcome
+from stages.politeness import HostClosedError, Pace, host_of
+
+log = logging.getLogger(__name__)
+
+Info = dict[str, Any]
+"""What yt-dlp knows of a video: its info dictionary."""
+
+Vet = Callable[[Info], Rejection | None]
+"""Looks at a video's page before anything is downloaded."""
+
+_LONGEST_FFMPEG_S = 1800.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How a site is reached. Nothing here changes what a video contains."""
+
+    cookies: str = ""  # Netscape cookies file, any fsspec URL; it is copied, never written to
+    proxy: str = ""
+    rate_limit_bytes_per_s: float | None = None  # per worker
+    sleep_between_requests_s: float = 0.0  # between the page requests of one video
+    extractor_args: tuple[str, ...] = ()  # in yt-dlp's own syntax: "youtube:player_client=web;lang=de"
+    stall_s: float = 30.0  # no byte for so long ends a try
+    tries: int = 4
+    backoff_s: float = 2.0  # before the second try; doubles with each
+    refusal_wait_s: float = 60.0  # after a refusal that did not say how long
+    longest_download_s: float = 5400.0
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A file of one video and what its page said."""
+
+    path: Path
+    info: Info
+
+
+class _VetoError(Exception):
+    """Carries a rejection out of yt-dlp's callbacks."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection.reason)
+        self.rejection = rejection
+
+
+class _Silence:
+    """yt-dlp's log: warnings to ours, errors arrive as exceptions."""
+
+    def debug(self, message: str) -> None:
+        """Progress lines are of no use in a log."""
+
+    def info(self, message: str) -> None:
+        """As `debug`."""
+
+    def warning(self, message: str) -> None:
+        """What a person may want to know, e.g. that a site's formats need a JavaScript runtime."""
+        log.info("yt-dlp: %s", message)
+
+    def error(self, message: str) -> None:
+        """Raised as well, and classified there."""
+        log.debug("yt-dlp: %s", message)
+
+
+class Site:
+    """A worker's way to videos on the web. Not for several threads at once."""
+
+    def __init__(self, access: Access, pace: Pace) -> None:
+        self._access = access
+        self._pace = pace
+        self._folder = tempfile.TemporaryDirectory(prefix="tfw-site-")
+        folder = Path(self._folder.name)
+        self._options: dict[str, Any] = {
+            **_reach(access, folder),
+            "quiet": True,
+            "no_warnings": False,
+            "noprogress": True,
+            "no_color": True,
+            "logger": _Silence(),
+            "cachedir": False,
+            "ffmpeg_location": str(bounded_ffmpeg(folder, _LONGEST_FFMPEG_S)),
+        }
+
+    def download(
+        self, url: str, folder: Path, *, max_height_px: int, max_size_bytes: int, vet: Vet
+    ) -> Downloaded | Rejection:
+        """Download one video, h264 in mp4 at most `max_height_px` high by preference, the spoken original's sound.
+
+        Raises `HostClosedError` if the host sends us away, `NetworkError` after all tries.
+        """
+        options = {
+            **self._options,
+            "format": "bv*+ba/b/bv*",
+            # "lang" first: a site's dubbed sound tracks never win by their codec. "res" is the shorter side.
+            "format_sort": ["lang", f"res:{max_height_px}", "vcodec:h264", "acodec:aac"],
+            "merge_output_format": "mp4/mkv",
+            "paths": {"home": str(folder)},
+            "outtmpl": {"default": "source.%(ext)s"},
+            "noplaylist": True,
+            "playlist_items": "1:2",
+            "match_filter": _match_filter(vet),
+            "progress_hooks": [_limits(max_size_bytes, self._access.longest_download_s)],
+        }
+        return self._retrying(host_of(url), lambda: _downloaded(options, url))
+
+    def entries(self, url: str) -> Iterable[Info]:
+        """The videos of a search, channel, playlist, feed or page, lazily: info dictionaries, most of them flat.
+
+        Raises as `download` does; a page that cannot be read for its own fault raises `LookupError`.
+        """
+        options = {**self._options, "extract_flat": "in_playlist", "lazy_playlist": True, "noplaylist": False}
+        found = self._retrying(host_of(url), lambda: _opened(options, url))
+        if isinstance(found, Rejection):
+            raise LookupError(f"{url}: {found.reason}: {found.measured.get('said', '')}")
+        return self._listing(host_of(url), found)
+
+    def look(self, url: str) -> Info | Rejection:
+        """What a video's page says, without a download. Raises as `download` does."""
+        options = {**self._options, "noplaylist": True, "playlist_items": "1:2", "ignore_no_formats_error": True}
+        return self._retrying(host_of(url), lambda: _looked(options, url))
+
+    def _listing(self, host: str, entries: Iterable[Info]) -> Iterator[Info]:
+        """Listings ask for their next page while they are read."""
+        from yt_dlp.utils import YoutubeDLError
+
+        try:
+            yield from entries
+        except YoutubeDLError as error:
+            result = outcome(error)
+            if isinstance(result, Refused):
+                self._wait(host, self._access.tries, result)
+                raise HostClosedError(f"{host}: {result.said}") from None
+            raise LookupError(f"{host}: {error}") from None
+
+    def _retrying(self, host: str, once: Callable[[], T]) -> T | Rejection:
+        from yt_dlp.utils import YoutubeDLError
+
+        said = ""
+        for attempt in range(self._access.tries):
+            self._pace.ask(host)
+            try:
+                found = once()
+            except _VetoError as veto:
+                self._pace.served(host)
+                return veto.rejection
+            except YoutubeDLError as error:
+                result = outcome(error)
+            else:
+                self._pace.served(host)
+                return found
+            if isinstance(result, Rejection):
+                # Many files in a row that a host forbids are more likely about us than about them.
+                (self._pace.refused(host, 0.0) if result.reason == "blocked" else self._pace.served(host))
+                if result.reason != "truncated" or attempt + 1 == self._access.tries:
+                    return result
+            said = str(result.measured["said"]) if isinstance(result, Rejection) else result.said
+            self._wait(host, attempt, result)
+        raise (HostClosedError if isinstance(result, Refused) else NetworkError)(f"{host}: {said}")
+
+    def _wait(self, host: str, attempt: int, result: Rejection | Refused | Unreachable) -> None:
+        if isinstance(result, Refused):
+            self._pace.refused(host, self._access.refusal_wait_s if result.wait_s is None else result.wait_s)
+            return  # the next turn is not before that
+        if attempt + 1 < self._access.tries:
+            asked_s = (result.wait_s or 0.0) if isinstance(result, Unreachable) else 0.0
+            # Jitter, or all workers that a server's restart threw out come back at once.
+            time.sleep(max(asked_s, self._access.backoff_s * 2**attempt * random.uniform(0.8, 1.2)))
+
+
+def spoken_hint(info: Info) -> str:
+    """The language that a site says is spoken (BCP-47), or "".
+
+    YouTube marks the caption track that its recogniser made of the original sound `xx-orig`; others state a language.
+    """
+    for name in info.get("automatic_captions") or {}:
+        if name.endswith("-orig"):
+            return str(name).removesuffix("-orig")
+    return str(info.get("language") or "")
+
+
+def version() -> str:
+    """The installed yt-dlp, e.g. "yt-dlp 2026.08.19"."""
+    from yt_dlp.version import __version__
+
+    return f"yt-dlp {__version__}"
+
+
+def _reach(access: Access, folder: Path) -> dict[str, Any]:
+    """The options by which every request is made."""
+    options: dict[str, Any] = {
+        "socket_timeout": access.stall_s,
+        "retries": 1,  # resumes a broken body; the rest of the patience is ours, since yt-dlp ignores Retry-After
+        "fragment_retries": 5,
+        "skip_unavailable_fragments": False,  # a hole in the middle shifts sound against picture
+        "extractor_retries": 1,
+        "geo_bypass": False,
+        "sleep_interval_requests": access.sleep_between_requests_s,
+        "ratelimit": access.rate_limit_bytes_per_s,
+    }
+    if access.proxy:
+        options["proxy"] = access.proxy
+    if access.cookies:
+        own = folder / "cookies.txt"  # yt-dlp writes the jar back at the end: never to a file that workers share
+        with fsspec.open(access.cookies, "rb") as source, own.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        options["cookiefile"] = str(own)
+    if access.extractor_args:
+        from yt_dlp import parse_options
+
+        arguments = [part for text in access.extractor_args for part in ("--extractor-args", text)]
+        options["extractor_args"] = parse_options(arguments).ydl_opts["extractor_args"]
+    return options
+
+
+def _match_filter(vet: Vet) -> Callable[..., None]:
+    def match(info: Info, *, incomplete: bool = False) -> None:
+        if (info.get("n_entries") or 1) > 1:
+            raise _VetoError(Rejection("playlist", {"said": "several videos at this address", "entries_at_least": 2.0}))
+        if not incomplete and (rejection := vet(info)) is not None:
+            raise _VetoError(rejection)
+
+    return match
+
+
+def _limits(max_size_bytes: int, longest_s: float) -> Callable[[Info], None]:
+    begin_s = time.monotonic()
+
+    def hook(progress: Info) -> None:
+        size = max(progress.get("downloaded_bytes") or 0, progress.get("total_bytes") or 0)
+        if size > max_size_bytes:
+            raise _VetoError(Rejection("too_big", {"bytes_at_least": float(size), "limit": float(max_size_bytes)}))
+        if time.monotonic() - begin_s > longest_s:
+            raise NetworkError(f"download not done after {longest_s:.0f} s")
+
+    return hook
+
+
+def _downloaded(options: dict[str, Any], url: str) -> Downloaded:
+    from yt_dlp import YoutubeDL
+    from yt_dlp.utils import DownloadError
+
+    with YoutubeDL(options) as ydl:
+        info = ydl.extract_info(url)
+        if info and info.get("_type") == "playlist":
+            info = next(iter(info.get("entries") or ()), None)
+        files = (info or {}).get("requested_downloads") or [{}]
+        if not info or not files[0].get("filepath"):
+            raise DownloadError("no video formats found")
+        return Downloaded(Path(files[0]["filepath"]), ydl.sanitize_info(info))
+
+
+def _opened(options: dict[str, Any], url: str) -> Iterable[Info]:
+    """Follow redirections between extractors until there is something to list; what is listed is read lazily."""
+    from yt_dlp import YoutubeDL
+
+    ydl = YoutubeDL(options)
+    info = ydl.extract_info(url, download=False, process=False)
+    while info.get("_type") in ("url", "url_transparent"):
+        info = ydl.extract_info(info["url"], download=False, process=False, ie_key=info.get("ie_key"))
+    if info.get("_type") in ("playlist", "multi_video"):
+        return (entry for entry in info["entries"] if entry)
+    return [info]
+
+
+def _looked(options: dict[str, Any], url: str) -> Info:
+    from yt_dlp import YoutubeDL
+
+    with YoutubeDL(options) as ydl:
+        info: Info = ydl.sanitize_info(ydl.extract_info(url, download=False))
+        return info
