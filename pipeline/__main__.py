@@ -1,0 +1,9 @@
+"""`python -m pipeline`: run, report, show, judge, shard, verify, score, models, forget."""
+
+from pipeline.environment import ensure
+
+if __name__ == "__main__":
+    ensure()
+    from pipeline.cli import main
+
+    raise SystemExit(main())

@@ -1,0 +1,117 @@
+"""Live progress of a run: one row per stage on a terminal, a line now and then elsewhere."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.plan import Due
+
+_LINE_EVERY_S = 15.0
+
+
+@dataclass
+class _Row:
+    entering: int
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    first: float | None = None
+
+    @property
+    def done(self) -> int:
+        return sum(self.counts.values())
+
+
+class Progress:
+    """Call it with what `Notify` tells; use as a context manager around the run."""
+
+    def __init__(self, due: Sequence[Due], console: Console) -> None:
+        self._rows = {d.stage.name: _Row(len(d.enter)) for d in due}
+        self._console = console
+        self._lock = threading.Lock()
+        self._live = Live(get_renderable=self.table, console=console, refresh_per_second=2)
+        self._said = time.monotonic()
+        self.started = time.monotonic()
+
+    def __call__(self, stage: str, status: str, seconds: float) -> None:
+        with self._lock:
+            row = self._rows[stage]
+            row.first = row.first or time.monotonic() - seconds
+            row.counts[status] += 1
+            row.seconds += seconds
+        if not self._console.is_terminal and time.monotonic() - self._said > _LINE_EVERY_S:
+            self._said = time.monotonic()
+            self._console.print(self.line())
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+        else:
+            self._console.print(self.table())
+
+    def calls(self) -> Counter[str]:
+        """How many stage calls ended how, over all stages: "ok", "rejected", "failed", ..."""
+        return sum((row.counts for row in self._rows.values()), Counter())
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent in calls, by stage, added up over workers."""
+        return {name: row.seconds for name, row in self._rows.items()}
+
+    def _expected(self) -> dict[str, float]:
+        """How many videos each stage will have seen at the end, if stages go on keeping what they kept so far."""
+        expected, arriving = {}, 0.0
+        for name, row in self._rows.items():
+            expected[name] = max(arriving + row.entering, row.done)
+            share = row.counts["ok"] / row.done if row.done else 1.0
+            arriving = expected[name] * share
+        return expected
+
+    def table(self) -> Table:
+        """One row per stage: done of expected, how they ended, calls per minute, time left."""
+        table = Table("stage", "done", "kept", "rejected", "failed", "postponed", "per min", "time left", box=None)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        with self._lock:
+            expected = self._expected()
+            for name, row in self._rows.items():
+                rate = self._rate(row)
+                left = (expected[name] - row.done) / rate if rate else None
+                failed = row.counts["failed"] + row.counts["quarantined"]
+                counts = (row.counts["ok"] + row.counts["known"], row.counts["rejected"], failed)
+                table.add_row(
+                    name,
+                    f"{row.done}/{expected[name]:.0f}",
+                    *(str(n) for n in counts),
+                    str(row.counts["postponed"]),
+                    f"{60 * rate:.1f}" if rate else "",
+                    "" if left is None else "done" if left < 1 else clock(left),
+                )
+        return table
+
+    def line(self) -> str:
+        """The same in one line, for logs."""
+        with self._lock:
+            expected = self._expected()
+            parts = [f"{name} {row.done}/{expected[name]:.0f}" for name, row in self._rows.items()]
+        return f"{clock(time.monotonic() - self.started)}  " + "  ".join(parts)
+
+    def _rate(self, row: _Row) -> float:
+        if row.first is None or not row.done:
+            return 0.0
+        return row.done / max(1e-3, time.monotonic() - row.first)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

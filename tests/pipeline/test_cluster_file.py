@@ -1,0 +1,43 @@
+"""`ray_cluster.yaml`, as far as it can be tried without a cloud."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import ray
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def cluster() -> dict:
+    return yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
+
+
+def schema() -> dict:
+    return json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+
+
+def test_ray_accepts_the_cluster_file():
+    jsonschema.validate(cluster(), schema())
+
+
+def test_the_schema_would_refuse_a_node_without_a_configuration():
+    broken = cluster()
+    del broken["available_node_types"]["gpu"]["node_config"]
+    try:
+        jsonschema.validate(broken, schema())
+    except jsonschema.ValidationError as error:
+        assert "node_config" in str(error)
+    else:
+        raise AssertionError("a node type without node_config passed")
+
+
+def test_the_image_holds_the_ray_of_the_lock():
+    locked = next(
+        line.split("==")[1].split()[0]
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line.startswith("ray==")
+    )
+    assert f":{locked}-py311" in cluster()["docker"]["image"]
+    assert all(type_["min_workers"] == 0 for name, type_ in cluster()["available_node_types"].items() if name != "head")
