@@ -1,0 +1,1 @@
+"""Networks of our own definition that load published weights."""

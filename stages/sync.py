@@ -1,0 +1,252 @@
+"""How well lips and voice of each clip agree, and by how many frames they are apart: SyncNet over the shipped bytes.
+
+Signs: `offset_frames` is positive where the audio is late against the picture. syncnet-python prints the opposite sign
+(its "AV offset" is positive where the picture is late): ours is minus its.
+"""
+
+import wave
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip, Clips, Sync, Syncs
+from pipeline.bench import Bench
+from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work, WorkerSpoiledError
+from stages import weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from stages.nets.syncnet import SyncNet
+
+CROP_SCALE = 0.4
+"""Margin of the face crop as a share of the half side of the face box (syncnet-python's `crop_scale`)."""
+
+_BORDER = (110, 110, 110)  # what syncnet-python sees beyond the picture
+_MEDIAN_FRAMES = 13  # its smoothing of the boxes
+_SHORTEST_FRAMES = 6  # it leaves the last of the five-frame windows out
+
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSync(Stage[Syncs]):
+    """One `Sync` per clip. A clip of fewer than six frames gets one with no distances and confidence 0."""
+
+    name: ClassVar[str] = "sync"
+    needs: ClassVar[tuple[type, ...]] = (Clips,)
+    gives: ClassVar[type] = Syncs
+
+    model: str = "syncnet_v2"  # a name of `stages.weights`, or the path of a state dict of that layout
+    reach: int = 15  # offsets from -reach to +reach frames are tried
+    curve_window_s: float = 3.0
+    curve_hop_s: float = 1.0
+    batch: int = field(default=32, metadata=RUNTIME)  # lip windows per step; 32 of the published net take 0.3 GB
+    device: str = field(default="auto", metadata=RUNTIME)  # "auto": the first GPU if there is one
+
+    def __post_init__(self) -> None:
+        if self.reach < 1 or self.batch < 1 or self.curve_window_s <= 0 or self.curve_hop_s <= 0:
+            raise ValueError("sync: reach, batch, curve_window_s and curve_hop_s must be positive")
+
+    def weights(self) -> dict[str, str]:
+        return {"model": weights.digest(self.model)}
+
+    def open(self) -> Work[Syncs]:
+        import torch
+
+        from stages.media import frames
+        from stages.nets.syncnet import load
+
+        chosen = self.device
+        if chosen == "auto":
+            chosen = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(chosen)
+        network = load(state_file(weights.path(self.model))).to(device)
+        model = f"{Path(self.model).name} {weights.digest(self.model)}"
+
+        def work(facts: Facts, bench: Bench) -> Syncs | Rejection:
+            clips = facts[Clips].items
+            longest = max((clip.n_frames for clip in clips), default=0)
+            if longest < _SHORTEST_FRAMES:
+                return Rejection("clips_too_short_for_sync", {"longest_frames": longest})
+            try:
+                found = tuple(score(clip, bench) for clip in clips)
+            except RuntimeError as error:
+                # a poisoned CUDA context fails all that comes after; out of memory leaves it sound
+                if isinstance(error, torch.AcceleratorError) or "cuDNN error" in str(error) or "CUBLAS" in str(error):
+                    raise WorkerSpoiledError(str(error)) from error
+                raise
+            return Syncs(items=found, model=model)
+
+        def score(clip: Clip, bench: Bench) -> Sync:
+            samples = read_wav(bench.fetch(clip.audio))
+            with np.load(bench.fetch(clip.arrays)) as arrays:
+                boxes = arrays["box"][:, :4].astype(np.float64)
+            pictures = (decoded.images for decoded in frames(bench.fetch(clip.video)))
+            matrix = offset_distances(
+                network, face_crops(pictures, boxes), samples, reach=self.reach, batch=self.batch, device=device
+            )
+            return reading(clip.key, matrix, window_s=self.curve_window_s, hop_s=self.curve_hop_s)
+
+        return work
+
+
+def state_file(place: Path) -> Path:
+    """The state dict that `place` is or, being a folder, holds; raises `WeightsMissingError`."""
+    found = sorted(place.glob("*.model")) if place.is_dir() else [place]
+    if len(found) != 1:
+        raise weights.WeightsMissingError(f"{place} holds {len(found)} files named *.model: give the path of one")
+    return found[0]
+
+
+def read_wav(path: Path) -> NDArray[np.int16]:
+    """Mono int16 samples at 16 kHz; raises `ValueError` on any other form."""
+    with wave.open(str(path)) as sound:
+        form = (sound.getnchannels(), sound.getsampwidth(), sound.getframerate())
+        if form != (1, 2, SAMPLE_RATE_HZ):
+            raise ValueError(f"{path.name}: channels, sample bytes and rate are {form}, not (1, 2, {SAMPLE_RATE_HZ})")
+        return np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
+
+
+def face_crops(pictures: Iterable[Images], boxes: NDArray[np.float64]) -> Iterator[Images]:
+    """Crop every picture as syncnet-python does: (n, 224, 224, 3) BGR per batch of pictures.
+
+    `boxes` (F, 4) are x1, y1, x2, y2 in pixels. The crop is a square of 1.4 times the longer side of the
+    median-smoothed box, its top at the box's: the lower 0.8 half sides show the chin. Beyond the picture it is grey.
+    """
+    from scipy.signal import medfilt
+
+    half = medfilt(np.maximum(boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]) / 2, _MEDIAN_FRAMES)
+    x = medfilt((boxes[:, 0] + boxes[:, 2]) / 2, _MEDIAN_FRAMES)
+    y = medfilt((boxes[:, 1] + boxes[:, 3]) / 2, _MEDIAN_FRAMES)
+    at = 0
+    for batch in pictures:
+        span = range(at, min(at + len(batch), len(boxes)))
+        if span:
+            yield np.stack([_crop(batch[i - at], x[i], y[i], half[i]) for i in span])
+        at += len(batch)
+
+
+def _crop(image: Images, x: float, y: float, half: float) -> Images:
+    import cv2
+
+    from stages.nets.syncnet import FACE_PX
+
+    # the truncations are those of syncnet-python, which pads the whole picture first and cuts then
+    pad = int(half * (1 + 2 * CROP_SCALE))
+    top, bottom = int(y + pad - half) - pad, int(y + pad + half * (1 + 2 * CROP_SCALE)) - pad
+    left, right = int(x + pad - half * (1 + CROP_SCALE)) - pad, int(x + pad + half * (1 + CROP_SCALE)) - pad
+    height, width = image.shape[:2]
+    inner = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if inner.size == 0:
+        return np.full((FACE_PX, FACE_PX, 3), _BORDER[0], np.uint8)
+    borders = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+    if any(borders):
+        inner = cv2.copyMakeBorder(inner, *borders, cv2.BORDER_CONSTANT, value=_BORDER)
+    crop: Images = cv2.resize(inner, (FACE_PX, FACE_PX))
+    return crop
+
+
+def offset_distances(
+    network: "SyncNet",
+    crops: Iterable[Images],
+    samples: NDArray[np.int16],
+    *,
+    reach: int,
+    batch: int,
+    device: "torch.device",
+) -> Floats:
+    """Distances of lips to voice, (windows, 2 reach + 1): row i starts at frame i, column k is audio k - reach later.
+
+    Equal to syncnet-python's for equal weights and crops, its last window left out as it does. No rows if there are
+    fewer than six frames. Crops stream through: what is held is `batch` windows and one feature per frame.
+    """
+    import torch
+
+    from stages.nets.syncnet import distances, voice_windows
+
+    # TF32 is the default of cuDNN's convolutions and costs the third digit of the distances
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        lips = [network.lips(network.inputs(piece, device)) for piece in _overlapping(crops, batch)]
+        windows = voice_windows(samples)
+        sounding = len(samples) // SAMPLES_PER_FRAME
+        count = min(sum(map(len, lips)) + 4, sounding) - 5
+        count = min(count, len(windows))
+        if count < 1:
+            return np.empty((0, 2 * reach + 1), np.float32)
+        heard = [
+            network.voices(torch.from_numpy(windows[i : min(i + 4 * batch, count)]).to(device))
+            for i in range(0, count, 4 * batch)
+        ]
+        found: Floats = distances(torch.cat(lips)[:count], torch.cat(heard), reach).cpu().numpy()
+    return found
+
+
+def _overlapping(batches: Iterable[Images], windows: int) -> Iterator[Images]:
+    """Regroup a stream of frames into runs of `windows` + 4, each beginning with the last four of the one before."""
+    from stages.nets.syncnet import WINDOW_FRAMES
+
+    held: Images | None = None
+    for batch in batches:
+        held = batch if held is None else np.concatenate([held, batch])
+        while len(held) >= windows + WINDOW_FRAMES - 1:
+            yield held[: windows + WINDOW_FRAMES - 1]
+            held = held[windows:]
+    if held is not None and len(held) >= WINDOW_FRAMES:
+        yield held
+
+
+def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float) -> Sync:
+    """Condense distances (windows, 2 reach + 1) as `offset_distances` gives them.
+
+    Confidence is the median minus the minimum of the mean distances. The drift is the Theil-Sen slope of the curve's
+    offsets, taken to fractions of a frame by a parabola through each minimum; 0 with fewer than three points.
+    """
+    if len(matrix) == 0:
+        return Sync(
+            key=key,
+            offset_frames=0,
+            confidence=0.0,
+            distance=0.0,
+            distances=(),
+            curve_offset_frames=(),
+            curve_confidence=(),
+            curve_hop_s=hop_s,
+            drift_frames_per_min=0.0,
+        )
+    reach = matrix.shape[1] // 2
+    mean = matrix.mean(0)
+    best = int(mean.argmin())
+    window, hop = max(1, round(window_s * RATE_HZ)), max(1, round(hop_s * RATE_HZ))
+    starts = range(0, max(len(matrix) - window, 0) + 1, hop)
+    curve = np.stack([matrix[start : start + window].mean(0) for start in starts])
+    return Sync(
+        key=key,
+        offset_frames=best - reach,
+        confidence=float(np.median(mean) - mean[best]),
+        distance=float(mean[best]),
+        distances=tuple(mean.tolist()),
+        curve_offset_frames=tuple((curve.argmin(1) - reach).tolist()),
+        curve_confidence=tuple((np.median(curve, 1) - curve.min(1)).tolist()),
+        curve_hop_s=hop / RATE_HZ,
+        drift_frames_per_min=_drift(curve, hop / RATE_HZ),
+    )
+
+
+def _drift(curve: Floats, hop_s: float) -> float:
+    from scipy.stats import theilslopes
+
+    if len(curve) < 3:
+        return 0.0
+    at = np.clip(curve.argmin(1), 1, curve.shape[1] - 2)
+    rows = np.arange(len(curve))
+    before, lowest, after = curve[rows, at - 1], curve[rows, at], curve[rows, at + 1]
+    bend = before - 2 * lowest + after
+    shift = np.where(bend > 0, (before - after) / (2 * np.where(bend > 0, bend, 1)), 0)
+    offsets = at + np.clip(shift, -1, 1)
+    return float(theilslopes(offsets, rows * hop_s / 60).slope)
