@@ -2,7 +2,8 @@
 
 `SENTENCES` is the text that is shown, scored and learned; `SPOKEN` is what the synthesiser espeak-ng is given in its
 place where the two differ: Arabic is read from its vocalised spelling, since espeak-ng leaves out unwritten short
-vowels. Chinese is read from the Han characters by the voice `cmn-latn-pinyin`; the voice `cmn` spells them as English.
+vowels; Thai from phonemes, since espeak-ng 1.51 reads its letters one after the other, leading vowels and silent ones
+included. Chinese is read from the Han characters by the voice `cmn-latn-pinyin`; `cmn` would spell them as English.
 """
 
 import unicodedata
@@ -38,6 +39,38 @@ _VOCALISED_ARABIC = (
     "كَمْ ثَمَنُ هَذَا الْقَمِيصِ؟",
     "إِلَى اللِّقَاءِ فِي الْأُسْبُوعِ الْقَادِمِ.",
 )
+
+
+_THAI = (
+    ("สวัสดี ตอนเช้า ทุกคน", "sa2wat2di:3 tOOn3tShau4 thuk4khon3"),
+    ("วันนี้ อากาศ ดีมาก", "wan3ni:4 ?a:3ka:t2 di:3ma:k5"),
+    ("ฉัน อยากดื่ม กาแฟ ร้อน", "tShan1 ja:k2dWWm2 ka:3fEE3 rOOn4"),
+    ("สถานี รถไฟ อยู่ที่ไหน", "sa2tha:1ni:3 rot4fai3 ju:2thi:5nai1"),
+    ("พี่สาว ทำงาน ใน โรงพยาบาล", "phi:5sa:u1 tham3Na:n3 nai3 ro:N3pha4ja:3ba:n3"),
+    ("พรุ่งนี้ เรา จะไป ทะเล", "phruN5ni:4 rau3 tSa2pai3 tha4le:3"),
+    ("รถเมล์ มาสาย อีกแล้ว", "rot4me:3 ma:3sa:i1 ?i:k2lEEu4"),
+    ("เด็ก เล่น อยู่ใน สวน", "dek2 len5 ju:2nai3 suan1"),
+    ("เขา ลืมร่ม ไว้ที่ บ้าน", "khau1 lWWm3rom5 wai4thi:5 ba:n5"),
+    ("หนังสือ เล่มนี้ สนุกมาก", "naN1sWW1 lem5ni:4 sa2nuk2ma:k5"),
+    ("หนัง เริ่ม กี่โมง", "naN1 r@@m5 ki:2mo:N3"),
+    ("คุณปู่ อยู่ใกล้ แม่น้ำ", "khun3pu:2 ju:2klai5 mEE5na:m4"),
+    ("เธอ เรียน ภาษาไทย มานาน", "th@@3 rian3 pha:3sa:1thai3 ma:3na:n3"),
+    ("ข้าว ยังร้อน อยู่", "kha:u5 jaN3rOOn4 ju:2"),
+    ("กรุณา พูด ช้าลง หน่อย", "ka2ru4na:3 phu:t5 tSha:4loN3 nOi2"),
+    ("เมื่อคืน ฝนตก หนัก", "mWa5khWWn3 fon1tok2 nak2"),
+    ("เรา กินปลา ทุก วันศุกร์", "rau3 kin3pla:3 thuk4 wan3suk2"),
+    ("หมา นอน ใต้โต๊ะ", "ma:1 nOOn3 tai5to4"),
+    ("เสื้อ ตัวนี้ ราคา เท่าไร", "sWa5 tua3ni:4 ra:3kha:3 thau5rai3"),
+    ("ฉัน ไม่รู้จัก ถนน นี้", "tShan1 mai5ru:4tSak2 tha2non1 ni:4"),
+    ("เพื่อนบ้าน มี แมว สองตัว", "phWan5ba:n5 mi:3 mEEu3 sOON1tua3"),
+    ("ช่วยปิด หน้าต่าง ด้วย", "tShuai5pit2 na:5ta:N2 duai5"),
+    ("ฤดูหนาว ที่นี่ เย็น สบาย", "rW4du:3na:u1 thi:5ni:5 jen3 sa2ba:i3"),
+    ("น้องชาย เขียน จดหมาย ยาว", "nOON4tSha:i3 khian1 tSot2ma:i1 ja:u3"),
+    ("คำถาม นี้ ยาก มาก", "kham3tha:m1 ni:4 ja:k5 ma:k5"),
+    ("ขอบคุณ มาก แล้ว พบกัน ใหม่", "khOOp2khun3 ma:k5 lEEu4 phop4kan3 mai2"),
+)
+"""Written words (Thai writes them without the spaces) and how they sound, in espeak-ng's phoneme names. Tones by the
+pitch that espeak-ng gives them: 1 rising, 2 low, 3 level, 4 high, 5 falling."""
 
 
 def _unvocalised(text: str) -> str:
@@ -271,36 +304,17 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "Muchas gracias y hasta luego.",
     ),
     "ar": tuple(_unvocalised(text) for text in _VOCALISED_ARABIC),
-    "th": (
-        "สวัสดีตอนเช้าทุกคน",
-        "วันนี้อากาศดีมาก",
-        "ฉันอยากดื่มกาแฟร้อน",
-        "สถานีรถไฟอยู่ที่ไหน",
-        "พี่สาวทำงานในโรงพยาบาล",
-        "พรุ่งนี้เราจะไปทะเล",
-        "รถเมล์มาสายอีกแล้ว",
-        "เด็กเล่นอยู่ในสวน",
-        "เขาลืมร่มไว้ที่บ้าน",
-        "หนังสือเล่มนี้สนุกมาก",
-        "หนังเริ่มกี่โมง",
-        "คุณปู่อยู่ใกล้แม่น้ำ",
-        "เธอเรียนภาษาไทยมานาน",
-        "ข้าวยังร้อนอยู่",
-        "กรุณาพูดช้าลงหน่อย",
-        "เมื่อคืนฝนตกหนัก",
-        "เรากินปลาทุกวันศุกร์",
-        "หมานอนใต้โต๊ะ",
-        "เสื้อตัวนี้ราคาเท่าไร",
-        "ฉันไม่รู้จักถนนนี้",
-        "เพื่อนบ้านมีแมวสองตัว",
-        "ช่วยปิดหน้าต่างด้วย",
-        "ฤดูหนาวที่นี่เย็นสบาย",
-        "น้องชายเขียนจดหมายยาว",
-        "คำถามนี้ยากมาก",
-        "ขอบคุณมากแล้วพบกันใหม่",
-    ),
+    "th": tuple(written.replace(" ", "") for written, _ in _THAI),
 }
 """At least two dozen sentences of two to nine words per language, in its own script."""
 
-SPOKEN: dict[str, str] = dict(zip(SENTENCES["ar"], _VOCALISED_ARABIC, strict=True))
+SPOKEN: dict[str, str] = {
+    **dict(zip(SENTENCES["ar"], _VOCALISED_ARABIC, strict=True)),
+    **{text: f"[[{sound}]]" for text, (_, sound) in zip(SENTENCES["th"], _THAI, strict=True)},
+}
 """What espeak-ng reads for a sentence, where that is not the sentence itself."""
+
+WORDS: dict[str, tuple[str, ...]] = {
+    text: tuple(written.split()) for text, (written, _) in zip(SENTENCES["th"], _THAI, strict=True)
+}
+"""The words of a sentence, where spaces do not divide them and espeak-ng reads them one by one."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.records import SAMPLE_RATE_HZ
-from stages.sample.sentences import SPOKEN
+from stages.sample.sentences import SPOKEN, WORDS
 
 CORPUS_SPEAKERS = range(1000)
 """People of the committed corpus and of its harder copies."""
@@ -108,7 +108,7 @@ def speak(text: str, *, language: str, speaker: int, rate_wpm: int | None = None
     """Say `text` with a speaker's voice; `rate_wpm` overrides the speaker's own rate. Deterministic.
 
     `language` is a BCP-47 primary subtag that espeak-ng knows. Words are those of `text`
-    between spaces (Chinese and Thai: as espeak-ng splits what it reads). One thread at a time.
+    between spaces (Chinese: its characters; Thai: `WORDS`). One thread at a time.
     Raises `ValueError` for an unknown voice, `OSError` where libespeak-ng is not installed.
     """
     who = voice(language, speaker)
@@ -233,8 +233,9 @@ def _words(
     words = [mark for mark in marks if mark.kind == _EVENT_WORD]
     sounds = [mark for mark in marks if mark.kind == _EVENT_PHONEME]
     texts = [read[mark.position : mark.position + mark.length] for mark in words]
-    if len(text.split()) == len(words):
-        texts = text.split()
+    written = WORDS.get(text, tuple(text.split()))
+    if len(written) == len(words):
+        texts = list(written)
     found = []
     for index, mark in enumerate(words):
         limit = words[index + 1].sample / rate_hz if index + 1 < len(words) else end_s
