@@ -1,0 +1,211 @@
+"""The catalogue: `clips.parquet`, one row per clip, kept or dropped, and `videos.parquet`, one per video."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.codec import to_plain
+from manifests.records import RATE_HZ, Track, Verdict
+from manifests.store import Store
+from stages.judge import Candidate, Measured, candidates, readings
+from stages.policies import Policy
+
+CLIPS = "clips.parquet"
+VIDEOS = "videos.parquet"
+
+# A receipt's value and limit may be numbers or words: both are kept as text, the margin as a number.
+_RECEIPT = pa.struct([("rule", pa.string()), ("value", pa.string()), ("limit", pa.string()), ("margin", pa.float64())])
+
+_CLIPS_COLUMNS: dict[str, pa.DataType] = {
+    "key": pa.string(),
+    "video": pa.string(),
+    "number": pa.int32(),
+    "kept": pa.bool_(),
+    "split": pa.string(),
+    "person": pa.string(),
+    "group": pa.string(),
+    "policy": pa.string(),
+    "first_broken_rule": pa.string(),  # null: kept
+    "receipts": pa.list_(_RECEIPT),
+    "tightest_rule": pa.string(),  # of the rules it keeps or breaks, the one nearest to its limit
+    "tightest_margin": pa.float64(),  # in units of the limit
+    "language_expected": pa.string(),
+    "language": pa.string(),
+    "language_probability": pa.float64(),
+    "language_verdict": pa.string(),
+    "start_s": pa.float64(),
+    "end_s": pa.float64(),
+    "duration_s": pa.float64(),
+    "n_frames": pa.int32(),
+    "size_px": pa.int32(),
+    "track": pa.int32(),
+    "faces_in_view": pa.int32(),
+    **{name: pa.float64() for name, kind in Track.__annotations__.items() if kind is float},
+    "sync_confidence": pa.float64(),
+    "sync_distance": pa.float64(),
+    "sync_offset_frames": pa.int32(),
+    "sync_drift_frames_per_min": pa.float64(),
+    "sync_model": pa.string(),
+    "speech_share": pa.float64(),
+    "transcript": pa.string(),
+    "avg_logprob": pa.float64(),
+    "speech_model": pa.string(),
+    "identity_cosine": pa.float64(),
+    "picture_hash": pa.string(),
+    "sound_hash": pa.string(),
+    "url": pa.string(),
+    "title": pa.string(),
+    "channel": pa.string(),
+    "uploader": pa.string(),
+    "licence": pa.string(),
+    "mp4": pa.string(),  # paths below the store's root
+    "wav": pa.string(),
+    "arrays": pa.string(),
+}
+_CLIPS = pa.schema(_CLIPS_COLUMNS)
+
+_VIDEOS_COLUMNS: dict[str, pa.DataType] = {
+    "video": pa.string(),
+    "url": pa.string(),
+    "language_expected": pa.string(),
+    "title": pa.string(),
+    "channel": pa.string(),
+    "uploader": pa.string(),
+    "licence": pa.string(),
+    "status": pa.string(),  # "measured", "rejected", "failed", "quarantined" or "waiting"
+    "stage": pa.string(),
+    "reason": pa.string(),
+    "measured": pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())])),
+    "duration_s": pa.float64(),
+    "width_px": pa.int32(),
+    "height_px": pa.int32(),
+    "rate_hz": pa.float64(),
+    "n_tracks": pa.int32(),
+    "n_clips": pa.int32(),
+    "n_kept": pa.int32(),
+    "kept_s": pa.float64(),
+}
+_VIDEOS = pa.schema(_VIDEOS_COLUMNS)
+
+
+def write_catalogue(store: Store, measured: Iterable[Measured], verdicts: Iterable[Verdict], policy: Policy) -> None:
+    """Write both tables whole, rows sorted by key. `pandas.read_parquet` reads them."""
+    measured = sorted(measured, key=lambda one: one.video.id)
+    by_key = {verdict.key: verdict for verdict in verdicts}
+    clips = sorted(candidates(measured), key=lambda one: one.clip.key)
+    _put(store, CLIPS, [_clip(one, by_key[one.clip.key], policy) for one in clips], _CLIPS)
+    _put(store, VIDEOS, [_video(one, by_key) for one in measured], _VIDEOS)
+
+
+def read_catalogue(store: Store, name: str = CLIPS) -> Any:
+    """One of the two tables as a `pyarrow.Table`; raises `FileNotFoundError` if nothing was judged yet."""
+    return pq.read_table(io.BytesIO(store.get(name)))
+
+
+def status(one: Measured) -> tuple[str, str, str]:
+    """Where a video stands: status, and for what has ended before clips were measured, the stage and the reason."""
+    if one.rejected is not None:
+        return "rejected", one.rejected[0], one.rejected[1]
+    if one.failed is not None:
+        return one.failed[1], one.failed[0], one.failed[2]
+    return ("measured" if one.clips is not None else "waiting"), "", ""
+
+
+def _put(store: Store, path: str, rows: Sequence[Mapping[str, Any]], schema: Any) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
+    store.put(path, buffer.getvalue())
+
+
+def _about(one: Measured) -> dict[str, Any]:
+    video, source = one.video, one.source
+    return {
+        "video": video.id,
+        "language_expected": video.language,
+        "url": (source.page_url if source else "") or video.url,
+        "title": (source.title if source else "") or video.title,
+        "channel": one.channel,
+        "uploader": source.uploader if source else "",
+        "licence": one.licence,
+    }
+
+
+def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
+    clip, sync, speech, identity = one.clip, one.sync, one.speech, one.identity
+    tightest = min(readings(one, policy), key=lambda reading: reading.relative, default=None)
+    row = {
+        **_about(one.measured),
+        **(to_plain(one.track) if one.track else {}),
+        **to_plain(clip),
+        "kept": verdict.kept,
+        "split": verdict.split or None,
+        "person": verdict.person or None,
+        "group": verdict.group or None,
+        "policy": verdict.policy,
+        "first_broken_rule": verdict.receipts[0].rule if verdict.receipts else None,
+        "receipts": [
+            {"rule": one.rule, "value": _text(one.value), "limit": _text(one.limit), "margin": one.margin}
+            for one in verdict.receipts
+        ],
+        "tightest_rule": tightest and tightest.rule,
+        "tightest_margin": tightest and tightest.relative,
+        "duration_s": clip.n_frames / RATE_HZ,
+        "mp4": clip.video.path,
+        "wav": clip.audio.path,
+        "arrays": clip.arrays.path,
+        "video": one.measured.video.id,
+    }
+    if sync is not None:
+        row |= {
+            "sync_confidence": sync.confidence,
+            "sync_distance": sync.distance,
+            "sync_offset_frames": sync.offset_frames,
+            "sync_drift_frames_per_min": sync.drift_frames_per_min,
+            "sync_model": one.measured.syncs.model if one.measured.syncs else None,
+        }
+    if speech is not None:
+        row |= {
+            "language": speech.language,
+            "language_probability": speech.language_probability,
+            "language_verdict": speech.verdict,
+            "speech_share": speech.speech_share,
+            "transcript": speech.text,
+            "avg_logprob": speech.avg_logprob,
+            "speech_model": one.measured.speeches.model if one.measured.speeches else None,
+        }
+    if identity is not None:
+        row |= {
+            "identity_cosine": identity.spread if identity.face else None,
+            "picture_hash": identity.picture_hash,
+            "sound_hash": identity.sound_hash,
+        }
+    return {name: row.get(name) for name in _CLIPS.names}
+
+
+def _video(one: Measured, by_key: Mapping[str, Verdict]) -> dict[str, Any]:
+    state, stage, reason = status(one)
+    source = one.source
+    kept = [clip for clip in (one.clips.items if one.clips else ()) if by_key[clip.key].kept]
+    numbers = one.rejected[2] if one.rejected else {}
+    return {
+        **_about(one),
+        "status": state,
+        "stage": stage or None,
+        "reason": reason or None,
+        "measured": [{"name": name, "value": _text(value)} for name, value in numbers.items()],
+        "duration_s": source.duration_s if source else one.video.duration_s,
+        "width_px": source.video.width_px if source else None,
+        "height_px": source.video.height_px if source else None,
+        "rate_hz": source.video.rate_hz if source else None,
+        "n_tracks": len(one.seen.tracks) if one.seen else None,
+        "n_clips": len(one.clips.items) if one.clips else None,
+        "n_kept": len(kept),
+        "kept_s": sum(clip.n_frames for clip in kept) / RATE_HZ,
+    }
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -1,0 +1,347 @@
+"""Which clips belong in the data set: a pure function of measurements and a policy, with receipts for all others.
+
+Seconds of CPU for a whole data set, no pixels and no models: a new threshold is a new call.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from manifests.records import (
+    RATE_HZ,
+    Clip,
+    Clips,
+    Identities,
+    Identity,
+    Receipt,
+    Seen,
+    Source,
+    Speech,
+    Speeches,
+    Sync,
+    Syncs,
+    Track,
+    Verdict,
+    Video,
+)
+from stages.duplicates import Copy, copies
+from stages.policies import Policy
+from stages.split import Member, Placement, place
+
+UNMEASURED = "unmeasured"
+"""The value in a receipt where a limit is set and the measurement is missing: unknown is not good enough."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that is known of one video when its data set is judged. `None`: not measured (yet)."""
+
+    video: Video
+    source: Source | None = None
+    seen: Seen | None = None
+    clips: Clips | None = None
+    syncs: Syncs | None = None
+    speeches: Speeches | None = None
+    identities: Identities | None = None
+    rejected: tuple[str, str, Mapping[str, float | str]] | None = None  # stage, reason, what was measured
+    failed: tuple[str, str, str] | None = None  # stage, "failed" or "quarantined", last line of the error
+
+    @property
+    def licence(self) -> str:
+        """What the site states, else what the manifest states."""
+        return (self.source.licence if self.source else "") or self.video.licence
+
+    @property
+    def channel(self) -> str:
+        """Who published it: the site's own address of the uploader if known, else a name."""
+        source = self.source
+        return (source.uploader_url or source.uploader if source else "") or self.video.channel
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One clip with the records of every stage that looked at it."""
+
+    measured: Measured
+    clip: Clip
+    track: Track | None
+    sync: Sync | None
+    speech: Speech | None
+    identity: Identity | None
+
+    @property
+    def language(self) -> str:
+        """The expected language where one is stated, else the one heard: it chooses limits by language."""
+        return self.measured.video.language or (self.speech.language if self.speech else "")
+
+    @property
+    def confidence(self) -> float:
+        """Of the lips; below every real one where nothing was measured, so that such a clip wins over none."""
+        return self.sync.confidence if self.sync else -1.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One rule applied to one clip. The margin is how far the value lies inside the limit; negative: broken."""
+
+    rule: str
+    value: float | str
+    limit: float | str
+    margin: float
+
+    @property
+    def relative(self) -> float:
+        """The margin in units of the limit, so that rules can be compared: a clip at -0.05 missed by 5 %."""
+        return self.margin / max(abs(self.limit), 1e-9) if isinstance(self.limit, float) and self.limit else self.margin
+
+
+Value: TypeAlias = Callable[[Candidate], float | None]
+
+
+def candidates(measured: Iterable[Measured]) -> Iterator[Candidate]:
+    """All clips of some videos with what belongs to each, in the order given."""
+    for one in measured:
+        if one.clips is None:
+            continue
+        tracks = {track.number: track for track in one.seen.tracks} if one.seen else {}
+        syncs = {sync.key: sync for sync in one.syncs.items} if one.syncs else {}
+        speeches = {speech.key: speech for speech in one.speeches.items} if one.speeches else {}
+        identities = {identity.key: identity for identity in one.identities.items} if one.identities else {}
+        for clip in one.clips.items:
+            key = clip.key
+            yield Candidate(one, clip, tracks.get(clip.track), syncs.get(key), speeches.get(key), identities.get(key))
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A rule of the form "value on the right side of a limit of the policy"."""
+
+    rule: str
+    limit: str  # the policy's field, whose prefix says on which side the value must lie
+    value: Value
+
+    def read(self, one: Candidate, policy: Policy) -> Reading | None:
+        limit = policy.limit(self.limit, one.language)
+        if limit is None:
+            return None
+        limit, value = float(limit), self.value(one)
+        if value is None or not math.isfinite(value):
+            return Reading(self.rule, UNMEASURED, limit, -(abs(limit) or 1.0))
+        margin = value - limit if self.limit.startswith("min_") else limit - value
+        return Reading(self.rule, float(value), limit, float(margin))
+
+
+def _of_track(value: Callable[[Track], float]) -> Value:
+    return lambda one: None if one.track is None else value(one.track)
+
+
+def _of_sync(value: Callable[[Sync], float]) -> Value:
+    return lambda one: None if one.sync is None else value(one.sync)
+
+
+def _of_speech(value: Callable[[Speech], float]) -> Value:
+    return lambda one: None if one.speech is None else value(one.speech)
+
+
+def _face_cosine(one: Candidate) -> float | None:
+    return one.identity.spread if one.identity and one.identity.face else None
+
+
+_VERDICTS = {"wrong_language": "other", "mixed_language": "mixed", "language_unsure": "unsure"}
+
+
+@dataclass(frozen=True)
+class _SpokenLanguage:
+    """Spoken against expected language. Clips with no speech at all are `no_speech`, not a wrong language."""
+
+    rule: str
+    allowed: str  # the policy's field
+
+    def read(self, one: Candidate, policy: Policy) -> Reading | None:
+        speech = one.speech
+        if getattr(policy, self.allowed) or speech is None or not speech.verdict:
+            return None
+        broken = speech.verdict == _VERDICTS[self.rule]
+        margin = -speech.language_probability if broken else speech.language_probability
+        return Reading(self.rule, speech.language, one.measured.video.language or "", margin)
+
+
+@dataclass(frozen=True)
+class _Licensed:
+    rule: str = "licence"
+
+    def read(self, one: Candidate, policy: Policy) -> Reading | None:
+        if policy.licences is None:
+            return None
+        licence = one.measured.licence
+        allowed = any(wanted.lower() in licence.lower() for wanted in policy.licences)
+        return Reading(self.rule, licence or "none stated", " or ".join(policy.licences), 1.0 if allowed else -1.0)
+
+
+RULES: tuple[_Bound | _SpokenLanguage | _Licensed, ...] = (
+    _Bound("too_short", "min_duration_s", lambda one: one.clip.n_frames / RATE_HZ),
+    _Bound("face_too_small", "min_face_px", _of_track(lambda track: track.face_px)),
+    _Bound("face_too_large", "max_face_share", _of_track(lambda track: track.face_share)),
+    _Bound("off_frame", "min_inside_share", _of_track(lambda track: track.inside_share)),
+    _Bound("face_lost", "min_detected_share", _of_track(lambda track: track.detected_share)),
+    _Bound("face_doubtful", "min_detector_score", _of_track(lambda track: track.score)),
+    _Bound("yaw", "max_yaw_deg", _of_track(lambda track: track.yaw_p95_deg)),
+    _Bound("pitch", "max_pitch_deg", _of_track(lambda track: track.pitch_deg)),
+    _Bound("roll", "max_roll_deg", _of_track(lambda track: track.roll_deg)),
+    _Bound("blurred", "min_sharpness", _of_track(lambda track: track.sharpness)),
+    _Bound("dark", "min_exposure", _of_track(lambda track: track.exposure)),
+    _Bound("bright", "max_exposure", _of_track(lambda track: track.exposure)),
+    _Bound("still_face", "min_motion", _of_track(lambda track: track.motion)),
+    _Bound("several_faces", "max_other_faces", lambda one: one.clip.faces_in_view),
+    _Bound("no_speech", "min_speech_share", _of_speech(lambda speech: speech.speech_share)),
+    _SpokenLanguage("wrong_language", "allow_other_language"),
+    _SpokenLanguage("mixed_language", "allow_mixed_language"),
+    _SpokenLanguage("language_unsure", "allow_unsure_language"),
+    _Bound("garbled", "min_avg_logprob", _of_speech(lambda speech: speech.avg_logprob)),
+    _Bound("low_sync", "min_confidence", _of_sync(lambda sync: sync.confidence)),
+    _Bound("far_sync", "max_distance", _of_sync(lambda sync: sync.distance)),
+    _Bound("offset", "max_offset_frames", _of_sync(lambda sync: abs(sync.offset_frames))),
+    _Bound("drift", "max_drift_frames_per_min", _of_sync(lambda sync: abs(sync.drift_frames_per_min))),
+    _Bound("unsteady_identity", "min_identity_cosine", _face_cosine),
+    _Licensed(),
+)
+"""Every rule that looks at one clip alone, in the order in which receipts list them. After them come `not_the_speaker`,
+which compares the clips of one video, and `duplicate`, which compares the clips that are left."""
+
+
+def readings(one: Candidate, policy: Policy) -> tuple[Reading, ...]:
+    """Every rule of the policy applied to one clip alone, kept or broken, in order."""
+    found = (rule.read(one, policy) for rule in RULES)
+    return tuple(reading for reading in found if reading is not None)
+
+
+def judge(measured: Iterable[Measured], policy: Policy) -> tuple[Verdict, ...]:
+    """A verdict for every clip, sorted by key, the same for any order of the videos.
+
+    A dropped clip has a receipt for every rule that it breaks. Near-duplicates are sought among the clips that break
+    no other rule: of each set the one with the most confident lips stays. A kept clip has its person, group and split.
+    `extra["correct_offset_frames"]` is the offset that `shard` takes out where the policy shifts audio.
+    """
+    ordered = sorted(measured, key=lambda one: one.video.id)
+    clips = sorted(candidates(ordered), key=lambda one: one.clip.key)
+    speakers = _rivals(clips) if policy.one_speaker else {}
+    broken = {one.clip.key: _broken(one, policy, speakers.get(one.clip.key)) for one in clips}
+    sound = [one for one in clips if not broken[one.clip.key]]
+    copied = copies(
+        {one.clip.key: one.identity for one in sound if one.identity},
+        max_picture_distance=policy.max_picture_distance,
+        max_sound_distance=policy.max_sound_distance,
+    )
+    for key, receipt in _duplicates(sound, copied, policy):
+        broken[key] = (receipt,)
+    placed = _placements(sound, copied, {one.clip.key for one in sound if not broken[one.clip.key]}, policy)
+    return tuple(_verdict(one, broken[one.clip.key], placed.get(one.clip.key), policy) for one in clips)
+
+
+def _broken(one: Candidate, policy: Policy, rival: Receipt | None) -> tuple[Receipt, ...]:
+    receipts = [
+        Receipt(reading.rule, reading.value, reading.limit, reading.margin)
+        for reading in readings(one, policy)
+        if reading.margin < 0
+    ]
+    return (*receipts, rival) if rival else tuple(receipts)
+
+
+def _rivals(clips: Iterable[Candidate]) -> dict[str, Receipt]:
+    """Clips during at least half of which another face on screen matches the voice better, with the winner's key."""
+    by_video: dict[str, list[Candidate]] = {}
+    for one in clips:
+        by_video.setdefault(one.measured.video.id, []).append(one)
+    return {
+        one.clip.key: receipt
+        for together in by_video.values()
+        for one in together
+        if (receipt := _beaten(one, together)) is not None
+    }
+
+
+@dataclass
+class _Rival:
+    """Another track beside one clip: its confidence weighted by the seconds shared, and its clip that shares most."""
+
+    shared_s: float = 0.0
+    weighted: float = 0.0
+    most: tuple[float, str] = field(default=(0.0, ""))
+
+
+def _beaten(one: Candidate, together: list[Candidate]) -> Receipt | None:
+    if one.sync is None:
+        return None
+    rivals: dict[int, _Rival] = {}
+    for other in together:
+        shared_s = min(one.clip.end_s, other.clip.end_s) - max(one.clip.start_s, other.clip.start_s)
+        if other.clip.track == one.clip.track or shared_s <= 0 or other.sync is None:
+            continue
+        rival = rivals.setdefault(other.clip.track, _Rival())
+        rival.shared_s += shared_s
+        rival.weighted += shared_s * other.confidence
+        rival.most = max(rival.most, (shared_s, other.clip.key))
+    beside = [rival for rival in rivals.values() if rival.shared_s >= 0.5 * (one.clip.end_s - one.clip.start_s)]
+    if not beside:
+        return None
+    best = max(beside, key=lambda rival: (rival.weighted / rival.shared_s, rival.most[1]))
+    margin = one.confidence - best.weighted / best.shared_s
+    # A tie goes to the clip with the smaller key, so that not both are lost.
+    if margin > 0 or (margin == 0 and one.clip.key < best.most[1]):
+        return None
+    return Receipt("not_the_speaker", one.confidence, best.most[1], margin)
+
+
+def _duplicates(sound: list[Candidate], copied: Iterable[Copy], policy: Policy) -> Iterator[tuple[str, Receipt]]:
+    """Every clip that has a better copy which is kept, greedily from the best clip down."""
+    copies_of: dict[str, dict[str, float]] = {}
+    for copy in copied:
+        copies_of.setdefault(copy.first, {})[copy.second] = copy.picture_distance
+        copies_of.setdefault(copy.second, {})[copy.first] = copy.picture_distance
+    kept: set[str] = set()
+    for one in sorted(sound, key=lambda one: (-one.confidence, -(one.track.face_px if one.track else 0), one.clip.key)):
+        key = one.clip.key
+        nearest = min(((d, other) for other, d in copies_of.get(key, {}).items() if other in kept), default=None)
+        if nearest is None:
+            kept.add(key)
+            continue
+        distance, winner = nearest
+        yield key, Receipt("duplicate", distance, winner, distance - (policy.max_picture_distance or 0.0))
+
+
+def _placements(sound: list[Candidate], copied: Iterable[Copy], kept: set[str], policy: Policy) -> dict[str, Placement]:
+    members = [
+        Member(
+            key=one.clip.key,
+            video=one.measured.video.id,
+            channel=one.measured.channel,
+            track=one.clip.track,
+            face=one.identity.face if one.identity else (),
+            frames=one.clip.n_frames if one.clip.key in kept else 0,
+        )
+        for one in sound
+    ]
+    return place(
+        members,
+        [(copy.first, copy.second) for copy in copied],
+        same_person_cosine=policy.same_person_cosine,
+        val_share=policy.val_share,
+        test_share=policy.test_share,
+    )
+
+
+def _verdict(one: Candidate, broken: tuple[Receipt, ...], placed: Placement | None, policy: Policy) -> Verdict:
+    kept = not broken
+    offset = one.sync.offset_frames if one.sync else 0
+    return Verdict(
+        key=one.clip.key,
+        video=one.measured.video.id,
+        kept=kept,
+        policy=policy.name,
+        receipts=broken,
+        person=placed.person if placed else "",
+        group=placed.group if placed else "",
+        split=placed.split if placed and kept else "",
+        extra={"correct_offset_frames": float(offset)} if policy.shift_audio and kept and offset else {},
+    )

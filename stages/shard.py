@@ -1,0 +1,275 @@
+"""Kept clips into WebDataset tars, by byte copy: what was scored is what ships.
+
+A shard is named by its split, its number and a digest of its content, and the index is written after all of them. So
+a crash at any moment leaves the old set whole, a finished shard is never written again, and equal clips give equal
+bytes and names whatever the number of workers. Tars that the new index does not name are removed after it is there.
+"""
+
+import hashlib
+import io
+import math
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manifests.codec import to_json
+from manifests.records import RATE_HZ, Clip, Verdict
+from manifests.store import Store
+from stages.judge import Candidate, Measured, candidates
+from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, write_index
+from stages.shift import shift_audio
+from stages.tars import Content, Sample, read_tar, write_tar
+
+SCHEMA = 1
+"""Raised when the meaning or the set of a sample's members changes; in every sample's json."""
+
+_ARRAYS = {"box": "box.npy", "lmk": "lmk.npy", "pose": "pose.npy"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One clip to be shipped."""
+
+    clip: Clip
+    video: str
+    split: str
+    person: str
+    language: str
+    contiguous_with_prev: bool
+    face: tuple[float, ...]
+    shift_frames: int  # taken out of the sound: positive, it moves earlier
+    description: bytes  # the json member
+
+    @property
+    def content(self) -> str:
+        """A digest of all that goes into the sample."""
+        clip = self.clip
+        parts = [clip.key, self.split, self.person, clip.video.sha256, clip.audio.sha256, clip.arrays.sha256]
+        digest = hashlib.sha256("\n".join([*parts, str(self.shift_frames)]).encode())
+        digest.update(_npy(np.asarray(self.face, np.float32)) + self.description)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One shard to be."""
+
+    name: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """What `shard` did: the index, the shards written now, those found there, and the stale ones removed."""
+
+    index: ShardIndex
+    written: tuple[str, ...]
+    found: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+def shard(
+    store: Store,
+    measured: Iterable[Measured],
+    verdicts: Iterable[Verdict],
+    *,
+    size_bytes: int = 1_000_000_000,
+    workers: int = 4,
+) -> Sharded:
+    """Write the kept clips as `shards/*.tar` and `shards/index.parquet`; does nothing where they stand already.
+
+    Raises `FileNotFoundError` for a clip whose blob is gone and `ValueError` for one whose bytes are not those that
+    were scored.
+    """
+    planned = plan(measured, verdicts, size_bytes=size_bytes)
+    old = read_index(store)
+    there = {path.removeprefix("shards/") for path in store.list("shards")}
+    if old is not None and set(old.shards) == {one.name for one in planned} == {n for n in there if n.endswith(".tar")}:
+        return Sharded(old, (), old.shards, ())
+    known = {name: old.of(name) for name in old.shards if name in there} if old is not None else {}
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        rows = list(pool.map(partial(_settle, store, known, there), planned))
+    index = ShardIndex(tuple(row for part in rows for row in part))
+    write_index(store, index)
+    removed = drop_stale(store, index)
+    found = tuple(one.name for one in planned if one.name in there)
+    return Sharded(index, tuple(one.name for one in planned if one.name not in there), found, removed)
+
+
+def plan(measured: Iterable[Measured], verdicts: Iterable[Verdict], *, size_bytes: int) -> tuple[Planned, ...]:
+    """Which clip goes into which shard: a function of the clips alone.
+
+    A split has the smallest power of two of shards that keeps their mean at `size_bytes` or below. The hash of its id
+    gives a video its shard, so one more or one less changes the shard it lies in and no other. Inside, clips are sorted
+    by video and number. A shard that would be empty is left out.
+    """
+    by_split: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries(measured, verdicts):
+        by_split[entry.split].append(entry)
+    planned = []
+    for split in sorted(by_split):
+        total = sum(ref.size_bytes for one in by_split[split] for ref in (one.clip.video, one.clip.audio))
+        n_shards = 1 << max(0, math.ceil(math.log2(max(total, 1) / size_bytes)))
+        buckets: dict[int, list[Entry]] = defaultdict(list)
+        for entry in by_split[split]:
+            at = int.from_bytes(hashlib.sha256(entry.video.encode()).digest()[:8])
+            buckets[at * n_shards >> 64].append(entry)
+        for number, bucket in sorted(buckets.items()):
+            planned.append(Planned(shard_name(split, number, (one.content for one in bucket)), tuple(bucket)))
+    return tuple(planned)
+
+
+def entries(measured: Iterable[Measured], verdicts: Iterable[Verdict]) -> list[Entry]:
+    """The kept clips, sorted by video and number, each with its json."""
+    kept = {verdict.key: verdict for verdict in verdicts if verdict.kept}
+    clips = [one for one in candidates(measured) if one.clip.key in kept]
+    clips.sort(key=lambda one: (one.measured.video.id, one.clip.number))
+    n_clips: dict[str, int] = defaultdict(int)
+    for one in clips:
+        n_clips[one.measured.video.id] += 1
+    found = []
+    for before, one in zip([None, *clips], clips, strict=False):
+        verdict = kept[one.clip.key]
+        shift = int(verdict.extra.get("correct_offset_frames", 0))
+        follows = before is not None and _follows(before, one)
+        described = describe(one, verdict, n_clips=n_clips[one.measured.video.id], follows=follows, shift_frames=shift)
+        found.append(
+            Entry(
+                clip=one.clip,
+                video=one.measured.video.id,
+                split=verdict.split,
+                person=verdict.person,
+                language=described["language"],
+                contiguous_with_prev=follows,
+                face=one.identity.face if one.identity else (),
+                shift_frames=shift,
+                description=to_json(described),
+            )
+        )
+    return found
+
+
+def _follows(before: Candidate, one: Candidate) -> bool:
+    """Whether the clip goes on where the clip shipped before it ends: a dropped clip between them is a gap."""
+    same = before.measured.video.id == one.measured.video.id and before.clip.track == one.clip.track
+    return same and one.clip.contiguous_with_prev and abs(before.clip.end_s - one.clip.start_s) < 0.5 / RATE_HZ
+
+
+def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, shift_frames: int) -> dict[str, Any]:
+    """The json member. Times in seconds of the source, except the words', which are inside the clip.
+
+    `sync_offset` is what remains in the shipped sound, in frames, positive when the audio is late. `hashes` holds
+    perceptual hashes, and the digests of the clip's bytes before any shift of its sound.
+    """
+    clip, video, source = one.clip, one.measured.video, one.measured.source
+    sync, speech, track, identity = one.sync, one.speech, one.track, one.identity
+    quality = {} if track is None else {k: v for k, v in vars(track).items() if isinstance(v, float)}
+    return {
+        "schema": SCHEMA,
+        "video_id": video.id,
+        "clip_no": clip.number,
+        "n_clips_in_video": n_clips,
+        "fps": RATE_HZ,
+        "n_frames": clip.n_frames,
+        "size_px": clip.size_px,
+        "start_sec": clip.start_s,
+        "end_sec": clip.end_s,
+        "contiguous_with_prev": follows,
+        "track": clip.track,
+        "speaker_id": verdict.person,
+        "split": verdict.split,
+        "language": (speech.language if speech else "") or video.language or "",
+        "language_expected": video.language or "",
+        "language_probability": speech.language_probability if speech else None,
+        "language_verdict": speech.verdict if speech else "",
+        "transcript": speech.text if speech else "",
+        "transcript_source": one.measured.speeches.model if one.measured.speeches else "",
+        "words": [[word.text, word.start_s, word.end_s, word.score] for word in speech.words] if speech else [],
+        "speech_share": speech.speech_share if speech else None,
+        "sync_conf": sync.confidence if sync else None,
+        "sync_offset": sync.offset_frames - shift_frames if sync else None,
+        "sync_distance": sync.distance if sync else None,
+        "sync_source": one.measured.syncs.model if one.measured.syncs else "",
+        "audio_shift_frames": -shift_frames,
+        "quality": {**quality, "faces_in_view": clip.faces_in_view, "identity_cosine": identity and identity.spread},
+        "policy": verdict.policy,
+        "licence": one.measured.licence,
+        "uploader": (source.uploader if source else "") or video.channel,
+        "uploader_url": source.uploader_url if source else "",
+        "url": (source.page_url if source else "") or video.url,
+        "title": (source.title if source else "") or video.title,
+        "hashes": {
+            "picture": identity.picture_hash if identity else "",
+            "sound": identity.sound_hash if identity else "",
+            "mp4": clip.video.sha256,
+            "wav": clip.audio.sha256,
+        },
+    }
+
+
+def _settle(store: Store, known: dict[str, tuple[Row, ...]], there: set[str], planned: Planned) -> tuple[Row, ...]:
+    """The index rows of a shard: as the old index has them, else read back, else of the shard written now."""
+    if planned.name in known:
+        return known[planned.name]
+    with tempfile.TemporaryDirectory(prefix="tfw-shard-") as folder:
+        path = f"shards/{planned.name}"
+        if planned.name in there:  # written by a run that died before its index
+            samples = tuple(sample for sample, _ in read_tar(store.get_file(path, Path(folder))))
+        else:
+            target = Path(folder) / planned.name
+            samples = write_tar(target, _samples(store, planned.entries))
+            store.put_file(target, path)
+    return tuple(_row(planned.name, *pair) for pair in zip(planned.entries, samples, strict=True))
+
+
+def _row(name: str, entry: Entry, sample: Sample) -> Row:
+    return Row(
+        key=entry.clip.key,
+        shard=name,
+        split=entry.split,
+        video=entry.video,
+        person=entry.person,
+        language=entry.language,
+        n_frames=entry.clip.n_frames,
+        contiguous_with_prev=entry.contiguous_with_prev,
+        content=entry.content,
+        sample=sample,
+    )
+
+
+def _samples(store: Store, entries: Iterable[Entry]) -> Iterator[tuple[str, dict[str, Content]]]:
+    for entry in entries:
+        with tempfile.TemporaryDirectory(prefix="tfw-clip-") as folder:
+            yield entry.clip.key, _members(store, entry, Path(folder))
+
+
+def _members(store: Store, entry: Entry, scratch: Path) -> dict[str, Content]:
+    clip = entry.clip
+    files = {ref: store.get_file(ref.path, scratch) for ref in (clip.video, clip.audio, clip.arrays)}
+    for ref, file in files.items():
+        with file.open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != ref.sha256:
+                raise ValueError(f"{store.at(ref.path)} is not the file that was scored: its SHA-256 differs")
+    video: Content = files[clip.video]
+    audio: Content = files[clip.audio]
+    if entry.shift_frames:
+        video, audio = shift_audio(files[clip.video], files[clip.audio], frames=entry.shift_frames)
+    members: dict[str, Content] = {"mp4": video, "wav": audio, "json": entry.description}
+    with np.load(files[clip.arrays]) as arrays:
+        members |= {name: _npy(arrays[array]) for array, name in _ARRAYS.items()}
+    if entry.face:
+        members["id.npy"] = _npy(np.asarray(entry.face, np.float32))
+    return members
+
+
+def _npy(array: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

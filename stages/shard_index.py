@@ -1,0 +1,118 @@
+"""`shards/index.parquet`: which clip lies where in which tar. Written last, it makes a set of shards one set."""
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.store import Store
+from stages.tars import Member, Sample
+
+INDEX = "shards/index.parquet"
+
+_MEMBER = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("length", pa.int64()), ("sha256", pa.string())])
+_COLUMNS: dict[str, pa.DataType] = {
+    "key": pa.string(),
+    "shard": pa.string(),  # file name below shards/
+    "split": pa.string(),
+    "video": pa.string(),
+    "person": pa.string(),
+    "language": pa.string(),
+    "n_frames": pa.int32(),
+    "contiguous_with_prev": pa.bool_(),
+    "offset": pa.int64(),  # of the sample's first header in the tar, bytes
+    "length": pa.int64(),  # to the end of its last member's padding
+    "sha256": pa.string(),  # of those bytes
+    "content": pa.string(),  # digest of all that went into the sample; names the shard
+    "members": pa.list_(_MEMBER),  # offset and length of each member's own bytes
+}
+_SCHEMA = pa.schema(_COLUMNS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One clip as the index knows it."""
+
+    key: str
+    shard: str
+    split: str
+    video: str
+    person: str
+    language: str
+    n_frames: int
+    contiguous_with_prev: bool
+    content: str
+    sample: Sample
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """All clips of the shards, in the order in which the shards list them."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """File names, in order."""
+        return tuple(dict.fromkeys(row.shard for row in self.rows))
+
+    def of(self, shard: str) -> tuple[Row, ...]:
+        """The rows of one shard."""
+        return tuple(row for row in self.rows if row.shard == shard)
+
+
+def shard_name(split: str, bucket: int, contents: Iterable[str]) -> str:
+    """`train-000003-1a2b3c4d.tar`: the digest names what is inside, so a name never stands for two contents."""
+    digest = hashlib.sha256("\n".join(contents).encode()).hexdigest()[:8]
+    return f"{split}-{bucket:06d}-{digest}.tar"
+
+
+def read_index(store: Store) -> ShardIndex | None:
+    """The index, or None where no set of shards was ever finished. Raises `ValueError` if it is not such a file."""
+    try:
+        data = store.get(INDEX)
+    except FileNotFoundError:
+        return None
+    try:
+        table = pq.read_table(io.BytesIO(data))
+        return ShardIndex(tuple(_row(record) for record in table.to_pylist()))
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise ValueError(f"{store.at(INDEX)} is not a shard index: {error}") from error
+
+
+def write_index(store: Store, index: ShardIndex) -> None:
+    """Write it whole: from now on these are the shards."""
+    table = pa.Table.from_pylist([_record(row) for row in index.rows], schema=_SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    store.put(INDEX, buffer.getvalue())
+
+
+def drop_stale(store: Store, index: ShardIndex) -> tuple[str, ...]:
+    """Remove the tars that the index does not name; returns their names."""
+    wanted = {f"shards/{name}" for name in index.shards}
+    stale = [path for path in store.list("shards") if path.endswith(".tar") and path not in wanted]
+    for path in stale:
+        store.delete(path)
+    return tuple(path.removeprefix("shards/") for path in stale)
+
+
+def _record(row: Row) -> dict[str, Any]:
+    sample = row.sample
+    return {
+        **{name: getattr(row, name) for name in _SCHEMA.names if hasattr(row, name)},
+        "offset": sample.offset,
+        "length": sample.length,
+        "sha256": sample.sha256,
+        "members": [vars(member) for member in sample.members],
+    }
+
+
+def _row(record: dict[str, Any]) -> Row:
+    members = tuple(Member(**member) for member in record.pop("members"))
+    sample = Sample(record["key"], record.pop("offset"), record.pop("length"), record.pop("sha256"), members)
+    return Row(**record, sample=sample)

@@ -1,0 +1,236 @@
+"""Every clip gets a verdict, every dropped one the reasons, whatever order the videos come in."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.judge import RULES, UNMEASURED, judge
+from stages.policies import LATENTSYNC, PAPER, POLICIES, STRICT, ForLanguage, Policy
+from tests.stages.measured import clip, face, identity, measured, random_hash, source, speech, sync, track
+
+
+def only(verdicts):
+    (verdict,) = verdicts
+    return verdict
+
+
+def rules(verdict):
+    return [receipt.rule for receipt in verdict.receipts]
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_a_good_clip_passes_every_named_policy(policy):
+    verdict = only(judge([measured(clips=(clip("v0", n_frames=250),))], policy))
+    assert verdict.kept and verdict.receipts == () and verdict.split == "train" and verdict.person == "p-v0-0000"
+
+
+BAD = {
+    "too_short": {"clips": (clip("v0", n_frames=50),)},
+    "face_too_small": {"tracks": (track(face_px=40.0),)},
+    "face_too_large": {"tracks": (track(face_share=0.95),)},
+    "off_frame": {"tracks": (track(inside_share=0.5),)},
+    "face_lost": {"tracks": (track(detected_share=0.5),)},
+    "face_doubtful": {"tracks": (track(score=0.55),)},
+    "yaw": {"tracks": (track(yaw_p95_deg=80.0),)},
+    "pitch": {"tracks": (track(pitch_deg=50.0),)},
+    "roll": {"tracks": (track(roll_deg=50.0),)},
+    "blurred": {"tracks": (track(sharpness=1.0),)},
+    "dark": {"tracks": (track(exposure=5.0),)},
+    "bright": {"tracks": (track(exposure=250.0),)},
+    "still_face": {"tracks": (track(motion=0.0),)},
+    "several_faces": {"clips": (clip("v0", faces_in_view=1),)},
+    "no_speech": {"speeches": (speech("v0-0000", speech_share=0.0, verdict="", language=""),)},
+    "wrong_language": {"speeches": (speech("v0-0000", language="en", verdict="other"),)},
+    "mixed_language": {"speeches": (speech("v0-0000", verdict="mixed"),)},
+    "language_unsure": {"speeches": (speech("v0-0000", verdict="unsure"),)},
+    "garbled": {"speeches": (speech("v0-0000", avg_logprob=-3.0),)},
+    "low_sync": {"syncs": (sync("v0-0000", confidence=1.0),)},
+    "far_sync": {},
+    "offset": {"syncs": (sync("v0-0000", offset_frames=-4),)},
+    "drift": {"syncs": (sync("v0-0000", drift=-9.0),)},
+    "unsteady_identity": {"identities": (identity("v0-0000", spread=0.1),)},
+    "licence": {},
+}
+
+
+@pytest.mark.parametrize("rule", [rule.rule for rule in RULES])
+def test_each_rule_alone_drops_a_clip_with_its_receipt(rule):
+    policy = dataclasses.replace(PAPER, allow_unsure_language=False, max_distance=6.0 if rule == "far_sync" else None)
+    if rule == "licence":
+        policy = dataclasses.replace(policy, licences=("public domain", "CC0"))
+    verdict = only(judge([measured(**BAD[rule])], policy))
+    assert rules(verdict) == [rule] and not verdict.kept and verdict.split == ""
+    assert verdict.receipts[0].margin < 0
+
+
+def test_a_receipt_holds_the_value_the_limit_and_what_was_missing_to_it():
+    receipt = only(judge([measured(syncs=(sync("v0-0000", confidence=2.25),))], PAPER)).receipts[0]
+    assert (receipt.rule, receipt.value, receipt.limit, receipt.margin) == ("low_sync", 2.25, 3.0, -0.75)
+
+
+def test_all_broken_rules_are_listed_in_the_order_of_the_rules():
+    one = measured(tracks=(track(face_px=40.0, motion=0.0),), syncs=(sync("v0-0000", confidence=0.5),))
+    assert rules(only(judge([one], PAPER))) == ["face_too_small", "still_face", "low_sync"]
+
+
+def test_what_was_not_measured_is_not_good_enough_where_a_limit_is_set():
+    one = dataclasses.replace(measured(), syncs=None)
+    verdict = only(judge([one], PAPER))
+    assert rules(verdict) == ["low_sync", "offset", "drift"]
+    assert all(receipt.value == UNMEASURED and receipt.margin < 0 for receipt in verdict.receipts)
+    limitless = dataclasses.replace(PAPER, min_confidence=None, max_offset_frames=None, max_drift_frames_per_min=None)
+    without = dataclasses.replace(limitless, by_language=())
+    assert only(judge([one], without)).kept
+
+
+def test_a_reading_that_is_no_number_counts_as_not_measured():
+    verdict = only(judge([measured(syncs=(sync("v0-0000", confidence=float("nan")),))], PAPER))
+    assert verdict.receipts[0].value == UNMEASURED
+
+
+def test_a_language_may_have_its_own_limit():
+    def spoken(language):
+        return measured(language=language, syncs=(sync("v0-0000", confidence=2.5),))
+
+    assert not only(judge([spoken("de")], PAPER)).kept
+    assert only(judge([spoken("zh-CN")], PAPER)).kept
+
+
+def test_a_limit_by_language_that_is_no_limit_is_refused():
+    with pytest.raises(ValueError, match="no limit 'confidence' for language 'zh'"):
+        Policy(by_language=(ForLanguage("zh", "confidence", 2.0),))
+
+
+def test_of_two_faces_seen_at_once_the_one_whose_lips_match_is_kept_and_named():
+    clips = (clip("v0", 0, track=0), clip("v0", 1, track=1))
+    one = measured(clips=clips, syncs=(sync("v0-0000", 3.5), sync("v0-0001", 8.0)))
+    loser, winner = judge([one], PAPER)
+    assert winner.kept and rules(loser) == ["not_the_speaker"]
+    assert loser.receipts[0].limit == "v0-0001" and loser.receipts[0].margin == pytest.approx(-4.5)
+
+
+def test_equal_lips_do_not_lose_both_faces():
+    clips = (clip("v0", 0, track=0), clip("v0", 1, track=1))
+    assert [one.kept for one in judge([measured(clips=clips)], PAPER)] == [True, False]
+
+
+def test_faces_that_follow_each_other_do_not_compete():
+    clips = (clip("v0", 0, track=0), clip("v0", 1, track=1, start_s=3.9))
+    one = measured(clips=clips, syncs=(sync("v0-0000", 3.5), sync("v0-0001", 8.0)))
+    assert all(verdict.kept for verdict in judge([one], PAPER))
+
+
+def test_a_long_clip_is_not_lost_to_a_short_one_beside_it():
+    clips = (clip("v0", 0, track=0, n_frames=700), clip("v0", 1, track=1, n_frames=100))
+    one = measured(clips=clips, syncs=(sync("v0-0000", 6.0), sync("v0-0001", 8.0)))
+    assert [verdict.kept for verdict in judge([one], PAPER)] == [True, True]
+
+
+def copies_of(video, key, **known):
+    return measured(
+        video,
+        identities=(
+            identity(f"{video}-0000", 1, picture_hash=random_hash(key, 128), sound_hash=random_hash(key + "s", 256)),
+        ),
+        **known,
+    )
+
+
+def test_of_near_duplicates_the_one_with_the_surest_lips_stays_and_is_named():
+    first = copies_of("v1", "same", syncs=(sync("v1-0000", 5.0),))
+    second = copies_of("v2", "same", syncs=(sync("v2-0000", 6.0),))
+    dropped, kept = judge([first, second], PAPER)
+    assert kept.kept and rules(dropped) == ["duplicate"]
+    assert dropped.receipts[0].value == 0.0 and dropped.receipts[0].limit == "v2-0000"
+    assert dropped.receipts[0].margin == pytest.approx(-0.12)
+
+
+def test_a_copy_of_a_dropped_clip_is_kept():
+    first = copies_of("v1", "same", tracks=(track(face_px=10.0),))
+    assert [verdict.kept for verdict in judge([first, copies_of("v2", "same")], PAPER)] == [False, True]
+
+
+def test_the_same_picture_with_another_voice_is_no_duplicate():
+    other = measured("v2", identities=(identity("v2-0000", 1, picture_hash=random_hash("same", 128)),))
+    assert all(verdict.kept for verdict in judge([copies_of("v1", "same"), other], PAPER))
+
+
+def test_the_licence_of_the_site_counts_before_that_of_the_manifest():
+    policy = dataclasses.replace(PAPER, licences=("creative commons", "cc "))
+    assert only(judge([measured()], policy)).kept
+    stated = dataclasses.replace(measured(), source=source(licence="Standard YouTube License"))
+    assert only(judge([stated], policy)).receipts[0].value == "Standard YouTube License"
+
+
+def test_only_a_policy_that_shifts_sound_records_an_offset_to_take_out():
+    one = measured(clips=(clip("v0", n_frames=250),), syncs=(sync("v0-0000", offset_frames=-3),))
+    assert only(judge([one], LATENTSYNC)).extra == {"correct_offset_frames": -3.0}
+    near = measured(syncs=(sync("v0-0000", offset_frames=1),))
+    assert only(judge([near], PAPER)).extra == {}
+
+
+def test_strict_keeps_nothing_that_paper_drops():
+    worse = [measured(f"v{n}", tracks=(track(yaw_p95_deg=5.0 * n, sharpness=20.0 * n),)) for n in range(12)]
+    kept = {policy.name: {v.key for v in judge(worse, policy) if v.kept} for policy in (PAPER, STRICT)}
+    assert kept["strict"] <= kept["paper"]
+
+
+readings = st.fixed_dictionaries(
+    {
+        "face_px": st.sampled_from([20.0, 200.0]),
+        "yaw_p95_deg": st.floats(0, 90),
+        "motion": st.floats(0, 2),
+        "confidence": st.floats(0, 10),
+        "n_clips": st.integers(0, 3),
+        "copy_of": st.integers(0, 3),
+        "person": st.integers(0, 3),
+        "channel": st.sampled_from(["", "a", "b"]),
+        "n_tracks": st.integers(1, 2),
+    }
+)
+
+
+def video_of(number, drawn):
+    video = f"v{number}"
+    clips = tuple(
+        clip(video, n, track=n % drawn["n_tracks"], start_s=4.0 * (n // drawn["n_tracks"]))
+        for n in range(drawn["n_clips"])
+    )
+    tracks = tuple(track(n, **{name: drawn[name] for name in ("face_px", "yaw_p95_deg", "motion")}) for n in range(2))
+    copied = f"copy{drawn['copy_of']}"
+    return measured(
+        video,
+        clips=clips,
+        tracks=tracks,
+        channel=drawn["channel"],
+        syncs=tuple(sync(one.key, drawn["confidence"] + one.track) for one in clips),
+        identities=tuple(
+            identity(
+                one.key,
+                face=face(drawn["person"]),
+                picture_hash=random_hash(f"{copied}{one.number}", 128),
+                sound_hash=random_hash(f"{copied}{one.number}s", 256),
+            )
+            for one in clips
+        ),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(readings, max_size=6), st.randoms(use_true_random=False))
+def test_every_clip_has_one_verdict_every_dropped_one_a_receipt_and_order_means_nothing(drawn, random):
+    videos = [video_of(number, one) for number, one in enumerate(drawn)]
+    verdicts = judge(videos, PAPER)
+    assert [verdict.key for verdict in verdicts] == sorted(one.key for v in videos for one in v.clips.items)
+    for verdict in verdicts:
+        assert verdict.kept == (verdict.receipts == ()) == (verdict.split != "")
+        assert all(receipt.margin <= 0 for receipt in verdict.receipts)
+    splits = {}
+    for verdict in verdicts:
+        if verdict.kept:
+            assert splits.setdefault(verdict.group, verdict.split) == verdict.split
+    shuffled = list(videos)
+    random.shuffle(shuffled)
+    assert judge(shuffled, PAPER) == verdicts

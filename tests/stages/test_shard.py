@@ -1,0 +1,266 @@
+"""Kept clips ship byte for byte, in tars that tar, webdataset and our own verifier read, and that never half exist."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import subprocess
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import webdataset
+
+from manifests.store import Store
+from stages.judge import judge
+from stages.policies import LATENTSYNC, PAPER
+from stages.shard import plan, shard
+from stages.shard_index import INDEX, read_index
+from stages.verify import verify
+from tests.stages.measured import clip, measured, put, speech, stored_clip, sync
+
+POLICY = dataclasses.replace(PAPER, min_duration_s=None)
+
+
+def three_videos(store, n_clips=2):
+    videos = []
+    for number in range(3):
+        name = f"video{number}"
+        clips = tuple(
+            stored_clip(store, name, n, seed=10 * number + n, start_s=0.8 * n, contiguous_with_prev=n > 0)
+            for n in range(n_clips)
+        )
+        videos.append(measured(name, clips=clips, person=number, channel=f"channel {number}"))
+    return videos
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    store = Store(str(tmp_path_factory.mktemp("store")))
+    videos = three_videos(store)
+    return store, videos, shard(store, videos, judge(videos, POLICY))
+
+
+def tars(store):
+    return {path.name: path.read_bytes() for path in sorted((store.local / "shards").glob("*.tar"))}
+
+
+def test_webdataset_reads_them_and_decodes_the_members(shards):
+    store, _, _ = shards
+    urls = sorted(str(path) for path in (store.local / "shards").glob("*.tar"))
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode())
+    assert sorted(one["__key__"] for one in samples) == [f"video{v}-{c:04d}" for v in range(3) for c in range(2)]
+    for sample in samples:
+        about = sample["json"]
+        assert (about["n_frames"], about["fps"], about["transcript"]) == (20, 25, "Guten Tag")
+        assert sample["box.npy"].shape == (20, 5) and sample["lmk.npy"].shape == (20, 5, 2)
+        assert sample["pose.npy"].shape == (20, 3) and sample["id.npy"].shape == (64,)
+        with av.open(io.BytesIO(sample["mp4"])) as video:
+            assert sum(1 for _ in video.decode(video=0)) == 20
+        with wave.open(io.BytesIO(sample["wav"])) as sound:
+            assert sound.getnframes() == 20 * 640
+
+
+def test_plain_tar_lists_them(shards):
+    store, _, done = shards
+    path = store.local / "shards" / done.index.rows[0].shard
+    listed = subprocess.run(["tar", "-tvf", path], capture_output=True, text=True, check=True, timeout=60).stdout
+    first = done.index.rows[0].key
+    assert f"{first}.mp4" in listed and f"{first}.box.npy" in listed and "0/0" in listed and "1970-01-01" in listed
+
+
+def test_what_was_scored_is_what_ships(shards):
+    store, videos, done = shards
+    clips = {one.key: one for video in videos for one in video.clips.items}
+    for row in done.index.rows:
+        for member, ref in (("mp4", clips[row.key].video), ("wav", clips[row.key].audio)):
+            (found,) = (one for one in row.sample.members if one.name == member)
+            assert found.sha256 == ref.sha256
+            assert store.read_range(f"shards/{row.shard}", found.offset, found.length) == store.get(ref.path)
+
+
+def test_a_sample_can_be_read_at_random_as_a_tar_of_its_own(shards):
+    store, _, done = shards
+    row = done.index.rows[-1]
+    raw = store.read_range(f"shards/{row.shard}", row.sample.offset, row.sample.length)
+    assert hashlib.sha256(raw).hexdigest() == row.sample.sha256
+    (sample,) = webdataset.tariterators.group_by_keys(webdataset.tariterators.tar_file_expander([
+        {"url": "x", "stream": io.BytesIO(raw + bytes(1024))}
+    ]))  # fmt: skip
+    assert sample["__key__"] == row.key and json.loads(sample["json"])["video_id"] == row.video
+
+
+def test_the_verifier_finds_nothing_wrong_and_counts_everything(shards):
+    store, _, done = shards
+    report = verify(store)
+    assert report.problems == [] and report.indexed
+    assert (report.samples, report.frames, report.by_language) == (6, 120, {"de": 6})
+    assert report.shards == len(done.written) == len(done.index.shards)
+
+
+def test_a_second_call_does_nothing(shards):
+    store, videos, done = shards
+    before = {path: (store.local / path).stat().st_mtime_ns for path in store.list("shards")}
+    again = shard(store, videos, judge(videos, POLICY))
+    assert again.written == () and again.index == done.index
+    assert {path: (store.local / path).stat().st_mtime_ns for path in store.list("shards")} == before
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_bytes_do_not_depend_on_workers_on_order_or_on_the_store(shards, tmp_path, workers):
+    store, _, _ = shards
+    other = Store(str(tmp_path))
+    videos = three_videos(other)[::-1]
+    shard(other, videos, judge(videos, POLICY)[::-1], workers=workers)
+    assert tars(other) == tars(store)
+    assert other.get(INDEX) == store.get(INDEX)
+
+
+def test_a_store_without_a_disk_holds_the_same_shards(shards):
+    store, _, done = shards
+    remote = Store("memory://shard-test")
+    videos = three_videos(remote)
+    shard(remote, videos, judge(videos, POLICY))
+    assert {name: remote.get(f"shards/{name}") for name in done.index.shards} == tars(store)
+    assert verify(remote).ok
+
+
+def test_after_a_crash_before_the_index_finished_shards_are_kept_as_they_are(tmp_path):
+    store = Store(str(tmp_path))
+    videos = three_videos(store)
+    whole = shard(store, videos, judge(videos, POLICY), size_bytes=1)
+    assert len(whole.written) > 1
+    index = store.get(INDEX)
+    lost, *left = sorted(whole.written)
+    store.delete(INDEX)
+    store.delete(f"shards/{lost}")
+    before = {name: (tmp_path / "shards" / name).stat().st_mtime_ns for name in left}
+    again = shard(store, videos, judge(videos, POLICY), size_bytes=1)
+    assert again.written == (lost,) and sorted(again.found) == left
+    assert {name: (tmp_path / "shards" / name).stat().st_mtime_ns for name in left} == before
+    assert store.get(INDEX) == index
+
+
+def test_the_old_set_stands_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+    videos = three_videos(store)
+    old = shard(store, videos, judge(videos, POLICY))
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stages.shard.write_index", dies)
+    stricter = dataclasses.replace(POLICY, min_confidence=5.0)
+    worse = [dataclasses.replace(videos[0], syncs=dataclasses.replace(videos[0].syncs, items=()))]
+    with pytest.raises(KeyboardInterrupt):
+        shard(store, worse + videos[1:], judge(worse + videos[1:], stricter))
+    assert read_index(store) == old.index and set(old.index.shards) <= set(tars(store))
+    monkeypatch.undo()
+    new = shard(store, worse + videos[1:], judge(worse + videos[1:], stricter))
+    assert set(tars(store)) == set(new.index.shards) and verify(store).ok
+    assert {row.video for row in new.index.rows} == {"video1", "video2"}
+
+
+def test_one_video_less_leaves_the_other_shards_alone():
+    videos = [
+        measured(f"video{n}", clips=(clip(f"video{n}", files=(file, file, file)),), person=n)
+        for n in range(200)
+        for file in [dataclasses.replace(measured().clips.items[0].video, size_bytes=50)]
+    ]
+    verdicts = judge(videos, POLICY)
+    whole = {one.name for one in plan(videos, verdicts, size_bytes=1000)}
+    less = {one.name for one in plan(videos[1:], [v for v in verdicts if v.video != "video0"], size_bytes=1000)}
+    assert len(whole) > 16 and len(less - whole) <= 1
+
+
+def test_a_video_never_lies_in_two_shards_and_keys_ascend():
+    videos = [
+        measured(f"video{n}", clips=tuple(clip(f"video{n}", c, start_s=4.0 * c) for c in range(3)), person=n)
+        for n in range(40)
+    ]
+    planned = plan(videos, judge(videos, POLICY), size_bytes=8)
+    assert len(planned) > 8
+    homes = {}
+    for one in planned:
+        assert [entry.clip.key for entry in one.entries] == sorted(entry.clip.key for entry in one.entries)
+        for entry in one.entries:
+            assert homes.setdefault(entry.video, one.name) == one.name
+
+
+def test_a_dropped_clip_between_two_is_a_gap():
+    clips = tuple(clip("v0", n, start_s=4.0 * n, contiguous_with_prev=n > 0) for n in range(4))
+    syncs = tuple(sync(one.key, 1.0 if one.number == 1 else 7.0) for one in clips)
+    (planned,) = plan([one := measured(clips=clips, syncs=syncs)], judge([one], POLICY), size_bytes=10**9)
+    assert [(entry.clip.number, entry.contiguous_with_prev) for entry in planned.entries] == [
+        (0, False),
+        (2, False),
+        (3, True),
+    ]
+    assert {json.loads(entry.description)["n_clips_in_video"] for entry in planned.entries} == {3}
+
+
+def test_bytes_that_were_not_scored_are_not_shipped(tmp_path):
+    store = Store(str(tmp_path))
+    videos = three_videos(store, 1)
+    store.put(videos[0].clips.items[0].audio.path, b"something else")
+    with pytest.raises(ValueError, match=r"video0/0000.wav is not the file that was scored"):
+        shard(store, videos, judge(videos, POLICY))
+    assert read_index(store) is None
+
+
+def test_a_policy_that_shifts_sound_moves_it_by_the_offset_without_encoding(tmp_path):
+    store = Store(str(tmp_path))
+    one = stored_clip(store, "v0", n_frames=150)
+    video = measured(clips=(one,), syncs=(sync(one.key, offset_frames=3),))
+    done = shard(store, [video], judge([video], dataclasses.replace(LATENTSYNC, max_offset_frames=6)))
+    path = store.local / "shards" / done.index.shards[0]
+    (sample,) = webdataset.WebDataset(str(path), shardshuffle=False)
+    assert verify(store).problems == []
+    about = json.loads(sample["json"])
+    assert (about["sync_offset"], about["audio_shift_frames"]) == (0, -3)
+    with wave.open(io.BytesIO(sample["wav"])) as sound:
+        moved = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
+    assert len(moved) == 150 * 640 and np.flatnonzero(moved)[0] == 150 * 640 // 5 - 3 * 640
+    before, after = clicks_s(store.get(one.video.path)), clicks_s(sample["mp4"])
+    assert after == pytest.approx(before - 3 / 25, abs=0.001)
+
+
+def clicks_s(mp4):
+    with av.open(io.BytesIO(mp4)) as source:
+        for frame in source.decode(audio=0):
+            loud = np.flatnonzero(np.abs(frame.to_ndarray()[0]) > 0.1)
+            if len(loud):
+                return frame.time + loud[0] / frame.sample_rate
+    raise AssertionError("no click")
+
+
+def test_no_kept_clip_leaves_an_empty_index_and_no_shard(tmp_path):
+    store = Store(str(tmp_path))
+    videos = three_videos(store, 1)
+    shard(store, videos, judge(videos, POLICY))
+    nothing = shard(store, videos, judge(videos, dataclasses.replace(POLICY, min_confidence=99.0)))
+    assert nothing.index.rows == () and tars(store) == {} and verify(store).ok
+
+
+def test_the_language_heard_ships_with_the_expected_one_beside_it(tmp_path):
+    store = Store(str(tmp_path))
+    one = stored_clip(store, "v0")
+    heard = measured(clips=(one,), speeches=(speech(one.key, language="fr", verdict="other"),))
+    policy = dataclasses.replace(POLICY, allow_other_language=True)
+    (row,) = shard(store, [heard], judge([heard], policy)).index.rows
+    about = json.loads(Path(store.local / "shards" / row.shard).read_bytes()[slice(*_span(row, "json"))])
+    assert (about["language"], about["language_expected"], row.language) == ("fr", "de", "fr")
+
+
+def _span(row, name):
+    (member,) = (one for one in row.sample.members if one.name == name)
+    return member.offset, member.offset + member.length
+
+
+def test_an_index_that_is_none_is_refused(tmp_path):
+    store = Store(str(tmp_path))
+    put(store, INDEX, b"PAR0")
+    with pytest.raises(ValueError, match="is not a shard index"):
+        read_index(store)
