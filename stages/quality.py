@@ -1,0 +1,61 @@
+"""Observer's measures of one found face: sharpness, exposure, and whether it moves by itself."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+# Where the five landmarks lie in an aligned face of side 1: the ArcFace template (insightface.utils.face_align), drawn
+# in by a fifth so that chin and forehead stay in the picture.
+_TEMPLATE = (np.array([(38.29, 51.70), (73.53, 51.50), (56.03, 71.74), (41.55, 92.37), (70.73, 92.20)]) - 56) / 112
+TEMPLATE: NDArray[np.float64] = _TEMPLATE * 0.8 + (0.5, 0.45)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """The scale at which faces are measured."""
+
+    size_px: int = 96  # side of the aligned face
+    motion_gap_frames: int = 3  # compared with the frame this far back: 12 per second or more are then real changes
+
+    def measure(
+        self, image: Image, before: Image | None, landmarks: NDArray[np.floating]
+    ) -> tuple[float, float, float]:
+        """Sharpness, exposure and motion of one face; `landmarks` (5, 2) in pixels of `image`.
+
+        Sharpness is the variance of the Laplacian (Pech-Pacheco et al., 2000) of the aligned grey face of `size_px`, so
+        it does not depend on the face's size; blur finer than a pixel of that face goes unseen. Exposure is its median
+        luma, 0..255. Motion is what is left of the mean absolute change since `before`, 0..255, when the change that
+        moving, turning or zooming a flat picture would make has been taken out; NaN without `before`.
+        """
+        matrix = align(landmarks, self.size_px)
+        now = _warped(image, matrix, self.size_px)
+        sharpness = float(cv2.Laplacian(now, cv2.CV_32F).var())
+        exposure = float(np.median(now))
+        motion = float("nan") if before is None else residual(_warped(before, matrix, self.size_px), now)
+        return sharpness, exposure, motion
+
+
+def align(landmarks: NDArray[np.floating], size_px: int) -> NDArray[np.float64]:
+    """The similarity (2, 3) that puts five landmarks on the template in a square of `size_px`, by least squares."""
+    source = np.asarray(landmarks, np.float64) @ (1, 1j)
+    target = (TEMPLATE * size_px) @ (1, 1j)
+    centred = source - source.mean()
+    turn = (centred.conj() @ (target - target.mean())) / max(float((np.abs(centred) ** 2).sum()), 1e-9)
+    shift = target.mean() - turn * source.mean()
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def residual(before: Image, now: Image) -> float:
+    """Mean absolute change of a grey face that no affine movement of a flat picture explains."""
+    return float(cv2.absdiff(before, now).mean())
+
+
+def _warped(image: Image, matrix: NDArray[np.float64], size_px: int) -> Image:
+    # Warp in colour, then to grey: the face is smaller than the frame.
+    shape = (size_px, size_px)
+    face = cv2.warpAffine(image, matrix, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), np.uint8)

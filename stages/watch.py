@@ -1,0 +1,160 @@
+"""Watch a source once: scenes, and the faces in them, frame by frame."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.records import RATE_HZ, Seen, Source, Track
+from pipeline.bench import Bench
+from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
+from stages.cuts import Cuts
+from stages.faces import Detector, Faces, FaceWatcher, Seeing
+from stages.pose import angles
+from stages.quality import Quality
+from stages.tracks import Linked, Linking, link
+
+_BATCH_FRAMES = 64
+_MEASURES = ("sharpness", "exposure", "motion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch(Stage[Seen]):
+    """Source to scenes and face tracks, in one full decode at a small size that feeds all observers.
+
+    Gives `Seen`, whose blob is an `.npz` with, for every track number t, arrays over its n consecutive frames on the
+    25 fps grid of the source:
+
+    - `t/frame` int32 (n,);
+    - `t/box` float32 (n, 5): x0, y0, x1, y1 in source pixels, smoothed, and the score, 0 where the face was not found;
+    - `t/lmk` float32 (n, 5, 2): eyes, nose tip, mouth corners in source pixels, smoothed;
+    - `t/pose` float32 (n, 3): yaw, pitch, roll in degrees (`stages.pose`);
+    - `t/sharpness`, `t/exposure`, `t/motion` float32 (n,): as `stages.quality` defines them, NaN where not looked.
+
+    Rejects: what `stages.media` cannot decode, by its reason; "no_face"; "no_track" (faces, but none that stays).
+    """
+
+    name: ClassVar[str] = "watch"
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[type, ...]] = (Source,)
+    gives: ClassVar[type] = Seen
+
+    # 320 rows are what two 16:9 frames on one 640 px sheet show of a picture: nothing is scaled twice.
+    look_px: int = 320
+    cuts: Cuts = field(default=Cuts())
+    faces: Faces = field(default=Faces())
+    quality: Quality = field(default=Quality())
+    linking: Linking = field(default=Linking())
+    threads: int = field(default=1, metadata=RUNTIME)
+
+    def weights(self) -> dict[str, str]:
+        """The face pack's digest."""
+        from stages import weights
+
+        return {"faces_digest": weights.digest(self.faces.pack)}
+
+    def open(self) -> Work[Seen]:
+        """Load the detector."""
+        import cv2
+
+        cv2.setNumThreads(self.threads)
+        detector = self.faces.open()
+
+        def watch(facts: Facts, bench: Bench) -> Seen | Rejection:
+            return self._watch(detector, facts[Source], bench)
+
+        return watch
+
+    def _watch(self, detector: Detector, source: Source, bench: Bench) -> Seen | Rejection:
+        from stages.media import MediaError, frames
+
+        cuts, faces = self.cuts.watcher(), FaceWatcher(detector, self.quality)
+        n_frames = 0
+        try:
+            for batch in frames(
+                bench.fetch(source.file), short_side_px=self.look_px, batch=_BATCH_FRAMES, threads=self.threads
+            ):
+                cuts.see(batch)
+                faces.see(batch)
+                n_frames = batch.first_frame + len(batch.images)
+        except MediaError as error:
+            return Rejection(error.reason, {"n_frames": n_frames})
+        return self._seen(cuts.done(), faces.done(), n_frames, source, bench)
+
+    def _seen(
+        self, cuts: tuple[int, ...], seeing: Seeing, n_frames: int, source: Source, bench: Bench
+    ) -> Seen | Rejection:
+        found = seeing.found
+        numbers: dict[str, float | str] = {"n_frames": len(found.looked), "best_score": round(seeing.best_score, 3)}
+        sure = found.frame[found.box[:, 4] >= self.linking.min_score]
+        if not len(sure):
+            return Rejection("no_face", numbers)
+        linked = link(found, cuts, n_frames, self.linking)
+        if not linked:
+            return Rejection("no_track", numbers | {"faces": len(sure)})
+        arrays: dict[str, Any] = {}
+        tracks = []
+        for number, track in enumerate(linked):
+            mine = _arrays(track, seeing)
+            arrays |= {f"{number}/{name}": values for name, values in mine.items()}
+            tracks.append(_track(number, track, mine, source))
+        file = bench.scratch / "tracks.npz"
+        with file.open("wb") as f:
+            np.savez_compressed(f, **arrays)
+        return Seen(
+            n_frames=n_frames,
+            cuts=cuts,
+            tracks=tuple(tracks),
+            arrays=bench.keep(file, "tracks.npz"),
+            faces_share=len(np.unique(sure)) / len(found.looked),
+            decoded_s=n_frames / RATE_HZ,
+        )
+
+
+def tracks_of(path: Path, number: int) -> dict[str, NDArray[Any]]:
+    """The arrays of one track, by name, from a blob that `Watch` wrote."""
+    with np.load(path) as blob:
+        return {name.split("/", 1)[1]: blob[name] for name in blob.files if name.split("/", 1)[0] == str(number)}
+
+
+def _arrays(track: Linked, seeing: Seeing) -> dict[str, NDArray[Any]]:
+    measures = np.full((len(track.box), len(_MEASURES)), np.nan, np.float32)
+    measures[seeing.found.frame[track.rows] - track.start] = seeing.measures[track.rows]
+    return {
+        "frame": np.arange(track.start, track.end, dtype=np.int32),
+        "box": track.box,
+        "lmk": track.lmk,
+        "pose": angles(track.lmk),
+        **{name: measures[:, i] for i, name in enumerate(_MEASURES)},
+    }
+
+
+def _track(number: int, track: Linked, arrays: dict[str, NDArray[Any]], source: Source) -> Track:
+    x0, y0, x1, y1, score = (arrays["box"][:, i].astype(np.float64) for i in range(5))
+    turned = np.abs(arrays["pose"])
+    inside = (x0 >= 0) & (y0 >= 0) & (x1 <= source.video.width_px) & (y1 <= source.video.height_px)
+    medians = {name: _median(arrays[name]) for name in _MEASURES}
+    return Track(
+        number=number,
+        scene=track.scene,
+        start_frame=track.start,
+        end_frame=track.end,
+        detected_share=float((score > 0).mean()),
+        face_px=_median(np.sqrt((x1 - x0) * (y1 - y0))),
+        face_share=_median((y1 - y0) / source.video.height_px),
+        score=_median(score[score > 0]),
+        yaw_deg=_median(turned[:, 0]),
+        pitch_deg=_median(turned[:, 1]),
+        roll_deg=_median(turned[:, 2]),
+        yaw_p95_deg=float(np.percentile(turned[:, 0], 95)),
+        inside_share=float(inside.mean()),
+        **medians,
+    )
+
+
+def _median(values: NDArray[Any]) -> float:
+    """Of the values that are known; 0 where none is (a face seen only in the first frames has no motion)."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else 0.0
