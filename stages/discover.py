@@ -126,7 +126,9 @@ def _video(info: Info, tag: str, options: Discovery) -> Video | None:
     hint = spoken_hint(info)
     if too_far or info.get("live_status") in _LIVE or (hint and primary(hint) != primary(tag)):
         return None
-    address = str(info.get("webpage_url") or info.get("url") or "")
+    # The videos of a page that shows several have no address but that of their file.
+    formats = info.get("formats") or [{}]
+    address = str(info.get("webpage_url") or info.get("url") or formats[-1].get("url") or "")
     if is_youtube_id(address):
         address = youtube_url(address)
     if not address:

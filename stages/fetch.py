@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import fsspec
 
-from manifests.records import Source, Video
+from manifests.records import AudioStream, Source, Video, VideoStream
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
 from stages.ffmpeg import CutError, cut
@@ -19,6 +19,7 @@ from stages.site import Access, Downloaded, Info, Site, spoken_hint, version
 _FREE = re.compile(r"creative.?commons|\bcc[ -]?(by|0|zero)\b|public.?domain", re.IGNORECASE)
 _LIVE = {"is_live", "is_upcoming", "post_live"}
 _NO_SUFFIX = {".unknown_video", ""}
+_LEAST_SHARE = 0.8  # of the length that a file declares; sound is often a little longer than the pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,9 @@ class Fetch(Stage[Source]):
     that part is stored, and time 0 of the stored file is `start_s` (see `stages.ffmpeg.cut`).
 
     Rejections: `gone`, `private`, `members_only`, `geo`, `age`, `blocked`, `live`, `playlist`, `too_long`, `too_big`,
-    `no_audio`, `not_a_video`, `truncated`, `out_of_range`, `licence`. Raises `NetworkError` for what may pass by itself
-    and `HostClosedError` (postponed) for a host that wants to be left alone.
+    `no_audio`, `no_video_stream`, `not_a_video`, `empty`, `truncated`, `undecodable`, `out_of_range`, `licence`.
+    Raises `NetworkError` for what may pass by itself, and `HostClosedError` (postponed) for a host that wants to be
+    left alone.
     """
 
     name: ClassVar[str] = "fetch"
@@ -76,39 +78,32 @@ class _Fetching:
         return self._site
 
     def _stored(self, video: Video, found: Downloaded, bench: Bench) -> Source | Rejection:
-        from stages.media import MediaError, probe
+        from stages.media import MediaError
 
         try:
-            probed = probe(found.path)
-            if probed.video is None:
-                return Rejection("not_a_video", {"said": "no picture stream"})
-            if probed.audio is None:
-                return Rejection("no_audio", {"duration_s": probed.duration_s})
             path = found.path
-            if video.start_s is not None or video.end_s is not None:
-                start_s, end_s = video.start_s or 0.0, min(video.end_s or probed.duration_s, probed.duration_s)
-                if end_s <= start_s:
-                    return Rejection("out_of_range", {"start_s": start_s, "duration_s": probed.duration_s})
+            probed = _probed(path)
+            if not isinstance(probed, Rejection) and (video.start_s is not None or video.end_s is not None):
                 path = bench.scratch / "part.mp4"
-                cut(found.path, path, start_s, end_s, codecs={probed.video.codec, probed.audio.codec})
-                probed = probe(path)
-            if probed.video is None or probed.audio is None:
-                return Rejection("out_of_range", {"said": "no picture or no sound in the wanted part"})
+                probed = _part(found.path, path, video, probed)
         except MediaError as error:
             return Rejection(error.reason, {"said": str(error)[:300]})
         except CutError as error:
-            return Rejection("not_a_video", {"said": str(error)})
-        if probed.duration_s > self._config.max_duration_s:
-            return _too_long(probed.duration_s, self._config)
+            return Rejection("undecodable", {"said": str(error)})
+        if isinstance(probed, Rejection):
+            return probed
+        duration_s, picture, sound = probed
+        if duration_s > self._config.max_duration_s:
+            return _too_long(duration_s, self._config)
         suffix = path.suffix.lower()
         page = found.info
         return Source(
             file=bench.keep(path, f"source{'' if suffix in _NO_SUFFIX else suffix}"),
-            duration_s=probed.duration_s,
-            video=probed.video,
-            audio=probed.audio,
+            duration_s=duration_s,
+            video=picture,
+            audio=sound,
             page_url=str(page.get("webpage_url") or video.url),
-            title=str(page.get("title") or video.title),
+            title=str((video.title if page.get("extractor") == "generic" else "") or page.get("title") or video.title),
             uploader=str(page.get("uploader") or page.get("channel") or video.channel),
             uploader_url=str(page.get("uploader_url") or page.get("channel_url") or ""),
             licence=str(page.get("license") or video.licence),
@@ -117,6 +112,33 @@ class _Fetching:
             extractor=str(page.get("extractor") or "file"),
             tool=version() if page else "",
         )
+
+
+_Streams = tuple[float, VideoStream, AudioStream]
+
+
+def _probed(path: Path) -> _Streams | Rejection:
+    """Duration, picture and sound of a file that has all three. Raises `MediaError`."""
+    from stages.media import probe
+
+    found = probe(path)
+    if found.video is None:
+        return Rejection("no_video_stream")
+    if found.audio is None or not found.n_audio_packets:
+        return Rejection("no_audio", {"duration_s": found.duration_s})
+    if found.duration_s < _LEAST_SHARE * found.declared_s - 1.0:
+        return Rejection("truncated", {"duration_s": found.duration_s, "declared_s": found.declared_s})
+    return found.duration_s, found.video, found.audio
+
+
+def _part(path: Path, out: Path, video: Video, whole: _Streams) -> _Streams | Rejection:
+    """Cut the wanted part out of a file. Raises `CutError` and `MediaError`."""
+    duration_s, picture, sound = whole
+    start_s, end_s = video.start_s or 0.0, duration_s if video.end_s is None else min(video.end_s, duration_s)
+    if end_s <= start_s:
+        return Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
+    cut(path, out, start_s, end_s, codecs={picture.codec, sound.codec})
+    return _probed(out)
 
 
 def is_free(licence: str) -> bool:

@@ -47,21 +47,9 @@ def cut(path: Path, out: Path, start_s: float, end_s: float, *, codecs: set[str]
     """
     coding = ["-c", "copy"] if codecs <= _COPYABLE else ["-c:v", "libx264", "-crf", "16", "-preset", "veryfast"]
     command = [
-        *(ffmpeg_path(), "-nostdin", "-v", "error", "-y", "-ss", f"{start_s:.6f}", "-to", f"{end_s:.6f}"),
-        *(
-            "-i",
-            str(path),
-            "-map",
-            "0:v:0",
-            "-map",
-            "0:a:0",
-            "-sn",
-            "-dn",
-            *coding,
-            "-movflags",
-            "+faststart",
-            str(out),
-        ),
+        *(ffmpeg_path(), "-nostdin", "-v", "error", "-y"),
+        *("-protocol_whitelist", "file", "-ss", f"{start_s:.6f}", "-to", f"{end_s:.6f}", "-i", str(path)),
+        *("-map", "0:v:0", "-map", "0:a:0", "-sn", "-dn", *coding, "-movflags", "+faststart", str(out)),
     ]
     try:
         done = subprocess.run(

@@ -1,0 +1,212 @@
+"""Searches, feeds, pages and lists of a language become videos: each once, in turns, no more than are wanted."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from manifests.languages import Language
+from manifests.records import Video
+from stages.discover import Discovery, _sources, discover
+from stages.outcomes import NetworkError
+from stages.politeness import HostClosedError, Manners
+from stages.site import Access, Site, spoken_hint
+from tests.server import Web
+
+BRISK = Discovery(
+    unknown_duration_s=360.0,
+    access=Access(tries=2, backoff_s=0.05, stall_s=2.0, refusal_wait_s=0.1),
+    manners=Manners(interval_s=0.0, refusals=2, closed_s=60.0, longest_wait_s=2.0),
+)
+
+
+def language(**fields: object) -> Language:
+    return Language(**{"tag": "pl", "name": "Polish", "own_name": "polski", "hours": 1.0, **fields})  # type: ignore
+
+
+def found(wanted: Language, folder: Path, *, hours: float = 100.0, options: Discovery = BRISK) -> list[Video]:
+    return list(discover(wanted, hours, options, pace_url=str(folder / "pace")))
+
+
+def feed(web: Web, path: str, *names: str) -> str:
+    return web.feed(path, *(f"{web.url}/{name}.mp4" for name in names))
+
+
+def names(videos: list[Video]) -> list[str]:
+    return [video.url.rpartition("/")[2].removesuffix(".mp4") for video in videos]
+
+
+def test_sources_take_turns_and_a_video_comes_once(tmp_path):
+    with Web() as web:
+        lists = (feed(web, "/first", "a", "b", "c"), feed(web, "/second", "a", "d"), feed(web, "/third", "e"))
+        videos = found(language(playlists=lists), tmp_path)
+    assert names(videos) == ["a", "e", "b", "d", "c"]
+    assert {video.language for video in videos} == {"pl"}
+
+
+def test_queries_are_asked_of_the_search_page_in_their_own_letters(tmp_path):
+    with Web() as web:
+        feed(web, "/results", "a")
+        options = Discovery(search=f"{web.url}/results?q={{query}}", access=BRISK.access, manners=BRISK.manners)
+        assert names(found(language(queries=("polski wywiad", "wykład")), tmp_path, options=options)) == ["a"]
+        assert [asked.path for asked in web.requests("/results")] == [
+            "/results?q=polski+wywiad",
+            "/results?q=wyk%C5%82ad",
+        ]
+
+
+def test_the_budget_ends_the_search_and_later_sources_are_never_opened(tmp_path):
+    with Web() as web:
+        lists = tuple(feed(web, f"/list{n}", f"a{n}", f"b{n}") for n in range(6))
+        videos = found(language(playlists=lists), tmp_path, hours=0.25)  # two and a half of 360 s
+        assert len(videos) == 3
+        assert not web.asked("/list5")
+
+
+def test_nothing_is_asked_before_the_first_video_is_wanted(tmp_path):
+    with Web() as web:
+        wanted = language(playlists=(feed(web, "/list", "a"),))
+        videos = discover(wanted, 1.0, BRISK, pace_url=str(tmp_path))
+        assert web.asked() == 0
+        next(videos)
+        assert web.asked() > 0
+
+
+def test_a_page_with_a_video_gives_the_page_and_one_with_several_gives_their_files(tmp_path):
+    with Web() as web:
+        web.file("/a.mp4", b"\0" * 4096)
+        web.file("/b.mp4", b"\0" * 4096)
+        one = web.video_page("/one", "/a.mp4", title="Rozmowa")
+        several = web.video_page("/several", "/a.mp4", "/b.mp4")
+        videos = found(language(urls=(one, several)), tmp_path)
+        assert [video.url for video in videos] == [one, f"{web.url}/a.mp4", f"{web.url}/b.mp4"]
+        assert videos[0].title.startswith("Rozmowa")
+
+
+def test_id_lists_and_folders_are_read_relative_to_the_language_file(tmp_path):
+    (tmp_path / "ids.csv").write_text("youtube_id,start_s,end_s\nabcdefghijk,3,9\n")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/own.mp4").write_bytes(b"x")
+    wanted = language(id_lists=("ids.csv",), files=("clips",), source=str(tmp_path / "pl.toml"))
+    videos = found(wanted, tmp_path)
+    assert [(video.url, video.start_s, video.language) for video in videos] == [
+        (str(tmp_path / "clips/own.mp4"), None, "pl"),
+        ("https://www.youtube.com/watch?v=abcdefghijk", 3.0, "pl"),
+    ]
+
+
+def test_a_source_that_is_gone_costs_only_itself(tmp_path, caplog):
+    with Web() as web:
+        lists = (web.status("/gone", 404), feed(web, "/list", "a", "b"))
+        assert names(found(language(playlists=lists), tmp_path)) == ["a", "b"]
+    assert "/gone" in caplog.text
+
+
+def test_it_is_an_error_if_nothing_can_be_listed(tmp_path):
+    with Web() as web, pytest.raises(NetworkError, match="pl: nothing could be listed; first of 2 failures"):
+        found(language(playlists=(web.status("/a", 404), web.status("/b", 500))), tmp_path)
+
+
+def test_a_host_that_says_too_many_is_left_alone_after_a_few_questions(tmp_path):
+    with Web() as web:
+        lists = tuple(web.status(f"/list{n}", 429) for n in range(20))
+        with pytest.raises(HostClosedError):
+            found(language(playlists=lists), tmp_path)
+        assert web.asked() <= 2
+
+
+def test_lists_are_asked_for_at_the_common_pace(tmp_path):
+    options = Discovery(access=BRISK.access, manners=Manners(interval_s=0.4))
+    with Web() as web:
+        lists = tuple(feed(web, f"/list{n}", "a") for n in range(3))
+        found(language(playlists=lists), tmp_path, options=options)
+        times = [asked.at_s for n in range(3) for asked in web.requests(f"/list{n}")[:1]]
+    assert all(later - earlier > 0.25 for earlier, later in itertools.pairwise(times))
+
+
+def entry(**fields: object) -> dict[str, object]:
+    return {"_type": "url", "url": "https://example.org/v", "title": "T", "duration": 600.0, **fields}
+
+
+@pytest.mark.parametrize(
+    ("fields", "passes"),
+    [
+        ({}, True),
+        ({"duration": None}, True),
+        ({"duration": 20}, False),
+        ({"duration": 9000}, False),
+        ({"live_status": "is_live"}, False),
+        ({"live_status": "is_upcoming", "duration": None}, False),
+        ({"live_status": "was_live"}, True),
+        ({"automatic_captions": {"en": [], "pl-orig": []}}, True),
+        ({"automatic_captions": {"pl": [], "de-orig": []}}, False),
+        ({"language": "pl-PL"}, True),
+        ({"language": "de"}, False),
+    ],
+)
+def test_what_a_listing_says_is_enough_to_pass_a_video_over(fields, passes, tmp_path, monkeypatch):
+    monkeypatch.setattr(Site, "entries", lambda self, url: [entry(**fields)])
+    assert len(found(language(playlists=("https://example.org/list",)), tmp_path)) == passes
+
+
+def test_a_channel_page_is_followed_to_its_tabs(tmp_path, monkeypatch):
+    pages = {
+        "https://example.org/@c": [{"_type": "url", "ie_key": "YoutubeTab", "url": "https://example.org/@c/videos"}],
+        "https://example.org/@c/videos": [entry(url="abcdefghijk", channel="C", channel_id="UC1")],
+    }
+    monkeypatch.setattr(Site, "entries", lambda self, url: pages[url])
+    (video,) = found(language(channels=("https://example.org/@c",)), tmp_path)
+    assert (video.url, video.channel, video.duration_s) == (
+        "https://www.youtube.com/watch?v=abcdefghijk",
+        "C",
+        600.0,
+    )
+
+
+def test_a_listing_without_end_is_left_after_so_many(tmp_path, monkeypatch):
+    endless = (entry(url=f"https://example.org/{n}") for n in itertools.count())
+    monkeypatch.setattr(Site, "entries", lambda self, url: endless)
+    options = Discovery(per_source=30, access=BRISK.access, manners=BRISK.manners)
+    assert len(found(language(playlists=("https://example.org/list",)), tmp_path, options=options)) == 30
+
+
+def test_looking_at_the_pages_passes_over_another_spoken_language(tmp_path, monkeypatch):
+    spoken = {"https://example.org/a": "de", "https://example.org/b": "pl", "https://example.org/c": ""}
+    monkeypatch.setattr(Site, "entries", lambda self, url: [entry(url=url) for url in spoken])
+    monkeypatch.setattr(Site, "look", lambda self, url: {"language": spoken[url]})
+    options = Discovery(look=True, access=BRISK.access, manners=BRISK.manners)
+    videos = found(language(playlists=("https://example.org/list",)), tmp_path, options=options)
+    assert names(videos) == ["b", "c"]
+
+
+def test_the_recogniser_s_own_caption_track_names_the_spoken_language():
+    assert spoken_hint({"automatic_captions": {"en": [], "hr-orig": [], "hr": []}, "language": "en"}) == "hr"
+    assert spoken_hint({"automatic_captions": {"en": []}, "language": "th"}) == "th"
+    assert spoken_hint({"automatic_captions": None}) == ""
+
+
+def test_youtube_is_searched_under_creative_commons_unless_any_licence_will_do():
+    asked = []
+
+    class Listening(Site):
+        def __init__(self) -> None:
+            self._access = BRISK.access
+
+        def entries(self, url):
+            asked.append(url)
+            return []
+
+    for licence in ("cc", "any"):
+        for source in _sources(language(queries=("wywiad",), licence=licence), BRISK, Listening()):
+            list(source())
+    assert asked == [
+        "https://www.youtube.com/results?search_query=wywiad&sp=EgQQATAB",
+        "https://www.youtube.com/results?search_query=wywiad&sp=EgIQAQ%3D%3D",
+    ]
+
+
+def test_importing_discovery_and_fetch_does_not_load_yt_dlp_or_pyav():
+    code = "import sys, stages.discover, stages.fetch; sys.exit(bool({'yt_dlp', 'av', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

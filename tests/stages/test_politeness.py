@@ -1,0 +1,166 @@
+"""One pace per host for all workers, wherever they are, and a breaker that all of them see."""
+
+import itertools
+import multiprocessing
+import time
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from manifests.store import Store
+from stages.politeness import HostClosedError, Manners, Refusal, SharedPace, host_of, standing
+
+BRISK = Manners(interval_s=0.0, refusals=3, closed_s=60.0, longest_wait_s=5.0)
+
+
+def turns(url: str, interval_s: float, count: int, results) -> None:
+    pace = SharedPace(url, Manners(interval_s=interval_s))
+    taken = []
+    for _ in range(count):
+        pace.ask("example.org")
+        taken.append(time.time())
+    results.put(taken)
+
+
+def asked_by_processes(url: str, interval_s: float, processes: int, count: int) -> list[float]:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    workers = [context.Process(target=turns, args=(url, interval_s, count, results)) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    taken = sorted(at for _ in workers for at in results.get(timeout=60))
+    for worker in workers:
+        worker.join(10)
+    return taken
+
+
+@pytest.fixture
+def bucket(monkeypatch) -> Iterator[str]:
+    """An S3 bucket on the loopback."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="pace")
+    yield "s3://pace"
+    server.stop()
+
+
+def test_two_processes_together_keep_the_interval(tmp_path):
+    taken = asked_by_processes(str(tmp_path), 0.25, processes=2, count=4)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(taken)]
+    assert len(taken) == 8
+    assert min(gaps) > 0.25 - 0.1  # a late start shortens the gap to the next turn, never the rate
+    assert taken[-1] - taken[0] > 7 * 0.25 - 0.1
+
+
+def test_two_processes_keep_the_interval_over_a_bucket(bucket):
+    taken = asked_by_processes(bucket, 0.5, processes=2, count=2)
+    assert taken[-1] - taken[0] > 3 * 0.5 - 0.25
+
+
+@pytest.mark.parametrize("kind", ["folder", "memory", "bucket"])
+def test_an_object_is_created_once(kind, tmp_path, request):
+    url = {"folder": str(tmp_path), "memory": f"memory://{tmp_path.name}"}.get(kind)
+    store = Store(url or request.getfixturevalue("bucket"))
+    assert store.create("turns/1", b"mine")
+    assert not store.create("turns/1", b"yours")
+    assert store.get("turns/1") == b"mine"
+
+
+def test_without_an_interval_nobody_waits(tmp_path):
+    pace = SharedPace(str(tmp_path), BRISK)
+    begin = time.monotonic()
+    for _ in range(50):
+        pace.ask("example.org")
+    assert time.monotonic() - begin < 1.0
+
+
+def test_hosts_do_not_wait_for_each_other(tmp_path):
+    pace = SharedPace(str(tmp_path), Manners(interval_s=30.0, longest_wait_s=1.0))
+    pace_b = SharedPace(str(tmp_path), BRISK)
+    pace_b.refused("a.org", 100.0)
+    with pytest.raises(HostClosedError):
+        pace.ask("a.org")
+    pace_b.ask("b.org")
+
+
+def test_a_refusal_makes_all_workers_wait_as_long_as_was_asked(tmp_path):
+    first, second = SharedPace(str(tmp_path), BRISK), SharedPace(str(tmp_path), BRISK)
+    first.refused("example.org", 0.7)
+    begin = time.monotonic()
+    second.ask("example.org")
+    assert 0.6 < time.monotonic() - begin < 2.0
+
+
+def test_a_refusal_for_longer_than_we_care_to_wait_postpones_at_once(tmp_path):
+    pace = SharedPace(str(tmp_path), BRISK)
+    pace.refused("example.org", 3600.0)
+    begin = time.monotonic()
+    with pytest.raises(HostClosedError, match="refused 1 times"):
+        pace.ask("example.org")
+    assert time.monotonic() - begin < 0.5
+
+
+def test_enough_refusals_close_the_host_for_all_and_a_success_between_prevents_it(tmp_path):
+    first, second = SharedPace(str(tmp_path), BRISK), SharedPace(str(tmp_path), BRISK)
+    for _ in range(2):
+        first.ask("example.org")
+        first.refused("example.org", 0.0)
+    second.ask("example.org")
+    second.served("example.org")
+    for _ in range(3):
+        first.ask("example.org")
+        first.refused("example.org", 0.0)
+    with pytest.raises(HostClosedError):
+        second.ask("example.org")
+
+
+def test_a_success_does_not_forgive_what_came_after_its_question(tmp_path):
+    slow, other = SharedPace(str(tmp_path), BRISK), SharedPace(str(tmp_path), BRISK)
+    slow.ask("example.org")
+    for _ in range(3):
+        other.refused("example.org", 0.0)
+    slow.served("example.org")
+    with pytest.raises(HostClosedError):
+        slow.ask("example.org")
+
+
+def test_a_closed_host_may_be_tried_again_later_and_closes_at_the_first_refusal():
+    refusals = [Refusal(at_s=100.0, until_s=100.0) for _ in range(3)]
+    assert standing(refusals, 110.0, BRISK) == (160.0, True)
+    assert standing(refusals, 161.0, BRISK) == (161.0, False)
+    assert standing([*refusals, Refusal(161.0, 161.0)], 162.0, BRISK) == (221.0, True)
+    assert standing([Refusal(100.0, 500.0)] * 3, 200.0, BRISK) == (500.0, True)
+    assert standing([], 5.0, BRISK) == (5.0, False)
+
+
+def test_turns_of_the_past_are_swept_away(tmp_path):
+    pace = SharedPace(str(tmp_path), Manners(interval_s=0.01))
+    store = Store(str(tmp_path))
+    for number in range(20):
+        store.put(f"example.org/turn-{1000.0 + number:.3f}", b"")
+    pace.ask("example.org")
+    assert all(float(name.rpartition("-")[2]) > 2000 for name in store.list("example.org"))
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://www.youtube.com/watch?v=a", "youtube.com"),
+        ("https://music.youtube.com/watch?v=a", "youtube.com"),
+        ("https://youtu.be/a", "youtube.com"),
+        ("https://ARCHIVE.org/details/a", "archive.org"),
+        ("http://127.0.0.1:8080/a.mp4", "127.0.0.1:8080"),
+    ],
+)
+def test_all_names_of_a_site_are_one_host(url, host):
+    assert host_of(url) == host
