@@ -1,0 +1,156 @@
+"""Who is seen in each clip, and fingerprints that find copies of it: ArcFace-type embedding, picture and sound hash."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.records import Clip, Clips, Identities, Identity
+from pipeline.bench import Bench
+from pipeline.stage import Facts, Stage, Work
+from stages import weights
+from stages.fingerprint import picture_hash, sound_hash
+from stages.sync import read_wav
+
+if TYPE_CHECKING:
+    from stages.media import Frames
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+_CANDIDATES = 4  # most frontal frames per span, of which the sharpest is embedded
+_ALIGNED_PX = 112  # side of an aligned face (ArcFace template)
+
+
+class Recogniser(Protocol):
+    """What is used of insightface's recognition model."""
+
+    input_size: tuple[int, int]
+
+    def get_feat(self, imgs: list[Image]) -> Floats: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognise(Stage[Identities]):
+    """One `Identity` per clip."""
+
+    name: ClassVar[str] = "identity"
+    needs: ClassVar[tuple[type, ...]] = (Clips,)
+    gives: ClassVar[type] = Identities
+
+    pack: str = "buffalo_l"  # an insightface pack: a name of `stages.weights`, or the path of a folder
+    faces: int = 8  # frames embedded per clip, one per equal span of it
+    pictures: int = 8  # frames hashed per clip, in the middle of equal spans
+
+    def __post_init__(self) -> None:
+        if self.faces < 1 or self.pictures < 1:
+            raise ValueError("identity: faces and pictures must be at least 1")
+
+    def weights(self) -> dict[str, str]:
+        return {"pack": weights.digest(self.pack)}
+
+    def open(self) -> Work[Identities]:
+        from stages.media import frames
+
+        recogniser = open_recogniser(weights.path(self.pack))
+        model = f"{Path(self.pack).name} {weights.digest(self.pack)}"
+
+        def work(facts: Facts, bench: Bench) -> Identities:
+            return Identities(items=tuple(identify(clip, bench) for clip in facts[Clips].items), model=model)
+
+        def identify(clip: Clip, bench: Bench) -> Identity:
+            with np.load(bench.fetch(clip.arrays)) as arrays:
+                landmarks, pose = arrays["lmk"].astype(np.float32), arrays["pose"].astype(np.float32)
+            aligned, pictures = look(
+                frames(bench.fetch(clip.video)), landmarks, pose, faces=self.faces, pictures=self.pictures
+            )
+            embedding, spread = embed(recogniser, aligned)
+            return Identity(
+                key=clip.key,
+                face=tuple(embedding.tolist()),
+                spread=spread,
+                picture_hash=picture_hash(pictures),
+                sound_hash=sound_hash(read_wav(bench.fetch(clip.audio))),
+            )
+
+        return work
+
+
+def open_recogniser(pack: Path) -> Recogniser:
+    """The recognition model of a pack folder, on a GPU if there is one.
+
+    Raises `WeightsMissingError` if the pack has none.
+    """
+    import onnxruntime
+    from insightface.model_zoo import get_model
+
+    from stages.faces import _has_gpu
+
+    gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _has_gpu()
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if gpu else ["CPUExecutionProvider"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the default takes every core of the machine, for each worker
+    for file in sorted(pack.glob("*.onnx")):
+        model: Any = get_model(str(file), providers=providers, sess_options=options)
+        if model is not None and model.taskname == "recognition":
+            recogniser: Recogniser = model
+            return recogniser
+    raise weights.WeightsMissingError(f"{pack} holds no recognition model: *.onnx with aligned faces as its input")
+
+
+def look(
+    batches: "Iterable[Frames]", landmarks: Floats, pose: Floats, *, faces: int, pictures: int
+) -> tuple[list[Image], list[Image]]:
+    """One pass over a clip: aligned faces (112, 112, 3), the best of each span, and whole frames for hashing.
+
+    Best is the sharpest of the few most frontal. `landmarks` (F, 5, 2) are pixels of the frames, `pose` (F, 3) degrees.
+    """
+    import cv2
+    from insightface.utils.face_align import norm_crop
+
+    wanted = {frame: span for span, found in enumerate(_frontal(landmarks, pose, faces)) for frame in found}
+    hashed = set(_middles(len(landmarks), pictures))
+    best: dict[int, tuple[float, Image]] = {}
+    whole: list[Image] = []
+    at = 0
+    for batch in batches:
+        for image in batch.images:
+            if at in hashed:
+                whole.append(image.copy())
+            if (span := wanted.get(at)) is not None:
+                face: Image = norm_crop(image, landmark=landmarks[at], image_size=_ALIGNED_PX)
+                sharpness = float(cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), cv2.CV_32F).var())
+                if span not in best or sharpness > best[span][0]:
+                    best[span] = sharpness, face
+            at += 1
+    return [face for _, (_, face) in sorted(best.items())], whole
+
+
+def embed(recogniser: Recogniser, aligned: list[Image]) -> tuple[Floats, float]:
+    """Mean unit embedding of aligned faces, and the lowest cosine of one of them to it; nothing and 0 of none."""
+    if not aligned:
+        return np.empty(0, np.float32), 0.0
+    # one by one: packs with a fixed batch of one exist
+    each = np.stack([recogniser.get_feat([face]).ravel() for face in aligned])
+    each /= np.linalg.norm(each, axis=1, keepdims=True)
+    mean: Floats = each.mean(0)
+    mean /= np.linalg.norm(mean)
+    return mean, float((each @ mean).min())
+
+
+def _frontal(landmarks: Floats, pose: Floats, spans: int) -> list[NDArray[np.intp]]:
+    """The most frontal frames of each of so many equal spans."""
+    turned = np.abs(pose[:, :2]).sum(1)
+    turned[~np.isfinite(landmarks).all((1, 2))] = np.inf
+    found = []
+    for span in np.array_split(np.arange(len(pose)), spans):
+        order = span[np.argsort(turned[span], kind="stable")][:_CANDIDATES]
+        found.append(order[np.isfinite(turned[order])])
+    return found
+
+
+def _middles(frames: int, count: int) -> list[int]:
+    return sorted({int((i + 0.5) * frames / count) for i in range(count)}) if frames else []
