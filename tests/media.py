@@ -7,6 +7,7 @@ the numbered area); flashes and clicks mark the same instants in picture and sou
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 
 import av
@@ -109,14 +110,18 @@ def write_video(
     Odd sizes need a `pix_fmt` without chroma subsampling, such as yuv444p.
     """
     look = look or Look()
-    with av.open(str(path), "w", options={"avoid_negative_ts": "disabled", **(options or {})}) as container:
+    keep_times = {"avoid_negative_ts": "disabled"} if path.suffix in (".mp4", ".mov") else {}
+    with av.open(str(path), "w", options={**keep_times, **(options or {})}) as container:
         if sound is not None:
             tone = container.add_stream(sound.codec, rate=sound.rate_hz)
             tone.codec_context.layout = "mono" if sound.samples.ndim == 1 else "stereo"
         stream = None
-        for time, image in frames:
+        pairs = iter(frames)
+        ahead = list(islice(pairs, 2))
+        for time, image in chain(ahead, pairs):
             if stream is None:
-                stream = _video_stream(container, look, image)
+                rate = 1 / (ahead[1][0] - ahead[0][0]) if len(ahead) == 2 else Fraction(25)
+                stream = _video_stream(container, look, image, rate.limit_denominator(1001))
             frame = _coloured(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24"), look)
             frame.pts, frame.time_base = round(time / look.tick_s), look.tick_s
             container.mux(stream.encode(frame))
@@ -129,9 +134,9 @@ def write_video(
     return path
 
 
-def _video_stream(container, look: Look, image: np.ndarray):
+def _video_stream(container, look: Look, image: np.ndarray, rate: Fraction):
     height, width = image.shape[:2]
-    stream = container.add_stream(look.codec, rate=25 if look.tick_s.denominator == TICKS_HZ else 1 / look.tick_s)
+    stream = container.add_stream(look.codec, rate=rate)
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = width, height, look.pix_fmt
     context.time_base = look.tick_s

@@ -1,0 +1,212 @@
+"""Tracks into clips: cut, cropped and encoded once, at the quality that ships. What is scored later is these bytes."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from manifests.records import RATE_HZ, SAMPLES_PER_FRAME, Clip, Clips, Seen, Source, Track, Video
+from pipeline.bench import Bench
+from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
+from stages.crop import pieces, windows
+from stages.encode import ClipWriter, write_wav
+from stages.media import MediaError, audio_array, pictures
+
+_JOIN_FRAMES = 50
+"""Cuts less than this apart share one pass: to decode two idle seconds costs less than to open and seek again."""
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """One clip to be: a piece of a track and the window over it, frame by frame."""
+
+    track: Track
+    start_frame: int
+    end_frame: int
+    box: np.ndarray  # (n, 5) source pixels and score
+    landmarks: np.ndarray  # (n, 5, 2) source pixels
+    pose: np.ndarray  # (n, 3) degrees
+    window: np.ndarray  # (n, 4) source pixels
+    contiguous: bool
+    faces_in_view: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutClips(Stage[Clips]):
+    """Cut every track that is long and large enough into clips of at most `max_s` seconds.
+
+    A track longer than `max_s` is cut into equal pieces. Each second of source is decoded at most once, however many
+    faces it holds. What is good enough is for the policy to say: the limits here only spare encodes that no use could
+    have. `Rejection("no_candidate_clip")` where nothing remains.
+    """
+
+    name = "clip"
+    needs = (Video, Source, Seen)
+    gives = Clips
+
+    size_px: int = 512
+    margin: float = 1.6  # side of the window / longer side of the face's box: chin, hair and a little air
+    max_s: float = 30.0
+    min_s: float = 2.0  # a shorter track gives no clip
+    min_face_px: float = 32.0  # a smaller face (sqrt of its box's area) gives no clip: nothing could be seen in it
+    threads: int = field(default=1, metadata=RUNTIME)  # of the decoder
+
+    def __post_init__(self) -> None:
+        if self.size_px < 16 or self.size_px % 2:
+            raise ValueError(f"size_px must be even and at least 16, not {self.size_px}")
+        if not 0 < self.min_s <= self.max_s:
+            raise ValueError(f"need 0 < min_s <= max_s, not {self.min_s} and {self.max_s}")
+        if self.margin < 1:
+            raise ValueError(f"margin must be at least 1, not {self.margin}")
+
+    def open(self) -> Work[Clips]:
+        """Nothing heavy to load."""
+        return self._work
+
+    def _work(self, facts: Facts, bench: Bench) -> Clips | Rejection:
+        video, source, seen = facts[Video], facts[Source], facts[Seen]
+        cuts = self._cuts(seen, bench, source)
+        if not cuts:
+            return Rejection(
+                "no_candidate_clip",
+                {
+                    "tracks": float(len(seen.tracks)),
+                    "longest_s": max((t.end_frame - t.start_frame for t in seen.tracks), default=0) / RATE_HZ,
+                    "largest_face_px": max((t.face_px for t in seen.tracks), default=0.0),
+                },
+            )
+        path = bench.fetch(source.file)
+        try:
+            lengths = {
+                number: n_frames for run in _runs(cuts) for number, n_frames in self._film(path, run, bench.scratch)
+            }
+        except MediaError as error:
+            return Rejection(error.reason, {"detail": error.detail})
+        clips = [self._clip(video, number, cuts[number], n, bench) for number, n in sorted(lengths.items())]
+        return Clips(items=tuple(clips))
+
+    def _cuts(self, seen: Seen, bench: Bench, source: Source) -> list[_Cut]:
+        """All clips to be, in the order of their start."""
+        cuts = []
+        size = source.video.width_px, source.video.height_px
+        with np.load(bench.fetch(seen.arrays)) as arrays:
+            boxes = {t.number: (arrays[f"{t.number}/frame"], arrays[f"{t.number}/box"]) for t in seen.tracks}
+            for track in seen.tracks:
+                if track.face_px < self.min_face_px:
+                    continue
+                spans = pieces(
+                    track.start_frame,
+                    track.end_frame,
+                    max_frames=round(self.max_s * RATE_HZ),
+                    min_frames=round(self.min_s * RATE_HZ),
+                )
+                for start, end in spans:
+                    part = slice(*np.searchsorted(boxes[track.number][0], (start, end)))
+                    box = boxes[track.number][1][part]
+                    window = windows(box[:, :4], margin=self.margin, width_px=size[0], height_px=size[1])
+                    others = [found for number, found in boxes.items() if number != track.number]
+                    cuts.append(
+                        _Cut(
+                            track=track,
+                            start_frame=start,
+                            end_frame=end,
+                            box=box,
+                            landmarks=arrays[f"{track.number}/lmk"][part],
+                            pose=arrays[f"{track.number}/pose"][part],
+                            window=window,
+                            contiguous=start > track.start_frame,
+                            faces_in_view=_most_in_view(window, start, others),
+                        )
+                    )
+        return sorted(cuts, key=lambda cut: (cut.start_frame, cut.track.number))
+
+    def _film(self, path: Path, run: "_Run", folder: Path) -> Iterator[tuple[int, int]]:
+        """Decode a run once and write every clip in it; gives each clip's number and frames as it is finished."""
+        first, last = min(cut.start_frame for cut in run.values()), max(cut.end_frame for cut in run.values())
+        with ExitStack() as stack:
+            writers: dict[int, ClipWriter] = {}
+            for picture in pictures(path, start_s=first / RATE_HZ, end_s=last / RATE_HZ, threads=self.threads):
+                frame = first + picture.number
+                for number, cut in run.items():
+                    if not cut.start_frame <= frame < cut.end_frame:
+                        continue
+                    if number not in writers:
+                        writers[number] = stack.enter_context(ClipWriter(folder / f"{number:04d}.mp4", self.size_px))
+                    x0, y0, x1, y1 = cut.window[frame - cut.start_frame].tolist()
+                    writers[number].write(picture.crop((x0, y0, x1, y1), self.size_px))
+                    if frame + 1 == cut.end_frame:
+                        yield number, _finish(writers.pop(number), path, cut.start_frame, folder / f"{number:04d}.wav")
+            for number, writer in writers.items():  # the pictures ended early
+                yield number, _finish(writer, path, run[number].start_frame, folder / f"{number:04d}.wav")
+
+    def _clip(self, video: Video, number: int, cut: _Cut, n_frames: int, bench: Bench) -> Clip:
+        name = f"{number:04d}"
+        arrays = bench.scratch / f"{name}.npz"
+        np.savez(arrays, allow_pickle=False, **_in_crop(cut, n_frames, self.size_px))
+        return Clip(
+            key=f"{video.id}-{name}",
+            number=number,
+            track=cut.track.number,
+            start_s=cut.start_frame / RATE_HZ,
+            end_s=(cut.start_frame + n_frames) / RATE_HZ,
+            n_frames=n_frames,
+            size_px=self.size_px,
+            video=bench.keep(bench.scratch / f"{name}.mp4", f"{name}.mp4"),
+            audio=bench.keep(bench.scratch / f"{name}.wav", f"{name}.wav"),
+            arrays=bench.keep(arrays, f"{name}.npz"),
+            contiguous_with_prev=cut.contiguous,
+            faces_in_view=cut.faces_in_view,
+        )
+
+
+_Run: TypeAlias = dict[int, _Cut]
+"""Clips by number that are cut in one pass."""
+
+
+def _runs(cuts: list[_Cut]) -> Iterator[_Run]:
+    run: _Run = {}
+    end = 0
+    for number, cut in enumerate(cuts):
+        if run and cut.start_frame > end + _JOIN_FRAMES:
+            yield run
+            run = {}
+        run[number] = cut
+        end = max(end, cut.end_frame)
+    if run:
+        yield run
+
+
+def _finish(writer: ClipWriter, path: Path, start_frame: int, wav: Path) -> int:
+    start_s, n_samples = start_frame / RATE_HZ, writer.n_frames * SAMPLES_PER_FRAME
+    sound = audio_array(path, start_s=start_s, end_s=start_s + writer.n_frames / RATE_HZ, n_samples=n_samples)
+    writer.finish(sound)
+    write_wav(wav, sound)
+    return writer.n_frames
+
+
+def _most_in_view(window: np.ndarray, start_frame: int, others: list[tuple[np.ndarray, np.ndarray]]) -> int:
+    """The most of the other tracks (frame numbers, boxes) whose centres lie inside the window at once."""
+    seen = np.zeros(len(window), np.int32)
+    for frame, box in others:
+        inside_clip = (frame >= start_frame) & (frame < start_frame + len(window))
+        at = frame[inside_clip] - start_frame
+        centre = (box[inside_clip, :2] + box[inside_clip, 2:4]) / 2
+        seen[at] += ((centre >= window[at, :2]) & (centre < window[at, 2:])).all(axis=1)
+    return int(seen.max(initial=0))
+
+
+def _in_crop(cut: _Cut, n_frames: int, size_px: int) -> dict[str, np.ndarray]:
+    """The clip's arrays: boxes and landmarks in crop pixels, pose, and the windows themselves in source pixels."""
+    window = cut.window[:n_frames]
+    corner, zoom = window[:, :2], size_px / (window[:, 2] - window[:, 0])
+    box = (cut.box[:n_frames, :4].reshape(-1, 2, 2) - corner[:, None]) * zoom[:, None, None]
+    landmarks = (cut.landmarks[:n_frames] - corner[:, None]) * zoom[:, None, None]
+    return {
+        "box": np.concatenate([box.reshape(-1, 4), cut.box[:n_frames, 4:]], axis=1).astype(np.float32),
+        "lmk": landmarks.astype(np.float32),
+        "pose": cut.pose[:n_frames].astype(np.float32),
+        "crop": window.astype(np.float32),
+    }

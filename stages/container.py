@@ -1,0 +1,188 @@
+"""Media files opened with care: which formats, which stream is the picture, where time zero is, how to seek. PyAV."""
+
+import contextlib
+import heapq
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import av.error
+from av.container import InputContainer
+from av.stream import Discard, Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,nut,rm,wtv,dv,gif,mp3,aac,wav,flac,w64,aiff"
+)
+"""Demuxers allowed: containers of video, and of sound alone so that those get their own answer. Left out on purpose are
+the formats that are lists of other files (HLS, DASH, concat): a downloaded text must not make us open what it names."""
+
+_SEEK_SLACK_S = 0.1  # MP4 seeks by decoding time, up to a few frames before presentation time
+_SEEK_BACK_S = (0.0, 5.0, 30.0)  # tried in turn where an index is coarse or wrong, then the file from its start
+
+
+class MediaError(Exception):
+    """A file that cannot be used as video, with a slug that says why.
+
+    `empty`, `not_a_video`, `truncated` (its index never arrived), `no_video_stream`, `undecodable` (no picture comes
+    out), `timestamps` (they jump or run backwards beyond repair).
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """Open a media file for reading; raises `MediaError`, or `FileNotFoundError` if there is none."""
+    if path.stat().st_size == 0:
+        raise MediaError("empty")
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    try:
+        container = av.open(str(path), options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        with path.open("rb") as f:
+            head = f.read(12)
+        # An MP4 is an `ftyp` box and, often at the very end, the index without which nothing in it can be found.
+        raise MediaError("truncated" if head[4:8] == b"ftyp" else "not_a_video", str(error)) from error
+    try:
+        yield container
+    finally:
+        container.close()
+
+
+def picture_stream(container: InputContainer) -> VideoStream:
+    """The stream to watch: the largest that is not a cover picture; raises `MediaError`."""
+    still = Disposition.attached_pic | Disposition.timed_thumbnails
+    moving = [stream for stream in container.streams.video if not stream.disposition & still]
+    if not moving:
+        raise MediaError("no_video_stream")
+    best = max(moving, key=lambda stream: ((stream.width or 0) * (stream.height or 0), -stream.index))
+    if best.codec_context is None or not best.width or not best.height:
+        raise MediaError("undecodable", "unknown picture size or codec")
+    return best
+
+
+def zero_s(stream: Stream) -> Fraction:
+    """Presentation time of the stream's first picture (or sample) on the container's clock."""
+    return stream.start_time * _base(stream) if stream.start_time is not None else Fraction(0)
+
+
+def source_rate_hz(stream: VideoStream) -> float:
+    """Average frame rate, 25 where the container states none or nonsense (1/time base)."""
+    for rate in (stream.average_rate, stream.guessed_rate):
+        if rate is not None and 1 <= rate <= 240:
+            return float(rate)
+    return 25.0
+
+
+def only(container: InputContainer, wanted: Stream) -> None:
+    """Let the demuxer skip the other streams' bytes."""
+    for stream in container.streams:
+        if stream is not wanted:
+            stream.discard = Discard.all
+
+
+class Decoded(NamedTuple):
+    """A decoded picture; plain values beside it, since a stream must not be touched once its file is closed."""
+
+    time_s: float  # presentation time, from the stream's first picture
+    length_s: float  # how long it is to be shown, as far as the container says
+    frame: VideoFrame
+    aspect: Fraction | None  # width / height of a pixel
+
+
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[Decoded]:
+    """Pictures in presentation order, with their times.
+
+    Damaged packets and pictures are left out. AVI states decoding times only, so there the n-th picture shown takes the
+    n-th smallest of them (packets in decoding order, pictures in presentation order, one to one).
+    """
+    origin, base, period_s = zero_s(stream), _base(stream), 1 / source_rate_hz(stream)
+    aspect = stream.sample_aspect_ratio
+    decoding_times: list[int] | None = [] if has_decoding_times_only(container) else None
+    last_s = -period_s
+    for pictures in _decoded_packets(container, stream, decoding_times):
+        for picture in pictures:
+            ticks = picture.pts
+            if decoding_times is not None:
+                ticks = heapq.heappop(decoding_times) if decoding_times else None
+            if picture.is_corrupt:
+                continue
+            last_s = last_s + period_s if ticks is None else float(ticks * base - origin)
+            yield Decoded(last_s, float(picture.duration * base) or period_s, picture, aspect)
+
+
+def has_decoding_times_only(container: InputContainer) -> bool:
+    """Whether the format stores no presentation times (AVI)."""
+    return container.format.name == "avi"
+
+
+def _base(stream: Stream) -> Fraction:
+    return stream.time_base or Fraction(1, 90_000)
+
+
+def seek(container: InputContainer, stream: Stream, time_s: Fraction) -> None:
+    """Go to the key frame at or before a time on the container's clock; raises `av.error.FFmpegError`."""
+    container.seek(int(time_s / _base(stream)), stream=stream)
+
+
+def _decoded_packets(
+    container: InputContainer, stream: VideoStream, decoding_times: list[int] | None
+) -> Iterator[list[VideoFrame]]:
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError:  # the bytes end, or make no sense from here on: what was decoded so far counts
+            with contextlib.suppress(av.error.FFmpegError):
+                yield stream.decode(None)
+            return
+        if decoding_times is not None and packet.size and packet.dts is not None:
+            heapq.heappush(decoding_times, packet.dts)
+        try:
+            pictures = packet.decode()
+        except av.error.FFmpegError:
+            if decoding_times and packet.dts in decoding_times:
+                decoding_times.remove(packet.dts)
+                heapq.heapify(decoding_times)
+            continue
+        yield pictures
+
+
+def decoded_from(path: Path, start_s: float, threads: int) -> Iterator[Decoded]:
+    """Pictures from the last one at or before `start_s` (or earlier) on, decoding from the key frame before it.
+
+    `start_s` counts from the first picture. Raises `MediaError`.
+    """
+    tries: tuple[float | None, ...] = (*_SEEK_BACK_S, None) if start_s > 1 else (None,)
+    for back_s in tries:
+        with opened(path) as container:
+            stream = picture_stream(container)
+            only(container, stream)
+            stream.codec_context.thread_count = threads
+            if threads != 1:
+                stream.codec_context.thread_type = "AUTO"
+            if back_s is not None:
+                target_s = zero_s(stream) + Fraction(start_s - _SEEK_SLACK_S - back_s).limit_denominator(1_000_000)
+                try:
+                    seek(container, stream, target_s)
+                except av.error.FFmpegError:
+                    continue
+            found = decoded(container, stream)
+            first = next(found, None)
+            if first is None or first.time_s > start_s:
+                if back_s is not None:
+                    continue
+                if first is None:
+                    raise MediaError("undecodable", "no picture")
+            yield first
+            yield from found
+            return

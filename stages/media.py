@@ -1,0 +1,240 @@
+"""Video files in, pictures on the 25 fps grid out, scaled or cropped; what a file holds. PyAV.
+
+Time zero is the presentation time of the first picture, for pictures and sound. Grid instant k shows the picture whose
+presentation time is nearest, except that none is shown more than half a grid period (20 ms) before its time. Thus
+25 fps passes one to one however its stamps are rounded, 50 and 59.94 fps lose every second picture or so, 23.976 and
+29.97 fps are early as often as late (never more than 20 ms), and where a variable stream holds a picture, so do we.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from manifests.records import RATE_HZ, AudioStream, VideoStream
+from stages.container import (
+    Decoded,
+    MediaError,
+    decoded,
+    decoded_from,
+    has_decoding_times_only,
+    opened,
+    picture_stream,
+    source_rate_hz,
+    zero_s,
+)
+from stages.picture import Picture, Shape, matrix_of
+from stages.sound import audio, audio_array
+
+__all__ = ["Frames", "MediaError", "Probe", "audio", "audio_array", "frames", "pictures", "probe"]
+
+_HOLD_S = 600.0
+"""A longer hole between two pictures is a broken clock, not a still; to follow it could fill disks with one picture."""
+
+_LOST_FRAMES = 250
+"""So many pictures in a row that do not move time forward are a broken clock as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a file really holds.
+
+    `duration_s` is that of the pictures whose packets are there, from the first to the end of the last, whatever the
+    header claims; `declared_s` is the header's claim, so a file cut off on its way has `duration_s` well below it.
+    """
+
+    duration_s: float
+    declared_s: float
+    video: VideoStream | None
+    audio: AudioStream | None
+    n_packets: int  # of the picture stream
+    n_audio_packets: int
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A batch of consecutive pictures on the 25 fps grid."""
+
+    first_frame: int  # grid number of the first, counted from the `start_s` asked for
+    images: np.ndarray  # uint8 (n, h, w, 3), BGR, upright, square pixels
+    times_s: np.ndarray  # (n,) float64: presentation times of the source pictures shown, from the first picture
+    scale: float  # image pixels per source pixel (upright, square); smaller than 1 where pictures were shrunk
+
+
+def probe(path: Path) -> Probe:
+    """Read every packet and decode one picture; raises `MediaError` where no picture can be had.
+
+    Packets are counted, not decoded: about 1 s for an hour of video. Streams of cover art do not count as video.
+    Width and height are of the upright picture with square pixels.
+    """
+    with opened(path) as container:
+        video = picture_stream(container)
+        sound = container.streams.audio[0] if container.streams.audio else None
+        origin, base = zero_s(video), video.time_base or Fraction(1, RATE_HZ)
+        claims = [float(video.duration * base)] if video.duration else []
+        declared_s = claims[0] if claims else (container.duration or 0) / 1_000_000
+        decoding_only = has_decoding_times_only(container)
+        end_s, counts = 0.0, {True: 0, False: 0}
+        for packet in _packets(container, [video] if sound is None else [video, sound]):
+            if not packet.size:
+                continue
+            counts[packet.stream is video] += 1
+            stamp = packet.dts if packet.pts is None or decoding_only else packet.pts
+            if packet.stream is video and stamp is not None:
+                length = (packet.duration or 0) * base or 1 / source_rate_hz(video)
+                end_s = max(end_s, float(stamp * base - origin + length))
+        if not counts[True]:
+            raise MediaError("truncated", "no picture data")
+        shape = _first_shape(path)
+        return Probe(
+            duration_s=end_s or counts[True] / source_rate_hz(video),
+            declared_s=declared_s,
+            video=VideoStream(
+                width_px=shape.width_px,
+                height_px=shape.height_px,
+                rate_hz=source_rate_hz(video),
+                codec=video.codec_context.name,
+            ),
+            audio=None if sound is None else _audio_stream(sound),
+            n_packets=counts[True],
+            n_audio_packets=counts[False],
+        )
+
+
+def _audio_stream(stream: av.AudioStream) -> AudioStream:
+    context = stream.codec_context
+    return AudioStream(rate_hz=context.sample_rate or 0, channels=context.channels, codec=context.name)
+
+
+def _packets(container: InputContainer, streams: list[Stream]) -> "Iterator[Packet[Any]]":
+    found = container.demux(*streams)
+    while True:
+        try:
+            yield next(found)
+        except (StopIteration, av.error.FFmpegError):
+            return
+
+
+def _first_shape(path: Path) -> Shape:
+    with opened(path) as container:
+        stream = picture_stream(container)
+        for found in decoded(container, stream):
+            return Shape.of(found.frame, found.aspect)
+    raise MediaError("undecodable", "no picture")
+
+
+def _on_grid(path: Path, start_s: float, end_s: float | None, threads: int) -> Iterator[tuple[int, Decoded]]:
+    """Grid numbers from `start_s` on, each with the picture to show then."""
+    n_wanted = math.inf if end_s is None else math.ceil((end_s - start_s) * RATE_HZ - 1e-6)
+    k = 0
+    shown: Decoded | None = None
+    early_s = 0.0  # how long before its time a picture is shown already
+    for picture in _forward(decoded_from(path, start_s, threads), start_s):
+        # Where nothing decodable comes before the wanted start, the first picture there is stands in.
+        shown = shown or picture
+        early_s = min(picture.time_s - shown.time_s, 1 / RATE_HZ) / 2
+        while k < n_wanted and start_s + k / RATE_HZ + early_s < picture.time_s:
+            yield k, shown
+            k += 1
+        shown = picture
+        if k >= n_wanted:
+            return
+    if shown is None:
+        return
+    end_of_last_s = shown.time_s + min(shown.length_s, _HOLD_S)
+    while k < n_wanted and start_s + k / RATE_HZ + (early_s or 0.5 / RATE_HZ) < end_of_last_s:
+        yield k, shown
+        k += 1
+
+
+def _forward(found: Iterator[Decoded], start_s: float) -> Iterator[Decoded]:
+    """Leave out pictures that do not move time forward; raise `MediaError` where the clock is broken."""
+    last_s, lost = -math.inf, 0
+    for picture in found:
+        if picture.time_s <= last_s:
+            lost += 1
+            if lost > _LOST_FRAMES:
+                raise MediaError("timestamps", f"stand still at {last_s:.3f} s")
+            continue
+        if picture.time_s - max(last_s, start_s) > _HOLD_S:
+            raise MediaError("timestamps", f"jump from {max(last_s, start_s):.3f} to {picture.time_s:.3f} s")
+        last_s, lost = picture.time_s, 0
+        yield picture
+
+
+def pictures(path: Path, *, start_s: float = 0.0, end_s: float | None = None, threads: int = 1) -> Iterator[Picture]:
+    """Every grid instant's picture, not yet converted, for cropping; see `frames` for times and errors."""
+    for number, found in _on_grid(path, start_s, end_s, threads):
+        yield Picture(number, found.time_s, found.frame, Shape.of(found.frame, found.aspect))
+
+
+def frames(
+    path: Path,
+    *,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    short_side_px: int | None = None,
+    batch: int = 64,
+    threads: int = 1,
+) -> Iterator[Frames]:
+    """The 25 fps grid from `start_s` to `end_s` (exclusive; else the end), in batches of upright BGR pictures.
+
+    Only the wanted range is decoded, from the key frame before it. Pictures are shrunk so that their shorter side is
+    `short_side_px` (never enlarged), in the same pass that converts their colours, with fast bilinear filtering: 1.0
+    against 5.5 ms for bicubic per 1080p picture. Damaged pictures are left out and the one before them is held.
+    Memory is one batch and the decoder's own. Raises `MediaError`.
+    """
+    scaler = _Scaler(short_side_px)
+    images: list[np.ndarray] = []
+    times: list[float] = []
+    first = 0
+    last: tuple[VideoFrame, np.ndarray] | None = None
+    for number, found in _on_grid(path, start_s, end_s, threads):
+        if last is None or found.frame is not last[0]:
+            last = found.frame, scaler.image(found.frame, found.aspect)
+        images.append(last[1])
+        times.append(found.time_s)
+        if len(images) == batch:
+            yield Frames(first, np.stack(images), np.array(times), scaler.scale)
+            first, images, times = number + 1, [], []
+    if images:
+        yield Frames(first, np.stack(images), np.array(times), scaler.scale)
+
+
+class _Scaler:
+    """One conversion per picture: size, colours, orientation. The size is settled by the first picture."""
+
+    def __init__(self, short_side_px: int | None) -> None:
+        self._short_side_px = short_side_px
+        self._reformatter = VideoReformatter()
+        self._size: tuple[int, int] | None = None
+        self.scale = 1.0
+
+    def image(self, frame: VideoFrame, aspect: Fraction | None) -> np.ndarray:
+        shape = Shape.of(frame, aspect)
+        if self._size is None:
+            short = min(shape.width_px, shape.height_px)
+            self.scale = min(1.0, (self._short_side_px or short) / short)
+            self._size = max(round(shape.width_px * self.scale), 1), max(round(shape.height_px * self.scale), 1)
+        width, height = self._size[::-1] if shape.quarter_turns % 2 else self._size
+        bgr = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="bgr24",
+            src_colorspace=matrix_of(frame),
+            interpolation="FAST_BILINEAR",
+            threads=1,
+        )
+        return shape.upright(bgr.to_ndarray())

@@ -1,0 +1,326 @@
+"""Clips: cut where the track is, cropped steadily, with the sound of the same instants, equal bytes for equal inputs."""
+
+import hashlib
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from manifests.records import AudioStream, Clips, Seen, Source, Track, Video, VideoStream
+from manifests.store import Store
+from pipeline.bench import Bench
+from pipeline.stage import Facts, Rejection
+from stages.clip import CutClips
+from stages.crop import pieces, smooth, windows
+from stages.encode import GOP_FRAMES
+from stages.media import audio_array, frames
+from tests import media
+
+WIDTH, HEIGHT = 640, 360
+
+
+def track(number: int, start: int, end: int, face_px: float = 100.0) -> Track:
+    return Track(
+        number=number,
+        scene=0,
+        start_frame=start,
+        end_frame=end,
+        detected_share=1.0,
+        face_px=face_px,
+        face_share=0.3,
+        score=0.9,
+        yaw_deg=0.0,
+        pitch_deg=0.0,
+        roll_deg=0.0,
+        yaw_p95_deg=0.0,
+        sharpness=1.0,
+        exposure=120.0,
+        inside_share=1.0,
+        motion=1.0,
+    )
+
+
+def still_box(x: float, y: float, side: float, n: int) -> np.ndarray:
+    return np.tile(np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2, 0.9], np.float32), (n, 1))
+
+
+class Scene:
+    """A source in a store of its own, with hand-made tracks."""
+
+    def __init__(self, folder: Path, source: Path) -> None:
+        self.store = Store(str(folder / "store"))
+        self.video = Video(id="0123456789abcdef", url="x")
+        self.folder = folder
+        self.file = self.store.put_file(source, f"in/{source.name}")
+        self.tracks: list[Track] = []
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def add(self, box: np.ndarray, start: int) -> "Scene":
+        number, n = len(self.tracks), len(box)
+        self.tracks.append(track(number, start, start + n, float(np.median(box[:, 2] - box[:, 0]))))
+        centre = (box[:, :2] + box[:, 2:4]) / 2
+        self.arrays |= {
+            f"{number}/frame": np.arange(start, start + n, dtype=np.int32),
+            f"{number}/box": box,
+            f"{number}/lmk": np.repeat(centre[:, None], 5, axis=1).astype(np.float32),
+            f"{number}/pose": np.zeros((n, 3), np.float32),
+        }
+        return self
+
+    def cut(self, width: int = WIDTH, height: int = HEIGHT, **options) -> Clips | Rejection:
+        np.savez(self.folder / "seen.npz", **self.arrays)
+        seen = Seen(
+            n_frames=max((t.end_frame for t in self.tracks), default=0),
+            cuts=(),
+            tracks=tuple(self.tracks),
+            arrays=self.store.put_file(self.folder / "seen.npz", "in/seen.npz"),
+            faces_share=1.0,
+            decoded_s=0.0,
+        )
+        source = Source(
+            file=self.file,
+            duration_s=1.0,
+            video=VideoStream(width_px=width, height_px=height, rate_hz=25.0, codec="h264"),
+            audio=AudioStream(rate_hz=48_000, channels=2, codec="aac"),
+        )
+        work = CutClips(**{"size_px": 128, **options}).open()
+        with Bench(self.store, "clip-test", self.video.id) as bench:
+            return work(Facts([self.video, source, seen]), bench)
+
+    def path(self, ref) -> Path:
+        return self.store.get_file(ref.path, self.folder)
+
+    def pictures(self, clip) -> np.ndarray:
+        return np.concatenate([f.images for f in frames(self.path(clip.video))])
+
+    def sound(self, clip) -> np.ndarray:
+        with wave.open(str(self.path(clip.audio))) as f:
+            assert (f.getnchannels(), f.getsampwidth(), f.getframerate()) == (1, 2, 16_000)
+            return np.frombuffer(f.readframes(f.getnframes()), np.int16)
+
+
+def numbered_source(folder: Path, duration_s: float, rate: Fraction = Fraction(25)) -> Path:
+    times = media.times_at(rate, duration_s)
+    sound = media.Sound(samples=media.hum(duration_s))
+    return media.numbered_video(folder / "source.mp4", times, width_px=WIDTH, height_px=HEIGHT, sound=sound)
+
+
+@pytest.fixture(scope="module")
+def twelve_seconds(tmp_path_factory) -> Path:
+    """Every frame shows its number, in the left and in the right half."""
+    path = tmp_path_factory.mktemp("source") / "twice.mp4"
+    frames_ = (
+        (time, np.hstack([media.numbered(i, WIDTH // 2, HEIGHT), media.numbered(i, WIDTH // 2, HEIGHT)]))
+        for i, time in enumerate(media.times_at(Fraction(25), 12))
+    )
+    return media.write_video(path, frames_, sound=media.Sound(samples=media.hum(12)))
+
+
+def test_clips_hold_exactly_the_frames_of_their_track(tmp_path, twelve_seconds):
+    side = 320 / 1.6
+    scene = Scene(tmp_path, twelve_seconds)
+    scene.add(still_box(160, 180, side, 80), 37).add(still_box(480, 180, side, 120), 90)
+    clips = scene.cut()
+    assert isinstance(clips, Clips)
+    for clip, first, n in zip(clips.items, (37, 90), (80, 120), strict=True):
+        assert (clip.n_frames, clip.start_s, clip.end_s) == (n, first / 25, (first + n) / 25)
+        # The window is 320 px high in a picture of 360: stretch it back to read the number drawn over 320 x 360.
+        images = [cv2.copyMakeBorder(i, 8, 8, 0, 0, cv2.BORDER_REPLICATE) for i in scene.pictures(clip)]
+        assert [media.read_number(image) for image in images] == list(range(first, first + n))
+        assert len(scene.sound(clip)) == n * 640
+
+
+def test_keys_are_numbered_in_time_order_and_carry_no_dots(tmp_path, twelve_seconds):
+    scene = Scene(tmp_path, twelve_seconds)
+    scene.add(still_box(480, 180, 100, 60), 100).add(still_box(160, 180, 100, 60), 20)
+    clips = scene.cut().items
+    assert [(c.key, c.track, c.number) for c in clips] == [
+        ("0123456789abcdef-0000", 1, 0),
+        ("0123456789abcdef-0001", 0, 1),
+    ]
+
+
+def test_a_long_track_is_cut_into_equal_pieces_that_follow_each_other(tmp_path, twelve_seconds):
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(160, 180, 100, 290), 5)
+    clips = scene.cut(max_s=4.0).items
+    assert [c.n_frames for c in clips] == [96, 97, 97]
+    assert [c.contiguous_with_prev for c in clips] == [False, True, True]
+    assert clips[0].end_s == clips[1].start_s and clips[1].end_s == clips[2].start_s
+    read = [media.read_number(i) // 1 for c in clips for i in scene.pictures(c)]
+    assert len(read) == 290
+
+
+def test_too_short_and_too_small_tracks_give_no_clip_and_a_reason(tmp_path, twelve_seconds):
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(160, 180, 100, 49), 0).add(still_box(160, 180, 20, 200), 0)
+    answer = scene.cut()
+    assert answer == Rejection("no_candidate_clip", {"tracks": 2.0, "longest_s": 8.0, "largest_face_px": 100.0})
+
+
+def test_arrays_place_the_face_inside_the_crop(tmp_path, twelve_seconds):
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(300, 180, 100, 60), 10)
+    clip = scene.cut().items[0]
+    with np.load(scene.path(clip.arrays)) as arrays:
+        assert {k: v.shape for k, v in arrays.items()} == {
+            "box": (60, 5),
+            "lmk": (60, 5, 2),
+            "pose": (60, 3),
+            "crop": (60, 4),
+        }
+        assert all(v.dtype == np.float32 for v in arrays.values())
+        assert np.allclose(arrays["lmk"], 64, atol=1)
+        assert np.allclose(arrays["box"][:, :4], [24, 24, 104, 104], atol=1.5)
+        crop = arrays["crop"][0]
+        assert np.allclose(crop, [220, 100, 380, 260])
+
+
+def test_other_faces_in_the_window_are_counted(tmp_path, twelve_seconds):
+    scene = Scene(tmp_path, twelve_seconds)
+    scene.add(still_box(300, 180, 150, 60), 10).add(still_box(400, 180, 40, 20), 30).add(still_box(40, 40, 60, 60), 10)
+    clips = {c.track: c for c in scene.cut().items}
+    assert [clips[0].faces_in_view, clips[2].faces_in_view] == [1, 0]
+
+
+@pytest.mark.parametrize("rate", ["23.976", "25", "29.97", "30", "50", "59.94", "variable"])
+def test_picture_and_sound_of_a_clip_stay_together(tmp_path, rate):
+    events = [1.37, 2.015, 3.1, 4.44, 5.513, 6.93]
+    times = media.times_variable(8) if rate == "variable" else media.times_at(media.RATES[rate], 8)
+    source = media.click_flash(tmp_path / "s.mp4", times, events, width_px=WIDTH, height_px=HEIGHT, audio_start_s=0.25)
+    scene = Scene(tmp_path, source).add(still_box(300, 180, 100, 160), 21)
+    clip = scene.cut().items[0]
+    flashes = np.array(media.flash_frames(scene.pictures(clip).mean(axis=(1, 2, 3)))) / 25
+    heard = np.array(media.click_times(scene.sound(clip)))
+    true = np.array(events) - clip.start_s
+    assert len(flashes) == len(heard) == len(events)
+    assert np.abs(heard - true).max() < 0.002
+    # A camera at `rate` sees the flash up to one of its frames late, then the grid adds up to half of its own.
+    assert np.abs(flashes - true).max() <= 0.0601
+    first_bright = np.array([min(float(t) for t in times if t >= e - 1e-6) for e in events]) - clip.start_s
+    error = flashes - first_bright
+    assert np.abs(error).max() <= 0.04 and np.median(np.abs(error)) <= 0.0125 and abs(error.mean()) <= 0.01
+    with_aac = np.array(media.click_times(audio_array(scene.path(clip.video), start_s=0, end_s=clip.n_frames / 25)))
+    assert np.abs(with_aac - heard).max() < 0.002
+
+
+def test_equal_inputs_give_equal_bytes(tmp_path, twelve_seconds):
+    digests = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        clip = Scene(tmp_path / name, twelve_seconds).add(still_box(300, 180, 100, 60), 10).cut().items[0]
+        digests.append((clip.video.sha256, clip.audio.sha256, clip.arrays.sha256))
+    assert digests[0] == digests[1]
+
+
+def test_clips_have_a_key_frame_every_second_and_their_index_in_front(tmp_path, twelve_seconds):
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(300, 180, 100, 110), 10)
+    path = scene.path(scene.cut().items[0].video)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        keys = [round(float(p.pts * p.time_base) * 25) for p in container.demux(stream) if p.is_keyframe]
+        assert keys == [0, 25, 50, 75, 100] and GOP_FRAMES == 25
+        assert (stream.codec_context.pix_fmt, stream.average_rate) == ("yuv420p", 25)
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_a_face_at_the_edge_is_padded_with_the_border_and_stays_in_the_middle(tmp_path):
+    picture = np.full((HEIGHT, WIDTH, 3), (40, 160, 90), np.uint8)
+    source = media.painted_video(tmp_path / "s.mp4", lambda _: picture, 3, sound=media.Sound(samples=media.hum(3)))
+    scene = Scene(tmp_path, source).add(still_box(20, 350, 200, 70), 0)
+    clip = scene.cut().items[0]
+    with np.load(scene.path(clip.arrays)) as arrays:
+        crop = arrays["crop"][0]
+        assert crop[0] < 0 and crop[3] > HEIGHT
+        assert np.abs(arrays["lmk"][:, 0] - 64).max() <= 0.1 * 128 + 1
+    assert np.abs(scene.pictures(clip).astype(int) - picture[0, 0]).max() <= 4
+
+
+def test_a_face_larger_than_the_picture_still_makes_a_clip(tmp_path, twelve_seconds):
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(320, 180, 500, 60), 0)
+    assert scene.cut().items[0].n_frames == 60
+
+
+def test_colours_survive_for_readers_that_know_the_tags_and_for_those_that_do_not(tmp_path):
+    patches = [(40, 40, 200), (40, 180, 40), (200, 60, 40), (128, 128, 128), (235, 235, 235), (16, 16, 16)]
+    picture = np.hstack([np.full((HEIGHT, 60, 3), p, np.uint8) for p in patches])
+    for colorspace, full in ((1, False), (6, False), (1, True), (6, True)):
+        look = media.Look(colorspace=colorspace, full_range=full, crf=4)
+        folder = tmp_path / f"{colorspace}{full}"
+        folder.mkdir()
+        source = media.painted_video(
+            folder / "s.mp4", lambda _: picture, 3, look=look, sound=media.Sound(samples=media.hum(3))
+        )
+        scene = Scene(folder, source).add(still_box(180, 180, 225, 60), 0)
+        clip = scene.cut(width=360, size_px=360).items[0]
+        tagged = scene.pictures(clip)[10]
+        _, untagged = cv2.VideoCapture(str(scene.path(clip.video))).read()
+        for image in (tagged, untagged):
+            seen = np.array([image[180, 30 + 60 * i] for i in range(6)], int)
+            assert np.abs(seen - patches).max() <= 5, (colorspace, full, seen.tolist())
+
+
+def test_a_still_face_gets_a_window_that_does_not_move_at_all():
+    rng = np.random.default_rng(0)
+    boxes = still_box(300, 180, 100, 500)[:, :4] + rng.normal(0, 3, (500, 4))
+    path = windows(boxes, margin=1.6, width_px=WIDTH, height_px=HEIGHT)
+    assert (path == path[0]).all() and (path == np.round(path)).all()
+
+
+def test_a_wandering_face_is_followed_smoothly_and_never_lost():
+    rng = np.random.default_rng(0)
+    t = np.arange(500) / 25
+    x = 300 + 180 * np.sin(2 * np.pi * t / 15) + rng.normal(0, 2, 500)
+    boxes = np.stack([x - 50, np.full(500, 130.0), x + 50, np.full(500, 230.0)], axis=1)
+    path = windows(boxes, margin=1.6, width_px=WIDTH, height_px=HEIGHT)
+    side = path[0, 2] - path[0, 0]
+    assert np.allclose(path[:, 2] - path[:, 0], side) and np.allclose(path[:, 3] - path[:, 1], side)
+    centre = (path[:, 0] + path[:, 2]) / 2
+    # 0.1 % of the side per frame and frame: half a pixel at 512 px. The raw boxes shake ten times as much.
+    assert np.abs(np.diff(centre, 2)).max() < 0.001 * side < np.abs(np.diff(x, 2)).max() / 10
+    assert (boxes[:, :2] >= path[:, :2]).all() and (boxes[:, 2:] <= path[:, 2:]).all()
+
+
+def test_smoothing_halves_the_given_period_and_leaves_lines_alone():
+    t = np.arange(400)[:, None]
+    assert np.allclose(smooth(3.0 + 0.5 * t, 50), 3.0 + 0.5 * t, atol=1e-6)
+    wave_ = np.sin(2 * np.pi * t / 50)
+    assert np.abs(smooth(wave_, 50)[100:300]).max() == pytest.approx(0.5, abs=0.01)
+
+
+def test_pieces_cover_a_span_without_gap_or_overlap():
+    for n in (50, 749, 750, 751, 1501, 4000):
+        spans = pieces(7, 7 + n, max_frames=750, min_frames=50)
+        lengths = [b - a for a, b in spans]
+        assert spans[0][0] == 7 and spans[-1][1] == 7 + n and sum(lengths) == n
+        assert max(lengths) <= 750 and max(lengths) - min(lengths) <= 1
+    assert pieces(0, 49, max_frames=750, min_frames=50) == []
+
+
+@pytest.mark.parametrize("wrong", [{"size_px": 511}, {"size_px": 0}, {"min_s": 0.0}, {"min_s": 40.0}, {"margin": 0.5}])
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match="must be|need"):
+        CutClips(**wrong)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "name", ["talk/en_talkvid_en.mp4", "multi/goldeneye_vfr_drop3.mp4", "talk/en_syncnet_example.avi"]
+)
+def test_real_footage_is_cut_with_its_sound(tmp_path, name):
+    path = Path(__file__).parents[3] / "shared" / "clips" / name
+    if not path.exists():
+        pytest.skip(f"no real footage at ../shared/clips/{name}")
+    scene = Scene(tmp_path, path).add(still_box(300, 120, 90, 60), 12)
+    clip = scene.cut().items[0]
+    whole = audio_array(path, start_s=0, end_s=3)
+    assert np.abs(scene.sound(clip).astype(int) - whole[12 * 640 : 72 * 640]).max() <= 400
+    source = np.concatenate([f.images for f in frames(path, end_s=3)])[12:72]
+    with np.load(scene.path(clip.arrays)) as arrays:
+        x0, y0, x1, y1 = arrays["crop"][0].astype(int)
+    if x0 >= 0 and y0 >= 0 and x1 <= source.shape[2] and y1 <= source.shape[1]:
+        expected = np.stack([cv2.resize(i[y0:y1, x0:x1], (128, 128), interpolation=cv2.INTER_AREA) for i in source])
+        assert np.abs(scene.pictures(clip).astype(int) - expected).mean() < 4
+    assert hashlib.sha256(scene.path(clip.video).read_bytes()).hexdigest() == clip.video.sha256
