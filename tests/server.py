@@ -168,9 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        path = re.sub(r"^https?://[^/]+", "", self.path)  # a proxy is sent whole URLs
         with self.web._lock:
-            self.web._asked.append(Asked(self.path, time.monotonic(), dict(self.headers)))
-        answer = self.web._routes.get(self.path.partition("?")[0])
+            self.web._asked.append(Asked(path, time.monotonic(), dict(self.headers)))
+        answer = self.web._routes.get(path.partition("?")[0])
         self.close_connection = True
         try:
             answer(self) if answer else self.send_status(404, {})

@@ -1,0 +1,138 @@
+"""A host that wants to be left alone is, by all workers, and no video is taken for bad because of it."""
+
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from manifests.records import Source
+from pipeline.stage import PostponedError
+from stages.politeness import HostClosedError, Manners
+from stages.site import Access
+from tests.media import Sound, hum, numbered_video, times_at
+from tests.server import Web
+from tests.stages.fetching import MANNERS, Fetching, reason
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """Four seconds with picture and sound."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return numbered_video(path, times_at(Fraction(25), 4), sound=Sound(samples=hum(4)))
+
+
+@pytest.fixture
+def fetch(tmp_path) -> Fetching:
+    return Fetching(tmp_path)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured(fetch, clip, status):
+    with Web() as web:
+        web.file("/a.mp4", clip)
+        assert isinstance(fetch(web.status("/a.mp4", status, {"Retry-After": "2"}, times=1)), Source)
+        first, second, *_ = (asked.at_s for asked in web.requests())
+    assert 2.0 <= second - first < 4.0
+
+
+def test_retry_after_holds_for_other_workers_too(tmp_path, clip):
+    with Web() as web:
+        web.file("/b.mp4", clip)
+        url = web.status("/a.mp4", 429, {"Retry-After": "2"})
+        one = Fetching(tmp_path, access=Access(tries=1, backoff_s=0.05))
+        with pytest.raises(HostClosedError):
+            one(url)
+        assert isinstance(Fetching(tmp_path)(f"{web.url}/b.mp4"), Source)
+        (first,), (second, *_) = web.requests("/a.mp4"), web.requests("/b.mp4")
+    assert second.at_s - first.at_s >= 2.0
+
+
+def test_a_host_that_keeps_saying_too_many_is_asked_a_few_times_and_no_video_is_burned(fetch):
+    with Web() as web:
+        urls = [web.status(f"/{n}.mp4", 429) for n in range(30)]
+        begin = time.monotonic()
+        for url in urls:
+            with pytest.raises(PostponedError):
+                fetch(url)
+        assert web.asked() == MANNERS.refusals
+        assert time.monotonic() - begin < 5
+
+
+@pytest.fixture
+def telling(monkeypatch) -> None:
+    """Pages are read as a site's own extractor would: the text of the page is the reason it gives."""
+    from yt_dlp.extractor.generic import GenericIE
+    from yt_dlp.utils import ExtractorError
+
+    def extract(self: GenericIE, url: str) -> None:
+        raise ExtractorError(self._download_webpage(url, "x"), expected=True)
+
+    monkeypatch.setattr(GenericIE, "_real_extract", extract)
+
+
+@pytest.mark.usefixtures("telling")
+def test_a_host_that_asks_whether_we_are_a_bot_is_left_alone_and_no_video_is_burned(fetch):
+    said = "Sign in to confirm you’re not a bot. Use --cookies-from-browser or --cookies for the authentication."
+    with Web() as web:
+        for n in range(20):
+            with pytest.raises(HostClosedError):
+                fetch(web.page(f"/{n}", said))
+        assert web.asked() == MANNERS.refusals
+
+
+@pytest.mark.usefixtures("telling")
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Private video. Sign in if you've been granted access to this video", "private"),
+        ("Join this channel to get access to members-only content like this video.", "members_only"),
+        ("Sign in to confirm your age. This video may be inappropriate for some users.", "age"),
+        ("The uploader has not made this video available in your country", "geo"),
+        ("Video unavailable. This video has been removed by the uploader", "gone"),
+        ("This live event will begin in 3 hours.", "live"),
+        ("This video is DRM protected", "blocked"),
+    ],
+)
+def test_what_a_site_says_of_a_video_is_its_reason(fetch, said, expected):
+    with Web() as web:
+        result = fetch(web.page("/watch", said))
+        assert reason(result) == expected
+        assert said[:30] in str(result.measured["said"])
+        assert web.asked() == 1
+
+
+def test_a_closed_host_does_not_close_others(fetch, clip):
+    with Web() as bad, Web() as good:
+        url = bad.status("/a.mp4", 429)
+        for _ in range(3):
+            with pytest.raises(HostClosedError):
+                fetch(url)
+        assert isinstance(fetch(good.file("/a.mp4", clip)), Source)
+
+
+def test_files_that_a_host_forbids_are_blocked_one_by_one_until_it_looks_like_us(fetch):
+    with Web() as web:
+        results = []
+        for n in range(10):
+            try:
+                results.append(reason(fetch(web.status(f"/{n}.mp4", 403))))
+            except HostClosedError:
+                results.append("postponed")
+        assert results == ["blocked"] * 3 + ["postponed"] * 7
+        assert web.asked() == 3
+
+
+def test_a_gone_video_between_forbidden_ones_shows_that_the_host_talks_to_us(fetch):
+    with Web() as web:
+        urls = [web.status(f"/{n}.mp4", 404 if n % 3 == 2 else 403) for n in range(9)]
+        assert [reason(fetch(url)) for url in urls] == ["blocked", "blocked", "gone"] * 3
+
+
+def test_the_interval_between_videos_holds(tmp_path, clip):
+    fetch = Fetching(tmp_path, manners=Manners(interval_s=0.7))
+    with Web() as web:
+        for n in range(3):
+            fetch(web.file(f"/{n}.mp4", clip))
+        times = [web.requests(f"/{n}.mp4")[0].at_s for n in range(3)]
+    assert times[2] - times[0] > 2 * 0.7 - 0.3
