@@ -1,0 +1,307 @@
+"""Make the sample recogniser: a small Whisper-type model for the ten languages of the sample world.
+
+    python -m stages.sample.train_whisper --seed 0
+
+It learns from nothing but synthetic speech of the project's own sentences (`stages.sample.spoken_windows`), first in
+windows of 10 s, then of 30 s, and is written in CTranslate2's form, which faster-whisper and WhisperX load. It knows
+those sentences and little else. Deterministic for one seed, one thread count and one build of torch on one kind of
+processor: torch's sums on other processors differ in the last digits, and training amplifies that.
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.sample.sentences import LANGUAGES, SENTENCES, WORDS
+from stages.sample.spoken_windows import UNSPACED, Window, windows
+from stages.sample.voice import TRAINING_SPEAKERS
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer  # type: ignore[import-untyped]
+
+log = logging.getLogger(__name__)
+
+N_MELS = 80
+_FRAMES_PER_S = 100
+_TEXT_TOKENS = 2200
+_D_MODEL, _HEADS, _ENCODER_LAYERS, _DECODER_LAYERS = 160, 4, 3, 2
+_STEPS = 3200
+_SHORT_SHARE = 0.7  # of the steps: windows of 10 s; the rest: 30 s, as the model meets them later
+_SHORT_BATCH, _LONG_BATCH = 12, 4
+_PEAK_RATE = 1.5e-3
+_WARMUP = 150
+_CTC_WEIGHT = 0.5  # a second head on the encoder while training: it finds the alignment many times sooner
+_TIMESTAMP_SHARE = 0.15
+_SHOW_EVERY, _SAVE_EVERY = 25, 200
+
+
+def tokenizer() -> "Tokenizer":
+    """Byte-level BPE learned from the sentences, then Whisper's special tokens and timestamps in Whisper's order.
+
+    CTranslate2 takes a vocabulary as multilingual only if it holds the empty token; text tokens come before
+    `<|endoftext|>` and timestamps after `<|notimestamps|>`, since faster-whisper decides by these positions.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=_TEXT_TOKENS,
+        min_frequency=1,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    # faster-whisper suppresses the first token of " -", " '" and " ♩": unless these are learned, the bare space.
+    rare = [" -", " '", " ♩", " ♭"] * 50
+    made.train_from_iterator([*_pieces(), *rare], trainer)
+    learned = json.loads(made.to_str())["model"]
+    vocabulary = {**learned["vocab"], "": len(learned["vocab"])}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[tuple(pair) for pair in learned["merges"]]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|startoftranscript|>", *(f"<|{language}|>" for language in LANGUAGES)]
+    special += ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>"]
+    special += ["<|notimestamps|>"]
+    made.add_special_tokens([AddedToken(token, special=True) for token in special])
+    made.add_tokens([AddedToken(f"<|{index * 0.02:.2f}|>", special=False) for index in range(1501)])
+    return made
+
+
+def _pieces() -> Iterator[str]:
+    """What tokens may become: words with the space before them; characters (zh) and words (th) on their own."""
+    for language in LANGUAGES:
+        for sentence in SENTENCES[language]:
+            if language in UNSPACED:
+                yield from WORDS.get(sentence, tuple(sentence))
+                yield f" {sentence[0]}"
+            else:
+                yield from (f" {word}" for word in sentence.split())
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The ids that training needs."""
+
+    text: "Tokenizer"
+
+    def id(self, name: str) -> int:
+        found = self.text.token_to_id(f"<|{name}|>")
+        assert found is not None, name
+        return int(found)
+
+    def spoken(self, window: Window) -> list[int]:
+        return list(self.text.encode(f" {window.text}", add_special_tokens=False).ids) if window.text else []
+
+    def sequence(self, window: Window, *, timed: bool) -> list[int]:
+        """From `<|startoftranscript|>` to `<|endoftext|>`; `timed`: between the window's first and last timestamp."""
+        start, end = self.id("startoftranscript"), self.id("endoftext")
+        if not window.text:
+            return [start, self.id("nospeech"), end]
+        head = [start, self.id(window.language), self.id("transcribe")]
+        if not timed:
+            return [*head, self.id("notimestamps"), *self.spoken(window), end]
+        first = self.id("notimestamps") + 1
+        last = first + min(1500, round(len(window.samples) / 16000 / 0.02))
+        return [*head, first, *self.spoken(window), last, end]
+
+
+def build(tokens: Tokens) -> Any:
+    """The untrained `WhisperForConditionalGeneration`."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    end = tokens.id("endoftext")
+    config = WhisperConfig(
+        vocab_size=tokens.text.get_vocab_size(),
+        num_mel_bins=N_MELS,
+        d_model=_D_MODEL,
+        encoder_layers=_ENCODER_LAYERS,
+        decoder_layers=_DECODER_LAYERS,
+        encoder_attention_heads=_HEADS,
+        decoder_attention_heads=_HEADS,
+        encoder_ffn_dim=4 * _D_MODEL,
+        decoder_ffn_dim=4 * _D_MODEL,
+        decoder_start_token_id=tokens.id("startoftranscript"),
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
+        suppress_tokens=[],
+        begin_suppress_tokens=[],
+        attn_implementation="sdpa",
+    )
+    model = WhisperForConditionalGeneration(config)
+    generation = model.generation_config
+    generation.is_multilingual = True
+    generation.lang_to_id = {f"<|{language}|>": tokens.id(language) for language in LANGUAGES}
+    generation.task_to_id = {task: tokens.id(task) for task in ("transcribe", "translate")}
+    generation.no_timestamps_token_id = tokens.id("notimestamps")
+    generation.suppress_tokens = []
+    generation.begin_suppress_tokens = []
+    generation.alignment_heads = [[_DECODER_LAYERS - 1, head] for head in range(_HEADS)]
+    return model
+
+
+def encode(encoder: Any, mels: "torch.Tensor", start: int) -> "torch.Tensor":
+    """The Whisper encoder on a window shorter than 30 s that begins at position `start`. (B,80,T) -> (B,T/2,D)."""
+    from torch.nn.functional import gelu
+
+    hidden = gelu(encoder.conv2(gelu(encoder.conv1(mels)))).transpose(1, 2)
+    hidden = hidden + encoder.embed_positions.weight[start : start + hidden.shape[1]]
+    for layer in encoder.layers:
+        hidden = layer(hidden, None, None)[0]
+    normed: torch.Tensor = encoder.layer_norm(hidden)
+    return normed
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Log-mel (B,80,T), where the window begins (positions), tokens (B,L) padded with -100, and text tokens for CTC."""
+
+    mels: "torch.Tensor"
+    start: int
+    tokens: "torch.Tensor"
+    spoken: list[list[int]]
+
+
+def batches(tokens: Tokens, *, seed: int, steps: int) -> Iterator[Batch]:
+    """The batches of a whole training, in order."""
+    import numpy as np
+    import torch
+    from whisperx.audio import log_mel_spectrogram
+
+    torch.set_num_threads(1)
+    chance = np.random.default_rng(seed + 1)
+    short = int(steps * _SHORT_SHARE)
+    limits = itertools.chain(itertools.repeat(10.0, short * _SHORT_BATCH), itertools.repeat(30.0))
+    stream = windows(speakers=TRAINING_SPEAKERS, seed=seed, limit_s=limits)
+    for step in range(steps):
+        chosen = list(itertools.islice(stream, _SHORT_BATCH if step < short else _LONG_BATCH))
+        most_s = 10 if step < short else 30
+        size = most_s * 16000
+        mels = torch.stack(
+            [log_mel_spectrogram(w.samples, n_mels=N_MELS, padding=size - len(w.samples)) for w in chosen]
+        )
+        timed = step >= short and chance.random() < _TIMESTAMP_SHARE
+        rows = [torch.tensor(tokens.sequence(window, timed=timed)) for window in chosen]
+        yield Batch(
+            mels=mels,
+            start=int(chance.integers(0, 1501 - most_s * _FRAMES_PER_S // 2)),
+            tokens=torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100),
+            spoken=[tokens.spoken(window) for window in chosen],
+        )
+
+
+def _ahead(made: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, made in one process beside this one."""
+    from torch.utils.data import DataLoader, IterableDataset
+
+    class Stream(IterableDataset[Batch]):
+        def __iter__(self) -> Iterator[Batch]:
+            return made
+
+    return iter(DataLoader(Stream(), batch_size=None, num_workers=1, prefetch_factor=4))
+
+
+def train(*, seed: int, steps: int, folder: Path, threads: int) -> None:
+    """Train and export to `folder`, now and then on the way and at the end."""
+    import torch
+    from torch.nn.functional import cross_entropy, ctc_loss
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    tokens = Tokens(tokenizer())
+    model = build(tokens)
+    end = tokens.id("endoftext")
+    aside = torch.nn.Linear(_D_MODEL, end + 1)  # CTC: text tokens, and `<|endoftext|>` as the blank
+    parameters = [p for p in [*model.parameters(), *aside.parameters()] if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    log.info("%.2f million parameters, %d tokens", sum(p.numel() for p in model.parameters()) / 1e6, end)
+    shown = torch.zeros(3)
+    for step, batch in enumerate(_ahead(batches(tokens, seed=seed, steps=steps)), 1):
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, steps)
+        heard = encode(model.model.encoder, batch.mels, batch.start)
+        given, wanted = batch.tokens[:, :-1].clamp(min=0), batch.tokens[:, 1:]
+        hidden = model.model.decoder(input_ids=given, encoder_hidden_states=heard).last_hidden_state
+        text_loss = cross_entropy(model.proj_out(hidden).flatten(0, 1), wanted.flatten(), label_smoothing=0.05)
+        lengths = torch.tensor([len(row) for row in batch.spoken])
+        ctc = ctc_loss(
+            aside(heard).log_softmax(-1).transpose(0, 1),
+            torch.tensor([token for row in batch.spoken for token in row]),
+            torch.full((len(lengths),), heard.shape[1]),
+            lengths,
+            blank=end,
+            zero_infinity=True,
+        )
+        torch.autograd.backward(text_loss + _CTC_WEIGHT * ctc)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            right = (model.proj_out(hidden).argmax(-1) == wanted)[wanted >= 0].float().mean()
+            shown += torch.tensor([float(text_loss), float(ctc), float(right)]) / _SHOW_EVERY
+        if step % _SHOW_EVERY == 0:
+            log.info("step %d: text %.3f, ctc %.3f, tokens right %.3f", step, *shown.tolist())
+            shown.zero_()
+        if step % _SAVE_EVERY == 0 or step == steps:
+            export(model, tokens, folder)
+
+
+def _rate(step: int, steps: int) -> float:
+    if step < _WARMUP:
+        return _PEAK_RATE * step / _WARMUP
+    return _PEAK_RATE * max(0.01, 0.5 + 0.5 * math.cos(math.pi * (step - _WARMUP) / (steps - _WARMUP)))
+
+
+def export(model: Any, tokens: Tokens, folder: Path) -> None:
+    """Write `model.bin`, `config.json`, `vocabulary.json`, `tokenizer.json`, `preprocessor_config.json`, whole."""
+    from ctranslate2.converters import TransformersConverter
+    from transformers import PreTrainedTokenizerFast
+
+    preprocessor = {
+        "chunk_length": 30, "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": N_MELS,
+        "hop_length": 160, "n_fft": 400, "n_samples": 480000, "nb_max_frames": 3000, "padding_side": "right",
+        "padding_value": 0.0, "processor_class": "WhisperProcessor", "return_attention_mask": False,
+        "sampling_rate": 16000,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        source, made = Path(scratch) / "transformers", Path(scratch) / "made"
+        model.save_pretrained(source)
+        tokens.text.save(str(source / "tokenizer.json"), pretty=False)
+        marks = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+        PreTrainedTokenizerFast(tokenizer_file=str(source / "tokenizer.json"), **marks).save_pretrained(source)
+        tokens.text.save(str(source / "tokenizer.json"), pretty=False)
+        (source / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+        TransformersConverter(str(source), copy_files=["tokenizer.json", "preprocessor_config.json"]).convert(
+            str(made), quantization="float16", force=True
+        )
+        # The converter finds the languages of OpenAI's tokenizers only.
+        config = json.loads((made / "config.json").read_text())
+        config["lang_ids"] = [tokens.id(language) for language in LANGUAGES]
+        (made / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(made, folder)
+
+
+def main() -> None:
+    """Entry of `python -m stages.sample.train_whisper`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=_STEPS)
+    parser.add_argument("--threads", type=int, default=1, help="of torch; another number, other last digits")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "whisper")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    train(seed=arguments.seed, steps=arguments.steps, folder=arguments.out, threads=arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
