@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from manifests.codec import to_plain
 from manifests.records import RATE_HZ, Track, Verdict
 from manifests.store import Store
-from stages.judge import Candidate, Measured, candidates, readings
+from stages.judge import Candidate, Measured, candidates, tightest
 from stages.policies import Policy
 
 CLIPS = "clips.parquet"
@@ -135,7 +135,7 @@ def _about(one: Measured) -> dict[str, Any]:
 
 def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
     clip, sync, speech, identity = one.clip, one.sync, one.speech, one.identity
-    tightest = min(readings(one, policy), key=lambda reading: reading.relative, default=None)
+    narrowest = tightest(one, policy)
     row = {
         **_about(one.measured),
         **(to_plain(one.track) if one.track else {}),
@@ -150,8 +150,8 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
             {"rule": one.rule, "value": _text(one.value), "limit": _text(one.limit), "margin": one.margin}
             for one in verdict.receipts
         ],
-        "tightest_rule": tightest and tightest.rule,
-        "tightest_margin": tightest and tightest.relative,
+        "tightest_rule": narrowest and narrowest[0],
+        "tightest_margin": narrowest and narrowest[1],
         "duration_s": clip.n_frames / RATE_HZ,
         "mp4": clip.video.path,
         "wav": clip.audio.path,

@@ -91,9 +91,10 @@ class Reading:
     margin: float
 
     @property
-    def relative(self) -> float:
-        """The margin in units of the limit, so that rules can be compared: a clip at -0.05 missed by 5 %."""
-        return self.margin / max(abs(self.limit), 1e-9) if isinstance(self.limit, float) and self.limit else self.margin
+    def relative(self) -> float | None:
+        """The margin in units of the limit, so that rules can be compared: a clip at -0.05 missed by 5 %. None where
+        that has no meaning: a limit of zero, a limit in words."""
+        return self.margin / abs(self.limit) if isinstance(self.limit, float) and self.limit else None
 
 
 Value: TypeAlias = Callable[[Candidate], float | None]
@@ -214,6 +215,13 @@ def readings(one: Candidate, policy: Policy) -> tuple[Reading, ...]:
     """Every rule of the policy applied to one clip alone, kept or broken, in order."""
     found = (rule.read(one, policy) for rule in RULES)
     return tuple(reading for reading in found if reading is not None)
+
+
+def tightest(one: Candidate, policy: Policy) -> tuple[str, float] | None:
+    """The rule that a clip keeps or breaks most narrowly, with its relative margin; the broken ones come first."""
+    found = [(margin, reading.rule) for reading in readings(one, policy) if (margin := reading.relative) is not None]
+    margin, rule = min(found, default=(0.0, ""))
+    return (rule, margin) if rule else None
 
 
 def judge(measured: Iterable[Measured], policy: Policy) -> tuple[Verdict, ...]:

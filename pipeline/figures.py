@@ -1,0 +1,197 @@
+"""The numbers of a report: who came how far, by stage, language and reason. Pure."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from manifests.records import RATE_HZ, Verdict
+from stages.judge import Candidate, Measured, candidates, tightest
+from stages.policies import Policy
+
+STAGES: dict[str, str] = {
+    "fetch": "source",
+    "watch": "seen",
+    "clip": "clips",
+    "sync": "syncs",
+    "speech": "speeches",
+    "identity": "identities",
+}
+"""Each stage with the field of `Measured` that it fills, in their order."""
+
+PAPER_HOURS = {
+    "de": 32.4, "pl": 20.3, "ru": 22.0, "fr": 25.9, "hr": 24.6, "zh": 28.8, "ar": 17.6, "en": 35.8, "th": 14.5,
+    "es": 19.8,
+}  # fmt: skip
+"""TalkingFace-Wild's hours by language: its 241.6 h times the shares of its pie chart (MCDM, arXiv 2502.09533)."""
+
+PAPER = {"hours": 241.6, "clips": 31_300, "persons": 3_452, "languages": 10, "clip_s": 27.8}
+"""TalkingFace-Wild's totals as its paper states them."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage, counted in videos; or judging, counted in clips."""
+
+    name: str
+    entered: int
+    passed: int
+    rejected: int
+    failed: int
+    waiting: int  # reached this stage, not done yet
+    reasons: tuple[tuple[str, int], ...]
+    unit: str = "videos"
+
+
+@dataclass(frozen=True)
+class Language:
+    """One expected language ("" where none was stated), or all together."""
+
+    name: str
+    videos: int
+    clips: int
+    kept: int
+    hours: float
+    persons: int
+    mean_clip_s: float
+    paper_hours: float | None
+    top_reason: str  # the rule or rejection that cost it most
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one rule cost."""
+
+    name: str
+    first: int  # clips it was the first to drop
+    any: int  # clips that break it
+    alone: int  # clips that break nothing else: these come back without it
+    alone_hours: float
+    median_margin: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One clip with its verdict and the rule that it keeps or breaks most narrowly (relative to the limit)."""
+
+    clip: Candidate
+    verdict: Verdict
+    tightest: str
+    margin: float
+
+
+@dataclass
+class Figures:
+    """Everything that tables and pages show."""
+
+    steps: list[Step] = field(default_factory=list)
+    languages: list[Language] = field(default_factory=list)
+    total: Language | None = None
+    rules: list[Rule] = field(default_factory=list)
+    rejections: list[tuple[str, str, int]] = field(default_factory=list)  # stage, reason, videos
+    failures: list[tuple[str, str, str, str]] = field(default_factory=list)  # video, stage, status, error
+    judged: list[Judged] = field(default_factory=list)
+    splits: dict[str, tuple[int, float, int]] = field(default_factory=dict)  # clips, hours, groups
+    licences: list[tuple[str, int]] = field(default_factory=list)  # of kept clips
+    models: dict[str, str] = field(default_factory=dict)
+
+
+def collect(known: Sequence[Measured], verdicts: Iterable[Verdict], policy: Policy) -> Figures:
+    """Count everything. `known` and `verdicts` as `judge` took and gave them."""
+    by_key = {verdict.key: verdict for verdict in verdicts}
+    judged = [_judged(one, by_key[one.clip.key], policy) for one in candidates(known)]
+    judged.sort(key=lambda one: one.clip.clip.key)
+    figures = Figures(judged=judged, steps=[*_steps(known), _judging(judged)])
+    figures.languages, figures.total = _languages(known, judged)
+    figures.rules = _rules(judged)
+    rejections = Counter((one.rejected[0], one.rejected[1]) for one in known if one.rejected)
+    figures.rejections = [(stage, reason, n) for (stage, reason), n in rejections.most_common()]
+    figures.failures = [(one.video.id, *one.failed) for one in known if one.failed]
+    kept = [one for one in judged if one.verdict.kept]
+    for split in ("train", "val", "test"):
+        inside = [one for one in kept if one.verdict.split == split]
+        groups = {one.verdict.group for one in inside}
+        figures.splits[split] = (len(inside), _hours(inside), len(groups))
+    figures.licences = Counter(one.clip.measured.licence or "none stated" for one in kept).most_common()
+    for one in known:
+        for stage, record in (("sync", one.syncs), ("speech", one.speeches), ("identity", one.identities)):
+            if record is not None:
+                figures.models[stage] = record.model
+    return figures
+
+
+def _judged(one: Candidate, verdict: Verdict, policy: Policy) -> Judged:
+    return Judged(one, verdict, *(tightest(one, policy) or ("", 0.0)))
+
+
+def _hours(judged: Iterable[Judged]) -> float:
+    return sum(one.clip.clip.n_frames for one in judged) / RATE_HZ / 3600
+
+
+def _steps(known: Sequence[Measured]) -> list[Step]:
+    steps = []
+    entered = list(known)
+    for stage, fact in STAGES.items():
+        rejected = [one for one in entered if one.rejected and one.rejected[0] == stage]
+        failed = [one for one in entered if one.failed and one.failed[0] == stage]
+        passed = [one for one in entered if getattr(one, fact) is not None]
+        waiting = len(entered) - len(rejected) - len(failed) - len(passed)
+        reasons = Counter(one.rejected[1] for one in rejected if one.rejected).most_common()
+        steps.append(Step(stage, len(entered), len(passed), len(rejected), len(failed), waiting, tuple(reasons)))
+        entered = passed
+    return steps
+
+
+def _judging(judged: Sequence[Judged]) -> Step:
+    kept = sum(one.verdict.kept for one in judged)
+    reasons = Counter(one.verdict.receipts[0].rule for one in judged if one.verdict.receipts).most_common()
+    return Step("judge", len(judged), kept, len(judged) - kept, 0, 0, tuple(reasons), "clips")
+
+
+def _languages(known: Sequence[Measured], judged: Sequence[Judged]) -> tuple[list[Language], Language]:
+    videos: dict[str, list[Measured]] = defaultdict(list)
+    clips: dict[str, list[Judged]] = defaultdict(list)
+    for one in known:
+        videos[_subtag(one.video.language)].append(one)
+    for clip in judged:
+        clips[_subtag(clip.clip.measured.video.language)].append(clip)
+    found = [_language(name, videos[name], clips[name]) for name in sorted(videos)]
+    found.sort(key=lambda one: (-one.hours, one.name))
+    return found, _language("all", known, judged)
+
+
+def _language(name: str, videos: Sequence[Measured], clips: Sequence[Judged]) -> Language:
+    kept = [one for one in clips if one.verdict.kept]
+    reasons = Counter(one.rejected[1] for one in videos if one.rejected)
+    reasons.update(one.verdict.receipts[0].rule for one in clips if one.verdict.receipts)
+    hours = _hours(kept)
+    return Language(
+        name=name,
+        videos=len(videos),
+        clips=len(clips),
+        kept=len(kept),
+        hours=hours,
+        persons=len({one.verdict.person for one in kept} - {""}),
+        mean_clip_s=hours * 3600 / len(kept) if kept else 0.0,
+        paper_hours=PAPER["hours"] if name == "all" else PAPER_HOURS.get(name),
+        top_reason=reasons.most_common(1)[0][0] if reasons else "",
+    )
+
+
+def _subtag(language: str | None) -> str:
+    return (language or "").split("-")[0].lower()
+
+
+def _rules(judged: Sequence[Judged]) -> list[Rule]:
+    first = Counter(one.verdict.receipts[0].rule for one in judged if one.verdict.receipts)
+    broken: dict[str, list[float]] = defaultdict(list)
+    alone: dict[str, list[Judged]] = defaultdict(list)
+    for one in judged:
+        for receipt in one.verdict.receipts:
+            broken[receipt.rule].append(receipt.margin)
+        if len(one.verdict.receipts) == 1:
+            alone[one.verdict.receipts[0].rule].append(one)
+    return [
+        Rule(name, first[name], len(margins), len(alone[name]), _hours(alone[name]), median(margins))
+        for name, margins in sorted(broken.items(), key=lambda item: (-first[item[0]], -len(item[1]), item[0]))
+    ]

@@ -1,0 +1,141 @@
+"""Histograms of what was measured, kept and dropped clips apart, as plain numbers and SVG rectangles."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from manifests.records import RATE_HZ
+from pipeline.figures import Judged
+from stages.policies import Policy
+
+WIDTH, HEIGHT = 300, 110
+_BARS = 24
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bin: x and width in SVG units, heights of the kept part (below) and the dropped part (above it)."""
+
+    x: float
+    width: float
+    kept_height: float
+    dropped_height: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """One measurement over all clips. Limits are x positions in SVG units with the value."""
+
+    title: str
+    unit: str
+    low: str
+    high: str
+    most: int  # clips in the highest bin
+    bars: tuple[Bar, ...]
+    limits: tuple[tuple[float, str], ...]
+    clips: int
+
+
+@dataclass(frozen=True)
+class _Plot:
+    title: str
+    unit: str
+    value: Callable[[Judged], float | None]
+    limits: tuple[str, ...] = ()
+    whole: bool = False  # integers: one bar each
+    both_signs: bool = False  # the limit holds on either side of zero
+
+
+def _of_track(name: str) -> Callable[[Judged], float | None]:
+    return lambda one: getattr(one.clip.track, name) if one.clip.track else None
+
+
+def _speech_share(one: Judged) -> float | None:
+    return one.clip.speech.speech_share if one.clip.speech else None
+
+
+def _sync(one: Judged) -> float | None:
+    return one.clip.sync.confidence if one.clip.sync else None
+
+
+_PLOTS = (
+    _Plot("Sync confidence", "", _sync, ("min_confidence",)),
+    _Plot(
+        "Audio offset", "frames", lambda one: one.clip.sync.offset_frames if one.clip.sync else None,
+        ("max_offset_frames",), whole=True, both_signs=True,
+    ),
+    _Plot("Face size", "px", _of_track("face_px"), ("min_face_px",)),
+    _Plot("Yaw, 95th centile", "°", _of_track("yaw_p95_deg"), ("max_yaw_deg",)),
+    _Plot("Sharpness", "", _of_track("sharpness"), ("min_sharpness",)),
+    _Plot("Motion of the face", "", _of_track("motion"), ("min_motion",)),
+    _Plot("Clip length", "s", lambda one: one.clip.clip.n_frames / RATE_HZ, ("min_duration_s",)),
+    _Plot("Speech share", "", _speech_share, ("min_speech_share",)),
+    _Plot(
+        "Identity, lowest cosine", "",
+        lambda one: one.clip.identity.spread if one.clip.identity and one.clip.identity.face else None,
+        ("min_identity_cosine",),
+    ),
+)  # fmt: skip
+
+
+def histograms(judged: Sequence[Judged], policy: Policy) -> list[Histogram]:
+    """One per measurement that any clip has, in a fixed order."""
+    found = []
+    for plot in _PLOTS:
+        values = [(value, one.verdict.kept) for one in judged if (value := plot.value(one)) is not None]
+        if values:
+            found.append(_histogram(plot, values, policy))
+    return found
+
+
+def _histogram(plot: _Plot, values: Sequence[tuple[float, bool]], policy: Policy) -> Histogram:
+    limits = [float(limit) for name in plot.limits if (limit := getattr(policy, name)) is not None]
+    if plot.both_signs:
+        limits = [sign * limit for limit in limits for sign in (-1, 1)]
+    low, high = _range([value for value, _ in values], limits, whole=plot.whole)
+    n_bars = round(high - low) if plot.whole and high - low <= 2 * _BARS else _BARS
+    kept, dropped = [0] * n_bars, [0] * n_bars
+    for value, is_kept in values:
+        at = min(max(int((value - low) / (high - low) * n_bars), 0), n_bars - 1)
+        (kept if is_kept else dropped)[at] += 1
+    most = max(k + d for k, d in zip(kept, dropped, strict=True))
+    width, step = WIDTH / n_bars, (high - low) / n_bars
+    bars = tuple(
+        Bar(
+            x=n * width,
+            width=max(width - 1.5, 1.0),
+            kept_height=HEIGHT * k / most,
+            dropped_height=HEIGHT * d / most,
+            label=f"{_span(low + n * step, step, whole=plot.whole)} {plot.unit}: {k:,} kept, {d:,} dropped",
+        )
+        for n, (k, d) in enumerate(zip(kept, dropped, strict=True))
+    )
+    marks = tuple(((limit - low) / (high - low) * WIDTH, f"{limit:g}") for limit in limits)
+    ends = (low + 0.5, high - 0.5) if plot.whole else (low, high)
+    return Histogram(plot.title, plot.unit, f"{ends[0]:g}", f"{ends[1]:g}", most, bars, marks, len(values))
+
+
+def _span(begin: float, step: float, *, whole: bool) -> str:
+    return f"{begin + 0.5:g}" if whole and step == 1 else f"{begin:.3g} to {begin + step:.3g}"
+
+
+def _range(values: Sequence[float], limits: Sequence[float], *, whole: bool) -> tuple[float, float]:
+    """Round ends that hold 99 of 100 values and every limit; the outermost bars take the rest."""
+    ordered = sorted(values)
+    low = min([ordered[int(0.005 * len(ordered))], *limits])
+    high = max([ordered[-1 - int(0.005 * len(ordered))], *limits])
+    if whole:
+        return low - 0.5, high + 0.5
+    low = min(low, 0.0) if low < 0.3 * high else low
+    step = 10.0 ** _exponent(max(high - low, 1e-6))
+    first, last = step * (low // step), step * -(-high // step)
+    return first, last if last > first else first + step
+
+
+def _exponent(span: float) -> int:
+    n = 0
+    while 10.0**n * 5 > span:
+        n -= 1
+    while 10.0 ** (n + 1) * 5 <= span:
+        n += 1
+    return n

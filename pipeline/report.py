@@ -1,0 +1,111 @@
+"""What came of a run: tables for the terminal, and one self-contained page, `report.html`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from manifests.records import Verdict
+from manifests.store import Store
+from pipeline.figures import PAPER, Figures, Language, Step, collect
+from pipeline.report_html import page
+from stages.judge import Measured
+from stages.policies import Policy
+
+REPORT = "report.html"
+
+
+def write_report(
+    store: Store,
+    known: Sequence[Measured],
+    verdicts: Sequence[Verdict],
+    policy: Policy,
+    *,
+    provenance: Mapping[str, Any],
+    notes: Sequence[str] = (),
+) -> Figures:
+    """Write `report.html` whole and return its numbers.
+
+    `provenance`: what made the data set, shown as it is (values are text, numbers, or mappings of those). `notes`: what
+    a reader must know before believing a number, such as that a model's weights are random. Clips are read for their
+    pictures; one that is gone from the store shows as a blank.
+    """
+    figures = collect(known, verdicts, policy)
+    store.put(REPORT, page(store, figures, policy, provenance, notes).encode())
+    return figures
+
+
+def print_tables(console: Console, figures: Figures, *, notes: Sequence[str] = ()) -> None:
+    """The funnel by stage, the languages, and the reasons."""
+    for note in notes:
+        console.print(f"[yellow]{note}[/]")
+    console.print(funnel_table(figures.steps))
+    console.print(language_table(figures))
+    if figures.rules or figures.rejections:
+        console.print(reason_table(figures))
+
+
+def funnel_table(steps: Sequence[Step]) -> Table:
+    """Videos by stage, then clips by verdict."""
+    table = Table(title="By stage", title_justify="left", caption=None)
+    table.add_column("stage")
+    for name in ("in", "kept", "rejected", "failed", "waiting"):
+        table.add_column(name, justify="right")
+    table.add_column("most often because of")
+    for step in steps:
+        numbers = (step.entered, step.passed, step.rejected, step.failed, step.waiting)
+        name = step.name if step.unit == "videos" else f"{step.name} ({step.unit})"
+        table.add_row(name, *(f"{n:,}" if n else "·" for n in numbers), _reasons(step.reasons))
+    return table
+
+
+def language_table(figures: Figures) -> Table:
+    """Kept hours, clips and persons by expected language, beside the hours of the paper's data set."""
+    table = Table(title="By language", title_justify="left")
+    table.add_column("language")
+    for name in ("videos", "clips", "kept", "hours", "persons", "mean s", "paper h"):
+        table.add_column(name, justify="right")
+    table.add_column("lost most to")
+    for language in figures.languages:
+        table.add_row(*_cells(language))
+    if figures.total is not None:
+        table.add_section()
+        table.add_row(*_cells(figures.total), style="bold")
+        table.caption = (
+            f"The paper's TalkingFace-Wild: {PAPER['clips']:,} clips, {PAPER['persons']:,} persons, "
+            f"{PAPER['clip_s']} s a clip."
+        )
+    return table
+
+
+def reason_table(figures: Figures) -> Table:
+    """Rejected videos by stage and reason, dropped clips by rule."""
+    table = Table(title="By reason", title_justify="left")
+    table.add_column("reason")
+    for name in ("videos", "clips", "alone", "hours back without it"):
+        table.add_column(name, justify="right")
+    for stage, reason, videos in figures.rejections:
+        table.add_row(f"{stage}: {reason}", f"{videos:,}", "·", "·", "·")
+    if figures.rejections and figures.rules:
+        table.add_section()
+    for rule in figures.rules:
+        hours = f"{rule.alone_hours:.2f}" if rule.alone else "·"
+        table.add_row(f"judge: {rule.name}", "·", f"{rule.any:,}", f"{rule.alone:,}" if rule.alone else "·", hours)
+    return table
+
+
+def _cells(one: Language) -> tuple[str, ...]:
+    paper = "·" if one.paper_hours is None else f"{one.paper_hours:.1f}"
+    numbers = (f"{n:,}" for n in (one.videos, one.clips, one.kept))
+    mean = f"{one.mean_clip_s:.1f}" if one.kept else "·"
+    return one.name or "not stated", *numbers, _hours(one.hours), f"{one.persons:,}", mean, paper, one.top_reason
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f}" if hours >= 10 else f"{hours:.3f}"
+
+
+def _reasons(reasons: Sequence[tuple[str, int]], most: int = 3) -> str:
+    shown = ", ".join(f"{reason} {n:,}" for reason, n in reasons[:most])
+    return f"{shown}, …" if len(reasons) > most else shown

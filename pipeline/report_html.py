@@ -1,0 +1,125 @@
+"""`report.html`: one file with everything inside, in light and dark, without scripts."""
+
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from manifests.store import Store
+from pipeline.figures import PAPER, Figures, Judged
+from pipeline.pictures import jpeg, thumbnails
+from pipeline.plots import Histogram, histograms
+from stages.policies import Policy
+
+_KEPT_SHOWN = 48
+_BORDER_SHOWN = 16  # on each side of the limit
+_RECEIPTS_SHOWN = 300
+_THUMB_PX = 112
+
+
+@dataclasses.dataclass(frozen=True)
+class _Card:
+    """One clip in a gallery."""
+
+    judged: Judged
+    pictures: list[str]  # data URIs
+
+    @property
+    def verdict(self) -> str:
+        """The nearest limit in words: "low_sync +12 %"."""
+        rule = self.judged.verdict.receipts[0].rule if self.judged.verdict.receipts else self.judged.tightest
+        return f"{rule} {_relative(self.judged):+.0%}" if rule else ""
+
+
+def page(store: Store, figures: Figures, policy: Policy, provenance: Mapping[str, Any], notes: Sequence[str]) -> str:
+    """The page as text; equal inputs give equal pages."""
+    import jinja2
+
+    template = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template.filters |= {"number": _number, "text": str, "bar": _share, "language": language_name}
+    kept, narrow, missed = gallery(figures)
+    plots: list[Histogram] = histograms(figures.judged, policy)
+    source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
+    return template.from_string(source).render(
+        figures=figures,
+        policy=policy,
+        limits=[(f.name, getattr(policy, f.name)) for f in dataclasses.fields(policy)],
+        provenance=provenance,
+        notes=notes,
+        paper=PAPER,
+        plots=plots,
+        kept=[_card(store, one) for one in kept],
+        narrow=[_card(store, one) for one in narrow],
+        missed=[_card(store, one) for one in missed],
+        receipts=receipts(figures)[:_RECEIPTS_SHOWN],
+        dropped=sum(not one.verdict.kept for one in figures.judged),
+        widest={unit: max(s.entered for s in figures.steps if s.unit == unit) for unit in ("videos", "clips")},
+    )
+
+
+def gallery(figures: Figures) -> tuple[list[Judged], list[Judged], list[Judged]]:
+    """Clips to look at: a sample of the kept, those kept most narrowly, and those dropped most narrowly.
+
+    The sample takes languages in turn and clips by the hash of their keys: the same in every run, favouring none.
+    """
+    kept = [one for one in figures.judged if one.verdict.kept]
+    turns: dict[str, int] = {}
+    ranked = []
+    for one in sorted(kept, key=lambda one: hashlib.sha256(one.clip.clip.key.encode()).digest()):
+        turn = turns[one.clip.language] = turns.get(one.clip.language, 0) + 1
+        ranked.append((turn, one.clip.language, one.clip.clip.key, one))
+    ranked.sort(key=lambda entry: entry[:3])
+    narrow = sorted((one for one in kept if one.tightest), key=lambda one: (one.margin, one.clip.clip.key))
+    # Of the dropped, those that one rule alone keeps out: their margin is what decides.
+    missed = sorted(
+        (one for one in figures.judged if len(one.verdict.receipts) == 1),
+        key=lambda one: (-_relative(one), one.clip.clip.key),
+    )
+    return [entry[3] for entry in ranked[:_KEPT_SHOWN]], narrow[:_BORDER_SHOWN], missed[:_BORDER_SHOWN]
+
+
+def receipts(figures: Figures) -> list[tuple[str, str, Any, float]]:
+    """Key, language, receipt and relative margin of every broken rule, the narrowest first."""
+    found = [
+        (one.clip.clip.key, one.clip.language, receipt, _of_limit(receipt.margin, receipt.limit))
+        for one in figures.judged
+        for receipt in one.verdict.receipts
+    ]
+    return sorted(found, key=lambda entry: (-entry[3], entry[0]))
+
+
+def language_name(code: str) -> str:
+    """A language in English where we know it, else its code."""
+    names = {
+        "ar": "Arabic", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "hr": "Croatian",
+        "pl": "Polish", "ru": "Russian", "th": "Thai", "zh": "Chinese", "all": "All", "": "Not stated",
+    }  # fmt: skip
+    return names.get(code, code)
+
+
+def _relative(one: Judged) -> float:
+    if one.verdict.receipts:
+        return _of_limit(one.verdict.receipts[0].margin, one.verdict.receipts[0].limit)
+    return one.margin
+
+
+def _of_limit(margin: float, limit: float | str) -> float:
+    return margin / abs(limit) if isinstance(limit, float) and limit else margin
+
+
+def _card(store: Store, one: Judged) -> _Card:
+    pictures = thumbnails(store, one.clip.clip, size_px=_THUMB_PX)
+    return _Card(one, [f"data:image/jpeg;base64,{base64.b64encode(jpeg(one)).decode()}" for one in pictures])
+
+
+def _number(value: Any, digits: int = 0) -> str:
+    return f"{value:,.{digits}f}" if isinstance(value, int | float) else str(value)
+
+
+def _share(part: float, whole: float) -> str:
+    """A width in per cent, for a bar."""
+    return f"{100 * part / whole:.2f}%" if whole else "0%"
