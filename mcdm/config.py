@@ -1,0 +1,344 @@
+"""What is trained and how: frozen dataclasses, and three recipes as functions.
+
+Where the paper (arXiv 2502.09533) is silent, the field's comment says "unstated" and why the value was chosen.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
+
+STAGES = (0, 1, 2, 3)
+
+NEEDS: dict[int, tuple[int, ...]] = {0: (), 1: (), 2: (0,), 3: (0, 1, 2)}
+"""Which stages must be finished before a stage starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """Pictures to latents. `dct`: orthonormal block transform, nothing learned. `sd`: the VAE of Stable Diffusion."""
+
+    kind: Literal["dct", "sd"]
+    size_px: int
+    factor: int  # picture pixels per latent pixel, per side
+    channels: int
+    path: str = ""  # local directory in diffusers' format, for "sd"
+
+    @property
+    def latent_px(self) -> int:
+        """Latent pixels per side."""
+        return self.size_px // self.factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """Sound to features at the frame rate. `mel`: log-mel bands, nothing learned. `wav2vec2`: a local directory."""
+
+    kind: Literal["mel", "wav2vec2"]
+    width: int  # of one feature vector
+    vectors: int  # per video frame
+    reach: int = 2  # unstated: frames heard on either side, as in EMO and Hallo
+    path: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Audio tokens that the prior gets per frame."""
+        return self.vectors * (2 * self.reach + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """Reference picture to one vector. `thumbnail`: the picture at 8 x 8 px. `clip`: a CLIP vision tower on disk."""
+
+    kind: Literal["thumbnail", "clip"]
+    width: int
+    path: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionConfig:
+    """Stage 0: lip and expression encoders (supplement B.2) and the landmark guider (head tokens)."""
+
+    face_px: int = 48  # side of the aligned grey face that the encoders see
+    patch_px: int = 8
+    width: int = 64
+    heads: int = 4
+    layers: int = 4  # stated
+    head_tokens: int = 4  # counts and width of tokens are unstated
+    lip_tokens: int = 4
+    expression_tokens: int = 4
+    token_width: int = 64
+    token_noise: float = 0.1  # added to tokens while stage 0 learns, so that the token space is smooth
+    cross_weight: float = 1.0  # loss weights are unstated
+    consistency_weight: float = 0.1
+
+    @property
+    def tokens(self) -> int:
+        """Motion tokens per frame, in the order head, lip, expression."""
+        return self.head_tokens + self.lip_tokens + self.expression_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveConfig:
+    """Archived-clip motion-prior (section 3.2): m = (latent side / patch)^2 patches, n queries of width d."""
+
+    frames: int = 16  # a
+    patch: int = 4
+    queries: int = 16  # n
+    width: int = 768  # d, unstated; the cross-attention width of SD 1.5
+    positions: bool = False  # learned positions on patches, queries and frames: not in the equation
+    anchor: bool = False  # the oldest archived frame is always the reference: not in the paper, against drift
+    noise: float = 0.0  # share of noise on archived latents while training, against drift (as Hallo2)
+    start_share: float = 0.05  # of training clips that start cold: archived = reference repeated
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig:
+    """Present-clip motion-prior diffusion transformer (section 3.3)."""
+
+    layers: int = 8  # L, stated
+    width: int = 768  # unstated
+    heads: int = 12
+    history: bool = True  # the archived frames' tokens stand, clean, before the noised ones: unstated, else clips jump
+    history_drop: float = 0.3
+    landmark_drop: float = 0.5  # of clips; stated without a probability
+    prediction: Literal["eps", "v", "x0"] = "eps"  # stated
+    sampling_steps: int = 50  # unstated
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """The denoiser: SD 1.5's shape with four attentions per block (section 3.1)."""
+
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    attention: tuple[bool, ...] = (True, True, True, False)
+    layers: int = 2
+    heads: int = 8
+    groups: int = 32
+    archived_reads: Literal["global", "aligned"] = "global"  # unstated: all a*n tokens, or those of the same number
+    strict: bool = False  # Figure 2 read literally: archived features reach the output through the memory alone
+    memory_decay: float = 0.1  # alpha of equation 5, stated
+    memory_attention: Literal["exact", "favor", "linear"] = "exact"  # the paper's is favor; exact is cheaper at 2f = 32
+    favor_features: int = 256
+    memory_zero_init: bool = True  # the memory adds nothing at first; needs strict = False
+    use_memory: bool = True  # False: the ablation without memory; plain temporal attention over the present clip
+    prediction: Literal["eps", "v", "x0"] = "eps"
+    schedule: Literal["scaled_linear", "cosine"] = "scaled_linear"
+    zero_snr: bool = False
+    min_snr: float = 0.0  # gamma of min-SNR weights; 0: off
+    noise_offset: float = 0.0
+    drop_archived: float = 0.05  # condition dropout, for classifier-free guidance
+    drop_present: float = 0.05
+    drop_both: float = 0.05
+    guidance: float = 1.0  # unstated; 1 = off, at half the cost
+    sampling_steps: int = 25  # unstated
+    train_spatial: bool = True  # stage 1 trains the UNet's spatial weights too: unstated, see the switch's ablation
+    checkpointing: bool = False  # recompute transformer blocks in the backward pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """How long and how fast one stage learns. `batch` is global: all ranks and accumulation steps together."""
+
+    steps: int
+    batch: int
+    rate: float
+    warmup: int = 0
+    final_rate: float = 1.0  # share of `rate` that a cosine ends at; 1 = constant
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW is stated; the rest of this is not."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.9999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what is learned. Two recipes with equal `digest` can share checkpoints."""
+
+    name: str
+    frames: int  # f, of the present clip
+    codec: CodecConfig
+    audio: AudioConfig
+    image: ImageConfig
+    motion: MotionConfig
+    archive: ArchiveConfig
+    prior: PriorConfig
+    unet: UNetConfig
+    plans: tuple[StagePlan, StagePlan, StagePlan, StagePlan]
+    optimizer: OptimizerConfig = field(default=OptimizerConfig())
+    sd_weights: str = ""  # SD 1.5 UNet (safetensors or a diffusers directory) to start stage 1 from
+    motion_weights: str = ""  # AnimateDiff motion module to start the memory attention from
+
+    def __post_init__(self) -> None:
+        if self.unet.strict and self.unet.memory_zero_init:
+            raise ValueError("strict with memory_zero_init: no gradient would reach the archived clip in stage 1")
+        if self.unet.archived_reads == "aligned" and self.archive.frames != self.frames:
+            raise ValueError(f"aligned needs as many archived as present frames: {self.archive.frames}, {self.frames}")
+        side = self.codec.latent_px
+        if side % self.archive.patch or side % 2 ** (len(self.unet.channels) - 1):
+            raise ValueError(f"latents of {side} px fit neither the patches nor the UNet's levels")
+
+    @property
+    def digest(self) -> str:
+        """Names the shapes and meaning of the weights: plans, weights to start from and sampling are left out."""
+        known = dataclasses.asdict(self)
+        for name in ("name", "plans", "optimizer", "sd_weights", "motion_weights"):
+            del known[name]
+        for group, names in _NOT_MEANING.items():
+            for name in names:
+                del known[group][name]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def encoding(self) -> str:
+        """Names what `encode` writes: latents and features depend on nothing else of the recipe."""
+        known = [dataclasses.asdict(part) for part in (self.codec, self.audio, self.image)]
+        known.append({"face_px": self.motion.face_px, "version": 1})
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
+
+
+_NOT_MEANING: dict[str, tuple[str, ...]] = {
+    "codec": ("path",),
+    "audio": ("path",),
+    "image": ("path",),
+    "motion": ("token_noise", "cross_weight", "consistency_weight"),
+    "archive": ("noise", "start_share"),
+    "prior": ("history_drop", "landmark_drop", "sampling_steps"),
+    "unet": (
+        *("min_snr", "noise_offset", "drop_archived", "drop_present", "drop_both"),
+        *("guidance", "sampling_steps", "train_spatial", "checkpointing"),
+    ),
+}
+
+
+def tiny() -> Recipe:
+    """64 px on two CPU cores: all four stages within 15 minutes and 4 GB."""
+    return Recipe(
+        name="tiny",
+        frames=8,
+        codec=CodecConfig(kind="dct", size_px=64, factor=4, channels=16),
+        audio=AudioConfig(kind="mel", width=128, vectors=1),
+        image=ImageConfig(kind="thumbnail", width=192),
+        motion=MotionConfig(width=64, head_tokens=1, lip_tokens=2, expression_tokens=1, token_width=16),
+        archive=ArchiveConfig(
+            frames=8, patch=4, queries=16, width=64, positions=True, anchor=True, noise=0.1, start_share=0.15
+        ),
+        prior=PriorConfig(layers=3, width=96, heads=4, prediction="v", sampling_steps=20),
+        unet=UNetConfig(
+            channels=(48, 96),
+            attention=(True, True),
+            layers=1,
+            heads=4,
+            groups=8,
+            prediction="v",
+            schedule="cosine",
+            favor_features=64,
+            min_snr=5.0,
+            drop_archived=0.02,
+            drop_present=0.05,
+            drop_both=0.02,
+            sampling_steps=8,
+        ),
+        plans=(
+            StagePlan(steps=400, batch=32, rate=1e-3, warmup=20, final_rate=0.05),
+            StagePlan(steps=700, batch=4, rate=1e-3, warmup=30, final_rate=0.05),
+            StagePlan(steps=600, batch=16, rate=1e-3, warmup=30, final_rate=0.05),
+            StagePlan(steps=500, batch=4, rate=1.5e-3, warmup=30, final_rate=0.05),
+        ),
+        optimizer=OptimizerConfig(ema_decay=0.99, betas=(0.9, 0.99)),
+    )
+
+
+def small() -> Recipe:
+    """256 px on one GPU: minutes to hours."""
+    return Recipe(
+        name="small",
+        frames=16,
+        codec=CodecConfig(kind="dct", size_px=256, factor=8, channels=48),
+        audio=AudioConfig(kind="mel", width=128, vectors=1),
+        image=ImageConfig(kind="thumbnail", width=192),
+        motion=MotionConfig(face_px=64, width=128, head_tokens=2, lip_tokens=4, expression_tokens=4, token_width=32),
+        archive=ArchiveConfig(width=512, positions=True, anchor=True, noise=0.1, start_share=0.1),
+        prior=PriorConfig(layers=8, width=512, heads=8, prediction="v"),
+        unet=UNetConfig(channels=(128, 256, 512, 512), prediction="v", schedule="cosine", zero_snr=True, min_snr=5.0),
+        plans=(
+            StagePlan(steps=2000, batch=64, rate=3e-4, warmup=100),
+            StagePlan(steps=3000, batch=16, rate=1e-4, warmup=100),
+            StagePlan(steps=3000, batch=32, rate=1e-4, warmup=100),
+            StagePlan(steps=3000, batch=16, rate=1e-4, warmup=100),
+        ),
+        optimizer=OptimizerConfig(ema_decay=0.999),
+    )
+
+
+def paper() -> Recipe:
+    """The paper's scale: SD 1.5's UNet at 512 px, 16 frames; 8 GPUs with 4 clips each, 30,000 steps per stage.
+
+    Give `codec.path`, `audio.path`, `image.path`, `sd_weights` and `motion_weights` with `--set`.
+    """
+    plan = StagePlan(steps=30_000, batch=32, rate=1e-5)
+    return Recipe(
+        name="paper",
+        frames=16,
+        codec=CodecConfig(kind="sd", size_px=512, factor=8, channels=4),
+        audio=AudioConfig(kind="wav2vec2", width=768, vectors=2),
+        image=ImageConfig(kind="clip", width=768),
+        motion=MotionConfig(face_px=96, width=256, heads=8, token_width=768),
+        archive=ArchiveConfig(),
+        prior=PriorConfig(),
+        unet=UNetConfig(checkpointing=True),
+        plans=(plan, plan, plan, plan),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": tiny, "small": small, "paper": paper}
+
+
+def override(recipe: Recipe, assignments: list[str]) -> Recipe:
+    """Apply `unet.strict=true`-like assignments. Raises `ValueError` with one line for a wrong name or value."""
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment!r}: expected name=value")
+        recipe = _assign(recipe, path.split("."), text, path)
+    return recipe
+
+
+def _assign(node: Any, names: list[str], text: str, path: str) -> Any:
+    name, *rest = names
+    if isinstance(node, tuple) and name.isdigit() and int(name) < len(node):
+        items = list(node)
+        items[int(name)] = _assign(items[int(name)], rest, text, path) if rest else _parse(items[int(name)], text, path)
+        return tuple(items)
+    if not dataclasses.is_dataclass(node) or name not in {f.name for f in dataclasses.fields(node)}:
+        raise ValueError(f"--set {path}: the recipe has no such setting")
+    old = getattr(node, name)
+    if not rest and (dataclasses.is_dataclass(old) or name == "plans"):
+        raise ValueError(f"--set {path}: a group of settings; name one inside it")
+    new = _assign(old, rest, text, path) if rest else _parse(old, text, path)
+    choices = get_args(get_type_hints(type(node))[name]) if not rest else ()
+    if choices and isinstance(old, str) and new not in choices:
+        raise ValueError(f"--set {path}={text}: expected one of {', '.join(choices)}")
+    values = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
+    kind: Any = type(node)
+    return kind(**{**values, name: new})
+
+
+def _parse(old: Any, text: str, path: str) -> Any:
+    """Read `text` as a value of the old value's type."""
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        if isinstance(old, tuple):
+            return tuple(_parse(old[0], part, path) for part in text.split(","))
+        return type(old)(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"--set {path}={text}: expected {type(old).__name__}") from None

@@ -1,0 +1,106 @@
+"""The noise process, apart from any network: schedules, targets, weights and the DDIM step as pure functions.
+
+Notation of DDPM (Ho et al. 2020): z_t = sqrt(abar_t) x + sqrt(1 - abar_t) eps; v of Salimans & Ho 2022.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+Prediction: TypeAlias = Literal["eps", "v", "x0"]
+
+N_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Signal and noise amplitudes by timestep: `alpha` and `sigma`, (T,), float32, alpha^2 + sigma^2 = 1."""
+
+    alpha: Tensor
+    sigma: Tensor
+
+    def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Amplitudes of timesteps (b,), shaped to broadcast over `like` (b, ...)."""
+        shape = (-1,) + (1,) * (like.dim() - 1)
+        alpha, sigma = self.alpha.to(like.device), self.sigma.to(like.device)
+        return alpha[t].view(shape), sigma[t].view(shape)
+
+    def timesteps(self, steps: int) -> list[int]:
+        """Evenly spaced from the last to near the first ("trailing" spacing: the first is pure noise)."""
+        return [round(N_TIMESTEPS - i * N_TIMESTEPS / steps) - 1 for i in range(steps)]
+
+
+def make_schedule(kind: Literal["scaled_linear", "cosine"], *, zero_snr: bool = False) -> Schedule:
+    """`scaled_linear`: SD 1.5's, beta 0.00085 to 0.012. `cosine`: squaredcos_cap_v2 of Nichol & Dhariwal.
+
+    `zero_snr` shifts and scales so that the last step holds no signal (Lin et al. 2023).
+    """
+    if kind == "scaled_linear":
+        beta = torch.linspace(0.00085**0.5, 0.012**0.5, N_TIMESTEPS, dtype=torch.float64) ** 2
+    else:
+        at = torch.arange(N_TIMESTEPS + 1, dtype=torch.float64) / N_TIMESTEPS
+        bar = torch.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2
+        beta = (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
+    root = torch.cumprod(1 - beta, 0).sqrt()
+    if zero_snr:
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return Schedule(root.float(), (1 - root**2).sqrt().float())
+
+
+def add_noise(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """z_t of clean x and noise eps (b, ...) at timesteps t (b,)."""
+    alpha, sigma = schedule.at(t, x)
+    return alpha * x + sigma * eps
+
+
+def target(schedule: Schedule, prediction: Prediction, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """What a network with this kind of prediction should answer."""
+    alpha, sigma = schedule.at(t, x)
+    return {"eps": eps, "x0": x, "v": alpha * eps - sigma * x}[prediction]
+
+
+def split(schedule: Schedule, prediction: Prediction, z: Tensor, answer: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Clean estimate and noise estimate (x, eps) of a network's answer at z_t."""
+    alpha, sigma = schedule.at(t, z)
+    if prediction == "v":
+        return alpha * z - sigma * answer, sigma * z + alpha * answer
+    if prediction == "x0":
+        return answer, (z - alpha * answer) / sigma.clamp(min=1e-4)
+    return (z - sigma * answer) / alpha.clamp(min=1e-4), answer
+
+
+def loss_weight(schedule: Schedule, prediction: Prediction, t: Tensor, gamma: float) -> Tensor:
+    """Min-SNR weights (Hang et al. 2023) of the squared error, (b,); ones where gamma is 0."""
+    if not gamma:
+        return torch.ones(len(t), device=t.device)
+    alpha, sigma = schedule.alpha.to(t.device)[t], schedule.sigma.to(t.device)[t]
+    snr = alpha**2 / sigma.clamp(min=1e-4) ** 2
+    capped = snr.clamp(max=gamma)
+    return {"x0": capped, "eps": capped / snr.clamp(min=1e-8), "v": capped / (snr + 1)}[prediction]
+
+
+def ddim_step(schedule: Schedule, x: Tensor, eps: Tensor, t_next: int) -> Tensor:
+    """z at the next, smaller timestep; the clean estimate itself where t_next < 0 (Song et al. 2021, eta = 0)."""
+    if t_next < 0:
+        return x
+    return float(schedule.alpha[t_next]) * x + float(schedule.sigma[t_next]) * eps
+
+
+def draw_normal(seeds: Tensor, salt: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Normal noise (b, *shape), row i a function of (seeds[i], salt) alone: the same in any batch and world."""
+    rows = [torch.randn(shape, generator=generator(int(seed), salt)) for seed in seeds]
+    return torch.stack(rows).to(device)
+
+
+def draw_uniform(seeds: Tensor, salt: int, n: int, device: torch.device) -> Tensor:
+    """Uniform numbers (b, n) in [0, 1), like `draw_normal`."""
+    rows = [torch.rand(n, generator=generator(int(seed), salt)) for seed in seeds]
+    return torch.stack(rows).to(device)
+
+
+def generator(seed: int, salt: int) -> torch.Generator:
+    """A generator on the CPU, so that CPU and GPU draw the same numbers."""
+    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + salt * 0xBF58476D1CE4E5B9) % (1 << 63))

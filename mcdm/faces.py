@@ -1,0 +1,83 @@
+"""Five landmarks to an aligned grey face, and what is read off it: motion targets and the mouth's opening.
+
+The shards hold five landmarks per frame (eyes, nose tip, mouth corners; crop pixels). Stage 0's targets are made from
+them and from the pixels: *lip motion* is the aligned mouth patch and the mouth corners, *expression* is the aligned
+upper face and the eyes. Both as differences from the clip's mean, so that they say what moves and not who it is.
+"""
+
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float32]
+Bytes: TypeAlias = NDArray[np.uint8]
+
+CANON: Floats = np.array([[0.315, 0.34], [0.685, 0.34], [0.5, 0.53], [0.345, 0.71], [0.655, 0.71]], np.float32)
+"""Where the landmarks lie in an aligned face, as shares of its side: wider than ArcFace's crop, to hold the chin."""
+
+MOUTH = (0.56, 0.98, 0.2, 0.8)
+"""The mouth patch: top, bottom, left, right, as shares of the aligned side."""
+
+UPPER = (0.06, 0.54, 0.1, 0.9)
+"""The upper face: brows and eyes."""
+
+_SMOOTH = np.array([1, 2, 3, 2, 1], np.float32) / 9
+
+
+def smooth(landmarks: Floats) -> Floats:
+    """Landmarks (F, 5, 2) averaged over five frames: detectors jitter by about a pixel."""
+    padded = np.pad(landmarks, ((2, 2), (0, 0), (0, 0)), mode="edge")
+    windows = np.stack([padded[i : i + len(landmarks)] for i in range(5)])
+    smoothed: Floats = np.tensordot(_SMOOTH, windows, 1).astype(np.float32)
+    return smoothed
+
+
+def similarity(landmarks: Floats, side_px: int) -> Floats:
+    """The 2 x 3 similarity that takes landmarks (5, 2) to `CANON` by least squares (Umeyama 1991)."""
+    target = CANON.astype(np.float64) * side_px
+    source = landmarks.astype(np.float64)
+    mean_s, mean_t = source.mean(0), target.mean(0)
+    s, t = source - mean_s, target - mean_t
+    norm = max(float((s**2).sum()), 1e-6)
+    a = float((s * t).sum()) / norm
+    b = float((s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum()) / norm
+    turn = np.array([[a, -b], [b, a]])
+    return np.concatenate([turn, (mean_t - turn @ mean_s)[:, None]], 1).astype(np.float32)
+
+
+def align(frames: Bytes, landmarks: Floats, side_px: int) -> tuple[Bytes, Floats]:
+    """Frames (F, h, w, 3) and their landmarks (F, 5, 2), pixels, to grey faces (F, side, side) and aligned landmarks
+    (F, 5, 2) as shares of the side."""
+    faces = np.zeros((len(frames), side_px, side_px), np.uint8)
+    aligned = np.zeros((len(frames), 5, 2), np.float32)
+    for i, (frame, points) in enumerate(zip(frames, landmarks, strict=True)):
+        matrix = similarity(points, side_px)
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        flags = cv2.INTER_AREA if abs(float(np.linalg.det(matrix[:, :2]))) < 1 else cv2.INTER_LINEAR
+        faces[i] = cv2.warpAffine(grey, matrix, (side_px, side_px), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        aligned[i] = (points @ matrix[:, :2].T + matrix[:, 2]) / side_px
+    return faces, aligned
+
+
+def patch(faces: NDArray[Any], box: tuple[float, float, float, float]) -> NDArray[Any]:
+    """Cut `MOUTH` or `UPPER` out of aligned faces (..., side, side)."""
+    side = faces.shape[-1]
+    top, bottom, left, right = (round(share * side) for share in box)
+    return faces[..., top:bottom, left:right]
+
+
+def mouth_opening(faces: Bytes) -> Floats:
+    """How open the mouth of aligned grey faces (F, side, side) is, in shares of the mouth patch, (F,).
+
+    The share of the patch's middle that is darker than three fifths of the cheeks' median: the gap between the lips is
+    dark whatever the skin. A measure to correlate over time inside one clip, not to compare between people.
+    """
+    side = faces.shape[-1]
+    rows, columns = slice(round(0.64 * side), round(0.84 * side)), slice(round(0.36 * side), round(0.64 * side))
+    inside = faces[:, rows, columns].astype(np.float32)
+    skin = np.median(faces[:, round(0.45 * side) : round(0.62 * side), :].astype(np.float32), axis=(1, 2))
+    depth = np.clip(0.8 - inside / np.maximum(skin, 1)[:, None, None], 0, None)
+    opening: Floats = depth.mean((1, 2)).astype(np.float32)
+    return opening

@@ -1,0 +1,311 @@
+"""What each training stage learns, and its loss. The loop knows nothing but `Objective.loss`.
+
+A batch is a dictionary of tensors with one row per clip, see `mcdm.data`. All randomness is drawn from the rows'
+`seed`, so that a loss is a function of weights and batch: the same in one process or many, now or after a resume.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from mcdm import diffusion
+from mcdm.archive import ArchivedClip
+from mcdm.config import Recipe
+from mcdm.diffusion import draw_normal, draw_uniform
+from mcdm.encoders import freeze, make_codec
+from mcdm.motion import Motion, motion_target, swap_mouths
+from mcdm.prior import MotionPrior
+from mcdm.unet import Block, UNet
+
+Batch: TypeAlias = dict[str, Tensor]
+
+Part: TypeAlias = nn.Module | nn.Parameter
+
+_NOISE, _TIME, _DROP, _OFFSET, _ARCHIVE, _TOKEN = range(6)
+"""Salts: which use of a row's seed."""
+
+
+@dataclass
+class Loss:
+    """A mean over the batch to descend on, parts of it by name, and each row's loss at its timestep."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    rows: Tensor | None = None  # (b,)
+    t: Tensor | None = None  # (b,)
+
+
+class Denoiser(nn.Module):
+    """Stages 1 and 3: the archived-clip prior, the way in for motion tokens, and the UNet."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        codec, motion, width = recipe.codec, recipe.motion, recipe.archive.width
+        self.recipe = recipe
+        self.schedule = diffusion.make_schedule(recipe.unet.schedule, zero_snr=recipe.unet.zero_snr)
+        self.archive = ArchivedClip(recipe.archive, codec.channels, codec.latent_px)
+        self.present = nn.Linear(motion.token_width, width)
+        self.place_present = nn.Parameter(torch.randn(motion.tokens, width) * 0.5)
+        self.unet = UNet(recipe.unet, latent=codec.channels, frames=recipe.frames, archived=width, present=width)
+
+    def context(self, tokens: Tensor) -> Tensor:
+        """Motion tokens (b, f, n, d) as F_pc, the present cross-attention's context (b, f, n, width)."""
+        lifted: Tensor = self.present(tokens)
+        return lifted + self.place_present
+
+    def forward(
+        self, z: Tensor, t: Tensor, archived: Tensor, tokens: Tensor | None, carry: list[Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """z (b, f, c, h, w), t (b,), F_ac (b, a, n, width), F_pc (b, f, n, width) or None; see `UNet`."""
+        answer, kept = self.unet(z, t, archived, tokens, carry)
+        return answer, kept
+
+    def present_modules(self) -> list[Part]:
+        """What stage 3 trains: present cross-attention with its way in, and the memory attention."""
+        blocks = [m for m in self.unet.modules() if isinstance(m, Block)]
+        mine: list[Part] = [p for block in blocks for p in (block.norm_present, block.attend_present, block.memory)]
+        return [self.present, self.place_present, *mine]
+
+    def archived_modules(self) -> list[Part]:
+        """The archived-clip prior and its cross-attentions."""
+        blocks = [m for m in self.unet.modules() if isinstance(m, Block)]
+        mine: list[Part] = [p for block in blocks for p in (block.norm_archived, block.attend_archived)]
+        return [self.archive, *mine]
+
+
+class Objective(nn.Module):
+    """A stage of training. Its modules with gradients are what learns; `forward` is the loss, so that DDP can wrap it.
+
+    `given` holds finished models of earlier stages by name; `saved` names the model that a checkpoint keeps.
+    """
+
+    stage: ClassVar[int]
+    needs: ClassVar[tuple[str, ...]] = ()  # batch members, besides `seed`
+    saved: ClassVar[str]
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that this stage trains."""
+        return getattr(self, self.saved)  # type: ignore[no-any-return]
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters by module group, for the log."""
+        found: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                found.setdefault(_group(name), []).append(parameter)
+        return found
+
+    def loss(self, batch: Batch) -> Loss:
+        """The loss of one batch."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Loss:
+        return self.loss(batch)
+
+
+class LearnMotion(Objective):
+    """Stage 0: self-reconstruction + cross-reconstruction + consistency (supplement B.2), and the guider's own.
+
+    Pairs are made: the mouth of frame i over frame j of the same clip has the lip motion of i and the expression of j.
+    """
+
+    stage, saved = 0, "motion"
+    needs = ("face", "points", "head")
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.motion = Motion(recipe.motion)
+
+    def loss(self, batch: Batch) -> Loss:
+        faces, points, head = batch["face"], batch["points"], batch["head"]
+        motion, config, f = self.motion, self.recipe.motion, faces.shape[1]
+        lip_target, rest_target = motion_target(faces, points)
+        donors = faces.roll(f // 2, 1)  # i of the pair (i, j) is half a window away from j
+        swapped = swap_mouths(faces, donors).flatten(0, 1)
+        flat = faces.flatten(0, 1)
+        lip, expression = motion.lip(flat), motion.expression(flat)
+        noise = config.token_noise * draw_normal(
+            batch["seed"], _TOKEN, (f, config.tokens, config.token_width), faces.device
+        ).flatten(0, 1)
+        k = config.head_tokens
+        noisy_lip = lip + noise[:, k : k + config.lip_tokens]
+        noisy_expression = expression + noise[:, k + config.lip_tokens :]
+        lip_i = torch.unflatten(noisy_lip, 0, (-1, f)).roll(f // 2, 1).flatten(0, 1)
+        own = torch.cat([lip_target, rest_target], 2).flatten(0, 1)
+        crossed = torch.cat([lip_target.roll(f // 2, 1), rest_target], 2).flatten(0, 1)
+        self_part = (motion.decoder(noisy_lip, noisy_expression) - own).abs().mean()
+        cross_part = (motion.decoder(lip_i, noisy_expression) - crossed).abs().mean()
+        consistency = (
+            (motion.lip(swapped) - torch.unflatten(lip, 0, (-1, f)).roll(f // 2, 1).flatten(0, 1)).square().mean()
+        )
+        consistency = consistency + (motion.expression(swapped) - expression).square().mean()
+        tokens = motion.head(head.flatten(0, 1))
+        state = motion.head_decoder(tokens + noise[:, :k])
+        head_part = (state - head.flatten(0, 1)).abs().mean()
+        if self.training:
+            motion.observe(torch.unflatten(torch.cat([tokens, lip, expression], 1), 0, (-1, f)), 0.05)
+        total = self_part + config.cross_weight * cross_part + config.consistency_weight * consistency + head_part
+        parts = {"self": self_part, "cross": cross_part, "consistency": consistency, "head": head_part}
+        return Loss(total, {name: part.detach() for name, part in parts.items()})
+
+
+class _LearnLatents(Objective):
+    """The squared error of the denoiser, shared by stages 1 and 3."""
+
+    saved = "denoiser"
+    needs: ClassVar[tuple[str, ...]] = ("present", "archived", "reference")
+    codec: nn.Module
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.denoiser = Denoiser(recipe)
+        self.__dict__["codec"] = None  # made at the first batch of pictures: cached latents need none
+
+    def latents(self, batch: Batch, name: str) -> Tensor:
+        """Latents (b, t, c, h, w) of a batch member: as cached, or encoded now from (b, t, h, w, 3) uint8."""
+        member = batch[name]
+        if member.dtype != torch.uint8:
+            return member
+        if self.__dict__["codec"] is None:
+            self.__dict__["codec"] = make_codec(self.recipe.codec).to(member.device)
+        return encode_pictures(self.__dict__["codec"], member)
+
+    def masks(self, seeds: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Which rows keep F_ac and F_pc, (b,) each of 0 or 1: condition dropout for classifier-free guidance."""
+        config = self.recipe.unet
+        at = draw_uniform(seeds, _DROP, 1, device)[:, 0]
+        both, archived = config.drop_both, config.drop_both + config.drop_archived
+        keep_archived = (at >= archived).float()
+        keep_present = ((at >= both) & ((at < archived) | (at >= archived + config.drop_present))).float()
+        return keep_archived, keep_present
+
+    def denoising(self, batch: Batch, tokens: Tensor | None) -> Loss:
+        config, seeds = self.recipe.unet, batch["seed"]
+        x, archived = self.latents(batch, "present"), self.latents(batch, "archived")
+        reference, device, b = self.latents(batch, "reference"), x.device, len(x)
+        if self.recipe.archive.noise:
+            amount = self.recipe.archive.noise * draw_uniform(seeds, _ARCHIVE, 1, device)[:, :, None, None, None]
+            archived = archived + amount * draw_normal(seeds, _ARCHIVE, tuple(archived.shape[1:]), device)
+        t = (draw_uniform(seeds, _TIME, 1, device)[:, 0] * diffusion.N_TIMESTEPS).long()
+        eps = draw_normal(seeds, _NOISE, tuple(x.shape[1:]), device)
+        if config.noise_offset:
+            eps = eps + config.noise_offset * draw_normal(seeds, _OFFSET, (1, x.shape[2], 1, 1), device)
+        z = diffusion.add_noise(self.denoiser.schedule, x, eps, t)
+        keep_archived, keep_present = self.masks(seeds, device)
+        past = self.denoiser.archive(reference, archived) * keep_archived[:, None, None, None]
+        now = self.denoiser.context(tokens) * keep_present[:, None, None, None] if tokens is not None else None
+        answer, _ = self.denoiser(z, t, past, now)
+        wanted = diffusion.target(self.denoiser.schedule, config.prediction, x, eps, t)
+        weight = diffusion.loss_weight(self.denoiser.schedule, config.prediction, t, config.min_snr)
+        rows = (answer.float() - wanted).square().flatten(1).mean(1)
+        return Loss((rows * weight).sum() / b, {}, rows.detach(), t)
+
+
+class LearnArchive(_LearnLatents):
+    """Stage 1: present clips from noise, seen with their archived clip; present and memory attention frozen."""
+
+    stage = 1
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        train_only(self.denoiser, self.denoiser.archived_modules())
+        if recipe.unet.train_spatial:
+            self.denoiser.requires_grad_(requires_grad=True)
+            for part in self.denoiser.present_modules():
+                _learn(part, on=False)
+        self.idle = recipe.unet.memory_zero_init and not recipe.motion_weights
+
+    def loss(self, batch: Batch) -> Loss:
+        if self.idle:
+            return self.denoising(batch, None)
+        motion = self.recipe.motion
+        empty = torch.zeros(
+            *batch["present"].shape[:2], motion.tokens, motion.token_width, device=batch["present"].device
+        )
+        return self.denoising(batch, empty)
+
+
+class LearnPresent(_LearnLatents):
+    """Stage 3: only present cross-attention and memory attention, fed with the encoders' own tokens."""
+
+    stage = 3
+    needs = (*_LearnLatents.needs, "face", "head")
+
+    def __init__(self, recipe: Recipe, motion: Motion, denoiser: dict[str, Tensor]) -> None:
+        super().__init__(recipe)
+        self.motion = freeze(motion)
+        self.denoiser.load_state_dict(denoiser)
+        train_only(self.denoiser, self.denoiser.present_modules())
+
+    def loss(self, batch: Batch) -> Loss:
+        f = self.recipe.frames
+        return self.denoising(batch, self.motion.tokens(batch["face"][:, -f:], batch["head"][:, -f:]))
+
+
+class LearnPrior(Objective):
+    """Stage 2: equation 3, the squared error of the motion prior, landmarks dropped by whole clips."""
+
+    stage, saved = 2, "prior"
+    needs = ("face", "head", "audio", "image")
+
+    def __init__(self, recipe: Recipe, motion: Motion) -> None:
+        super().__init__(recipe)
+        self.motion = freeze(motion)
+        self.prior = MotionPrior(recipe)
+        self.schedule = diffusion.make_schedule("cosine")
+
+    def loss(self, batch: Batch) -> Loss:
+        config, seeds, heads = self.recipe.prior, batch["seed"], self.recipe.motion.head_tokens
+        x = self.motion.tokens(batch["face"], batch["head"])[:, -self.prior.window :]
+        audio, device, w = batch["audio"][:, -self.prior.window :], x.device, self.prior.window
+        chance = draw_uniform(seeds, _DROP, 2, device)
+        has_landmarks = chance[:, 0] >= config.landmark_drop
+        past = torch.arange(w, device=device) < w - self.recipe.frames
+        known = past[None] & (chance[:, 1] >= config.history_drop)[:, None]
+        t = (draw_uniform(seeds, _TIME, 1, device)[:, 0] * diffusion.N_TIMESTEPS).long()
+        eps = draw_normal(seeds, _NOISE, tuple(x.shape[1:]), device)
+        z = torch.where(known[:, :, None, None], x, diffusion.add_noise(self.schedule, x, eps, t))
+        answer = self.prior(
+            z, t, audio, batch["image"], landmarks=x[:, :, :heads], has_landmarks=has_landmarks, known=known
+        )
+        wanted = diffusion.target(self.schedule, config.prediction, x, eps, t)
+        counts = (~known)[:, :, None] & torch.ones(x.shape[2], dtype=torch.bool, device=device)
+        counts = counts & ~(has_landmarks[:, None, None] & (torch.arange(x.shape[2], device=device) < heads))
+        error = (answer.float() - wanted).square().mean(-1) * counts
+        rows = error.sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
+        return Loss(rows.mean(), {}, rows.detach(), t)
+
+
+def encode_pictures(codec: nn.Module, pictures: Tensor) -> Tensor:
+    """Pictures (b, t, h, w, 3) uint8 to latents (b, t, c, h', w')."""
+    flat = pictures.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        latents: Tensor = codec.encode(flat)  # type: ignore[operator]
+    return torch.unflatten(latents, 0, pictures.shape[:2])
+
+
+def train_only(model: nn.Module, parts: list[Part]) -> None:
+    """Freeze the model but for these parts."""
+    model.requires_grad_(requires_grad=False)
+    for part in parts:
+        _learn(part, on=True)
+
+
+def _learn(part: Part, *, on: bool) -> None:
+    for parameter in [part] if isinstance(part, nn.Parameter) else part.parameters():
+        parameter.requires_grad = on
+
+
+def _group(name: str) -> str:
+    """The part of the model that a parameter belongs to."""
+    for mark in ("attend_self", "attend_archived", "attend_present", "memory", "ff", "archive", "film", "decoder"):
+        if f".{mark}." in f".{name}":
+            return mark
+    return name.split(".")[0]
