@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.sample import parts as p
-from manifests.sample.head import Floats
+from manifests.sample.head import Floats, Ints
 from manifests.sample.rig import Body, Layer
 from manifests.sample.scene import Light
 
 _FOV = 0.5
 _FAR = 100.0
+_UPRIGHT = np.eye(4, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ def shadow(body: Body, at: Floats, light: Light) -> Floats:
     flat = np.stack([seen[:, 0] / reach * half * depth, seen[:, 1] / reach * half * depth, -depth], -1).astype(
         np.float32
     )
-    triangles = np.concatenate([layer.triangles for layer in body.layers if layer.first >= 0])
     buffer = np.full((size, size), 9.0, np.float32)
-    cv2.triangleRasterizeDepth(flat, triangles, buffer, np.eye(4, dtype=np.float32), _FOV, 1.0, _FAR, _settings())
+    cv2.triangleRasterizeDepth(flat, body.casters, buffer, _UPRIGHT, _FOV, 1.0, _FAR, _settings())
     soft = 1.2 + 3.5 * (1 - light.hardness)
     mean = cv2.GaussianBlur(buffer, (0, 0), soft)
     square = cv2.GaussianBlur(buffer * buffer, (0, 0), soft)
@@ -126,11 +126,12 @@ def paint(
     seen = view.project(at)
     depth = np.full(view.size[::-1], _FAR, np.float32)
     flat = _unproject(seen, view)
-    colour, mask = _fill(body.layers[0], flat, factor, sheen, uvs[0], view, depth)
+    lights = np.concatenate([factor, sheen[:, None]], -1)
+    colour, mask = _fill(body.layers[0], flat, seen, lights, uvs[0], view, depth)
     alpha = mask.astype(np.float32)
     colour *= alpha[..., None]
     if body.layers[1].first >= 0:
-        over, mask = _fill(body.layers[1], flat, factor, sheen, uvs[1], view, depth)
+        over, mask = _fill(body.layers[1], flat, seen, lights, uvs[1], view, depth)
         share = over[..., 3] * mask * (1 / 255)
         colour += share[..., None] * (over[..., :3] - colour)
         alpha = alpha + share * (1 - alpha)
@@ -138,30 +139,38 @@ def paint(
 
 
 def _fill(
-    layer: Layer, flat: Floats, factor: Floats, sheen: Floats, uv: Floats, view: View, depth: Floats
+    layer: Layer, flat: Floats, seen: Floats, lit: Floats, uv: Floats, view: View, depth: Floats
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    before = depth.copy()
-    size = (*view.size[::-1], 3)
+    """Draw a layer into `depth`; give its colours (h, w, 3 or 4), 0..255, and where they are."""
+    before = depth.copy() if layer.first else np.float32(_FAR)
+    at = np.zeros((*view.size[::-1], 3), np.float32)
     values = np.zeros((len(flat), 3), np.float32)
     values[layer.first : layer.last, :2] = uv
-    values[:, 2] = sheen
-    at, light = np.zeros(size, np.float32), np.zeros(size, np.float32)
-    again = depth.copy()
-    cv2.triangleRasterize(
-        flat, layer.triangles, values, at, depth, np.eye(4, dtype=np.float32), _FOV, 0.5, _FAR, _settings()
-    )
-    cv2.triangleRasterize(
-        flat, layer.triangles, factor, light, again, np.eye(4, dtype=np.float32), _FOV, 0.5, _FAR, _settings()
-    )
+    triangles = _facing(layer.triangles, seen, view) if layer.first == 0 else layer.triangles
+    cv2.triangleRasterize(flat, triangles, values, at, depth, _UPRIGHT, _FOV, 0.5, _FAR, _settings())
     mask = depth < before
-    level = 0 if view.px_per_dm > 130 else 1 if view.px_per_dm > 62 else 2
+    across, down = layer.cells
+    glow = np.zeros((down * across, 4), np.float32)
+    glow[layer.slots] = lit[layer.first : layer.last]
+    level = 0 if view.px_per_dm > 110 else 1 if view.px_per_dm > 55 else 2
     atlas = layer.atlas[level]
+    u, v, _ = cv2.split(at)
+    light = cv2.remap(glow.reshape(down, across, 4), u * across - 0.5, v * down - 0.5, cv2.INTER_LINEAR)
     h, w = atlas.shape[:2]
-    u, v = at[..., 0] * w - 0.5, at[..., 1] * h - 0.5
-    picture = cv2.remap(atlas, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    picture[..., :3] *= light
-    picture[..., :3] += 255 * at[..., 2:]
+    picture = cv2.remap(atlas, u * w - 0.5, v * h - 0.5, cv2.INTER_LINEAR).astype(np.float32)
+    picture[..., :3] *= light[..., :3]
+    picture[..., :3] += 255 * light[..., 3:]
     return picture, mask
+
+
+def _facing(triangles: Ints, seen: Floats, view: View) -> Ints:
+    """Triangles that face the camera and are not wholly beside the window."""
+    x, y = np.ascontiguousarray(seen[:, 0], np.float32), np.ascontiguousarray(seen[:, 1], np.float32)
+    a, b, c = triangles.T
+    xa, ya, xb, yb, xc, yc = x[a], y[a], x[b], y[b], x[c], y[c]
+    towards = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa) < 0
+    towards &= (np.minimum(np.minimum(xa, xb), xc) < view.size[0]) & (np.minimum(np.minimum(ya, yb), yc) < view.size[1])
+    return triangles[towards]
 
 
 def _unproject(seen: Floats, view: View) -> Floats:

@@ -47,10 +47,10 @@ _RINGS = np.array(
         [0.00, 0.00, 0.735, 0.85, -1.00],
         [-0.22, -0.20, 0.715, 0.85, -0.93],
         [-0.46, -0.40, 0.665, 0.84, -0.80],
-        [-0.70, -0.58, 0.60, 0.83, -0.66],
-        [-0.88, -0.70, 0.53, 0.795, -0.56],
-        [-1.05, -0.82, 0.43, 0.75, -0.50],
-        [-1.15, -0.90, 0.35, 0.62, -0.48],
+        [-0.70, -0.58, 0.62, 0.83, -0.66],
+        [-0.88, -0.70, 0.565, 0.795, -0.56],
+        [-1.05, -0.82, 0.465, 0.75, -0.50],
+        [-1.15, -0.90, 0.37, 0.62, -0.48],
         [-1.165, -0.95, 0.30, 0.40, -0.46],
         [-1.12, -0.98, 0.28, 0.16, -0.44],
     ]
@@ -255,7 +255,7 @@ def _shapes(at: Floats, upper_eye: NDArray[np.bool_], upper_mouth: NDArray[np.bo
     corner = sum(bump(x, y, side * (m + 0.02), MOUTH_Y, 0.13, 0.14) for side in (-1, 1)) * front
     out = np.zeros((len(SHAPES), *at.shape), np.float32)
     shape = dict(zip(SHAPES, out, strict=True))
-    shape["jaw"][..., 1] = -0.245 * jaw
+    shape["jaw"][..., 1] = -0.215 * jaw
     shape["jaw"][..., 2] = -0.075 * jaw
     shape["jaw"][..., 0] = -0.10 * x * around
     shape["upper"][..., 1] = np.where(upper_mouth, 0.060, 0) * near
@@ -289,5 +289,5 @@ def _lids(shape: dict[str, Floats], x: Floats, y: Floats, upper: NDArray[np.bool
     across = (np.abs(x) - s.eye_spacing) / EYE_HALF_WIDTH
     opening = np.clip(1 - (across + 0.10 * np.clip(1 - across**2, 0, 1)) ** 2, 0, 1) ** 0.62 * front
     tilt = s.eye_tilt * across * EYE_HALF_WIDTH * np.exp(-((y / 0.2) ** 2) - (across / 1.6) ** 2) * front
-    shape["lid_upper"][..., 1] = np.where(upper, 0.082 * s.eye_open, 0) * opening * np.exp(-((y / 0.13) ** 2))
-    shape["lid_lower"][..., 1] = np.where(upper, 0, -0.050 * s.eye_open) * opening * np.exp(-((y / 0.10) ** 2)) + tilt
+    shape["lid_upper"][..., 1] = np.where(upper, 0.055 * s.eye_open, 0) * opening * np.exp(-((y / 0.13) ** 2))
+    shape["lid_lower"][..., 1] = np.where(upper, 0, -0.046 * s.eye_open) * opening * np.exp(-((y / 0.10) ** 2)) + tilt

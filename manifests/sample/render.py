@@ -13,6 +13,7 @@ from manifests.sample.head import Floats
 from manifests.sample.motion import Motion
 from manifests.sample.person import Person
 from manifests.sample.rig import Body, body
+from manifests.sample.texture import EYE_CELLS
 from manifests.sample.scene import Light, Scene, background, light, scene
 
 Image = NDArray[np.uint8]
@@ -183,8 +184,7 @@ def _glints(colour: Floats, who: Body, at: Floats, view: View, lit_by: Light) ->
     cols = who.head.rest.shape[1]
     up, low = (at[row * cols : (row + 1) * cols] for row in who.head.eye_slit)
     for eye in who.eyes:
-        ball = at[eye].reshape(13, 19, 3)
-        centre = ball[6, 9]
+        centre = at[eye].reshape(EYE_CELLS, EYE_CELLS, 3)[EYE_CELLS // 2, EYE_CELLS // 2]
         spot = centre + np.array([0.028 * lit_by.key[0], 0.020 + 0.02 * lit_by.key[1], 0.01], np.float32)
         middle = int(np.argmin(np.abs(up[:, 0] - spot[0]) + 9 * (up[:, 2] < centre[2] - 0.3)))
         if not low[middle, 1] < spot[1] < up[middle, 1]:
@@ -207,7 +207,7 @@ def _truth(who: Body, at: Floats, motion: Motion, i: int, view: View) -> Face:
     points = view.project(at[: rows * cols][mask])
     (x0, y0), (x1, y1) = points[:, :2].min(0), points[:, :2].max(0)
     marks = np.concatenate(
-        [[at[eye].reshape(13, 19, 3)[6, 9] for eye in who.eyes], at[[who.head.nose_tip, *who.head.mouth_corners]]]
+        [[at[eye].reshape(EYE_CELLS, EYE_CELLS, 3)[EYE_CELLS // 2, EYE_CELLS // 2] for eye in who.eyes], at[[who.head.nose_tip, *who.head.mouth_corners]]]
     )
     marks = view.project(marks)[:, :2]
     up, low = (at[row * cols + cols // 2] for row in who.head.mouth_slit)

@@ -8,16 +8,17 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from manifests.sample import parts as p
-from manifests.sample.head import SHAPES, Floats, Head, Ints, build
+from manifests.sample.head import SHAPES, Floats, Head, Ints, build, columns
+from manifests.sample.hair import hair, hairline
 from manifests.sample.motion import Motion
 from manifests.sample.person import Person
-from manifests.sample.texture import EYE_SPAN, Picture, body_skin, skin
+from manifests.sample.texture import EYE_CELLS, EYE_SPAN, TEXELS, Picture, body_skin, skin
 
 PIVOT = np.array([0.0, -0.75, -0.30], np.float32)
 """Where the head turns on the neck."""
 
+_CASTERS = ("face", "neck", "clothes", "hair")
 _JAW = SHAPES.index("jaw")
-_PAD = 8
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Layer:
     triangles: Ints  # (T, 3), into the body's vertices
     atlas: tuple[Picture, ...]  # full size, half, quarter
     uv: Floats  # (last - first, 2) in 0..1 of the atlas
+    cells: tuple[int, int]  # of the atlas: across, down; every vertex sits in the middle of one
+    slots: Ints  # (last - first,): the vertices' cells, row by row
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Body:
     layers: tuple[Layer, Layer]
     eyes: tuple[slice, slice]
     tongue: slice
+    casters: Ints  # (C, 3): a coarser mesh that throws the shadows
     normal_sum: csr_matrix  # (N, 3T) -> normals of vertices from those of triangles
     tangent_rows: Floats  # (N, 3): direction of the strands at rest, 0 where not hair
 
@@ -58,7 +62,7 @@ class Body:
         self._close_lips(face)
         self._lids_on_eyes(face)
         jaw = weights[_JAW]
-        at[count:, 1] -= 0.235 * jaw * self.jaw[count:]
+        at[count:, 1] -= 0.205 * jaw * self.jaw[count:]
         at[count:, 2] -= 0.070 * jaw * self.jaw[count:]
         at[self.tongue] += motion.tongue[i] * np.array([0, 0.085, 0.060], np.float32)
         return at
@@ -93,7 +97,7 @@ class Body:
         if layer.first:
             return layer.uv
         uv = layer.uv.copy()
-        scale = 192 / (2 * EYE_SPAN) / np.array(layer.atlas[0].shape[1::-1], np.float32)
+        scale = EYE_CELLS / (2 * EYE_SPAN) / np.array(layer.cells, np.float32)
         for eye in self.eyes:
             uv[eye] -= motion.gaze[i] * (0.105, -0.105) * scale
         return uv
@@ -112,7 +116,7 @@ def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> Floats:
 def body(who: Person) -> Body:
     """Make (or recall) a person's body: about 0.5 s."""
     head = build(who.shape)
-    face = p.Part("face", head.rest, skin(head, who), p.SKIN, open_=head.cavity, hole=head.hole)
+    face = p.Part("face", head.rest, skin(head, who, hairline(columns(), who)), p.SKIN, open_=head.cavity, hole=head.hole)
     tone = body_skin(who)
     pieces = [
         face,
@@ -122,7 +126,7 @@ def body(who: Person) -> Body:
         *p.frames(head, who),
         *p.torso(who, tone),
     ]
-    pieces += p.hair(head, who)
+    pieces += hair(who)
     firm, soft = [q for q in pieces if not q.soft], [q for q in pieces if q.soft]
     starts, at = {}, 0
     for piece in firm + soft:
@@ -148,6 +152,7 @@ def body(who: Person) -> Body:
         layers=layers,
         eyes=(spans("eye0"), spans("eye1")),
         tongue=spans("tongue"),
+        casters=np.concatenate([_triangles(q, 2) + starts[q.name] for q in ordered if q.name in _CASTERS]),
         normal_sum=_incidence(triangles, rest),
         tangent_rows=_tangents(ordered),
     )
@@ -167,46 +172,54 @@ def _tangents(pieces: list[p.Part]) -> Floats:
 
 
 def _layer(pieces: list[p.Part], starts: dict[str, int], channels: int) -> Layer:
+    """Stack the pictures of some parts in one atlas of square cells, a vertex in the middle of each."""
     if not pieces:
-        return Layer(-1, -1, np.zeros((0, 3), np.int32), (), np.zeros((0, 2), np.float32))
-    triangles, uvs, blocks = [], [], []
-    width = max(q.picture.shape[1] for q in pieces) + 2 * _PAD
-    top = 0
+        none = np.zeros(0, np.int32)
+        return Layer(-1, -1, none.reshape(0, 3), (), none.reshape(0, 2).astype(np.float32), (0, 0), none)
+    cols = max(q.points.shape[1] for q in pieces) + 2
+    cells_high = sum(q.points.shape[0] + 2 for q in pieces)
+    atlas = np.zeros((cells_high * TEXELS, cols * TEXELS, channels), np.uint8)
+    triangles, uvs, top = [], [], 1
     for piece in pieces:
-        rows, cols = piece.points.shape[:2]
-        h, w = piece.picture.shape[:2]
-        index = np.arange(rows * cols).reshape(rows, cols) + starts[piece.name]
-        keep = np.ones((rows - 1, cols - 1), bool) if piece.hole is None else ~piece.hole
-        a, b, c, d = (q[keep] for q in (index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]))
-        triangles.append(np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)]))
-        v, u = np.mgrid[:rows, :cols].astype(np.float32)
-        if piece.name.startswith("eye"):
-            u, v = piece.points[..., 0] - piece.points[:, cols // 2 : cols // 2 + 1, 0], piece.points[..., 1]
-            v = v.mean() - v
-            u, v = (u / (2 * EYE_SPAN) + 0.5) * w - 0.5, (v / (2 * EYE_SPAN) + 0.5) * h - 0.5
-        else:
-            u, v = (u + 0.5) / cols * w - 0.5, (v + 0.5) / rows * h - 0.5
-        uvs.append(np.stack([u + _PAD, v + top + _PAD], -1).reshape(-1, 2))
-        right = width - w - _PAD
-        blocks.append(
-            cv2.copyMakeBorder(
-                np.ascontiguousarray(piece.picture[..., :channels]), _PAD, _PAD, _PAD, right, cv2.BORDER_REPLICATE
-            )
-        )
-        top += h + 2 * _PAD
-    atlas = np.concatenate(blocks)
-    atlas = cv2.copyMakeBorder(atlas, 0, -len(atlas) % 8, 0, -width % 8, cv2.BORDER_REPLICATE)
+        rows, width = piece.points.shape[:2]
+        triangles.append(_triangles(piece) + starts[piece.name])
+        v, u = np.mgrid[:rows, :width].astype(np.float32)
+        uvs.append(np.stack([u + 1, v + top], -1).reshape(-1, 2))
+        picture = cv2.resize(np.ascontiguousarray(piece.picture[..., :channels]), (width * TEXELS, rows * TEXELS))
+        padded = cv2.copyMakeBorder(picture, TEXELS, TEXELS, TEXELS, TEXELS, cv2.BORDER_REPLICATE)
+        low = (top - 1) * TEXELS
+        atlas[low : low + padded.shape[0], : padded.shape[1]] = padded
+        top += rows + 2
     half = cv2.resize(atlas, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     quarter = cv2.resize(half, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    uv = (np.concatenate(uvs) + 0.5) / np.array(atlas.shape[1::-1])
+    cell = np.concatenate(uvs)
     first = starts[pieces[0].name]
     return Layer(
-        first,
-        first + len(uv),
-        np.concatenate(triangles).astype(np.int32),
-        (atlas, half, quarter),
-        uv.astype(np.float32),
+        first=first,
+        last=first + len(cell),
+        triangles=np.concatenate(triangles).astype(np.int32),
+        atlas=(atlas, half, quarter),
+        uv=((cell + 0.5) / (cols, cells_high)).astype(np.float32),
+        cells=(cols, cells_high),
+        slots=(cell[:, 1] * cols + cell[:, 0]).astype(np.int32),
     )
+
+
+def _triangles(piece: p.Part, stride: int = 1) -> Ints:
+    """Two triangles for every quad that is there, counter-clockwise from outside."""
+    rows, cols = piece.points.shape[:2]
+    index = np.arange(rows * cols).reshape(rows, cols)[::stride, ::stride]
+    keep = np.ones((index.shape[0] - 1, index.shape[1] - 1), bool)
+    if piece.hole is not None and stride == 1:
+        keep = ~piece.hole
+    a, b, c, d = (q[keep] for q in (index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]))
+    found = np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)])
+    at = piece.points.reshape(-1, 3)
+    p0, p1, p2 = (at[found[:, k]] for k in range(3))
+    outward = np.cross(p1 - p0, p2 - p0) * ((p0 + p1 + p2) / 3 - at.mean(0))
+    if (outward.sum() < 0) != piece.hollow:
+        found = found[:, ::-1]
+    return found.astype(np.int32)
 
 
 def _incidence(triangles: Ints, rest: Floats) -> csr_matrix:

@@ -15,6 +15,8 @@ TEXELS = 8
 EYE_SPAN = 0.30
 """Half the width in decimetres that an eye's picture covers."""
 
+EYE_CELLS = 25
+
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[float, float]) -> Floats:
     """Smooth noise of about unit variance; `cells` are the sizes of its grains in texels, down and across."""
@@ -33,8 +35,8 @@ def to_bytes(picture: Floats) -> Picture:
     return np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
-def skin(head: Head, who: Person) -> Picture:
-    """The face: tone, blotches, pores, lips, brows, lashes, beard, folds and the scalp under the hair."""
+def skin(head: Head, who: Person, line: Floats) -> Picture:
+    """The face: tone, blotches, pores, lips, brows, lashes, beard, folds and the scalp above the hairline `line` (cols,)."""
     rows, cols = head.rest.shape[:2]
     size = (rows * TEXELS, cols * TEXELS)
     x, y, z = cv2.split(cv2.resize(head.rest, size[::-1], interpolation=cv2.INTER_LINEAR))
@@ -53,7 +55,7 @@ def skin(head: Head, who: Person) -> Picture:
     _lips(out, x, y, front, who, rng)
     _eyes(out, x, y, row < head.eye_slit[0] + 0.5, front, who)
     _brows(out, x, y, front, who, rng)
-    _scalp(out, x, y, z, who)
+    _scalp(out, y, line, who)
     return to_bytes(out)
 
 
@@ -173,61 +175,12 @@ def _beard(out: Floats, x: Floats, y: Floats, z: Floats, who: Person, rng: np.ra
     _paint(out, full, np.array(who.hair_colour) * 0.75 + 0.12 * (1 - who.beard) * np.array(who.skin))
 
 
-def hairline(theta: Floats, who: Person) -> Floats:
-    """Height of the hairline at an azimuth, decimetres; hair grows above it."""
-    at = np.abs(theta)
-    high = 0.70 + 0.10 * who.age * (who.beard > 0)
-    if who.hair in ("bob", "wavy") and who.seed % 3 == 0:
-        high = 0.27  # a fringe
-    points = [0.0, 0.35, 0.62, 0.85, 1.10, 1.30, 1.50, 1.72, 2.0, 2.5, np.pi]
-    heights = [high, high + 0.01, high - 0.06, 0.42, 0.20, -0.12, 0.04, 0.02, -0.42, -0.70, -0.74]
-    if who.hair in ("bob", "long", "wavy"):
-        heights[3:] = [0.34, 0.02, -9, -9, -9, -9, -9, -9]
-        if who.hair == "bob":
-            heights[4] = -0.1
-    if who.hair == "scarf":
-        points, heights = [0, 0.5, 0.8, 0.95, 1.05, np.pi], [0.62, 0.52, 0.22, -0.25, -9, -9]
-    return np.interp(at, points, heights).astype(np.float32)
-
-
-def _scalp(out: Floats, x: Floats, y: Floats, z: Floats, who: Person) -> None:
-    theta = np.arctan2(x, z)
+def _scalp(out: Floats, y: Floats, line: Floats, who: Person) -> None:
     if who.hair in ("bald", "scarf"):
         return
-    inside = y - hairline(theta, who)
-    share = step(inside, -0.02, 0.10) * (0.85 if who.hair == "buzz" else 0.95) * step(y, -0.9, -0.7)
+    edge = cv2.resize(line[None], (out.shape[1], 1), interpolation=cv2.INTER_LINEAR)
+    share = step(y - edge, -0.03, 0.08) * (0.85 if who.hair == "buzz" else 0.95) * step(y, -0.9, -0.7)
     _paint(out, share, np.array(who.hair_colour) * 0.8)
-
-
-def hair_alpha(who: Person, theta: Floats, y: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """The shell's alpha at picture resolution, and how far it may stand off the head (0 at the hairline .. 1)."""
-    tall, across = len(y) * 10, len(theta) * 16
-
-    def grow(v: Floats, n: int) -> Floats:
-        return np.interp((np.arange(n) + 0.5) / n * len(v) - 0.5, np.arange(len(v)), v).astype(np.float32)
-
-    ys, ts = grow(y, tall)[:, None], grow(theta, across)[None]
-    inside = ys - hairline(ts, who)
-    if who.hair in ("bob", "long", "wavy", "scarf"):
-        # Below the temples a curtain: open in front.
-        edge = 1.02 if who.hair != "scarf" else 0.93
-        curtain = (np.abs(ts) - edge) * 0.8
-        if who.hair == "scarf":
-            curtain = np.maximum(curtain, -1.02 - ys + 0.10 * np.cos(ts * 1.5))
-        inside = (
-            np.where(ys > 0.1, inside, np.minimum(np.maximum(inside, -1), 0) * 0 + curtain)
-            if who.hair == "scarf"
-            else np.minimum(inside, np.where(ys > 0.1, 9, curtain))
-        )
-    rough = 0.0 if who.hair == "scarf" else 1.0
-    jag = rough * (0.020 * noise(rng, (tall, across), (60, 2.2)) + 0.018 * noise(rng, (tall, across), (90, 9)))
-    soft = 0.045 if rough else 0.008
-    alpha = step(inside + jag, -0.4 * soft, soft)
-    if who.hair in ("bob", "long", "wavy"):
-        alpha = alpha * step(ys - y[-1] + 2.5 * jag, 0.0, 0.12)
-    grid = cv2.resize(np.ascontiguousarray(inside), (len(theta), len(y)), interpolation=cv2.INTER_AREA)
-    rise = step(grid, -0.02, 0.22) if rough else step(grid, -0.05, 0.06)
-    return alpha.astype(np.float32), rise.astype(np.float32)
 
 
 def strands(colour: Colour, alpha: Floats, rng: np.random.Generator, *, curl: bool, woven: bool = False) -> Picture:
@@ -245,7 +198,7 @@ def strands(colour: Colour, alpha: Floats, rng: np.random.Generator, *, curl: bo
     return np.dstack([to_bytes(tone), to_bytes(alpha[..., None])])
 
 
-def eyeball(who: Person, size: int = 192) -> Picture:
+def eyeball(who: Person, size: int = EYE_CELLS * TEXELS) -> Picture:
     """Sclera, iris and pupil, looking straight on; covers +-EYE_SPAN."""
     rng = np.random.default_rng([who.seed, 8])
     at = (np.arange(size) + 0.5) / size * 2 * EYE_SPAN - EYE_SPAN

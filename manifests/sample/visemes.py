@@ -27,7 +27,7 @@ _VISEMES: dict[str, tuple[_V, float]] = {  # targets and how firmly a sound insi
     "w": ({"jaw": 0.10, "round": 1.0}, 2.0),
     "i": ({"jaw": 0.16, "wide": 0.95, "lower": 0.45, "upper": 0.35}, 1.3),
     "e": ({"jaw": 0.42, "wide": 0.65, "lower": 0.35, "upper": 0.30}, 1.2),
-    "a": ({"jaw": 0.95, "wide": 0.15, "lower": 0.25, "upper": 0.25}, 1.4),
+    "a": ({"jaw": 0.85, "wide": 0.15, "lower": 0.25, "upper": 0.25}, 1.4),
     "schwa": ({"jaw": 0.38, "lower": 0.15, "upper": 0.15}, 0.8),
     "o": ({"jaw": 0.62, "round": 0.70}, 1.4),
     "open_o": ({"jaw": 0.80, "round": 0.45}, 1.3),
