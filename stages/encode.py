@@ -11,7 +11,7 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ
@@ -19,11 +19,15 @@ from manifests.records import RATE_HZ, SAMPLE_RATE_HZ
 GOP_FRAMES = 25
 """A key frame every second, groups closed: any second can be decoded alone."""
 
-CRF = 17
-PRESET = "veryfast"
+CRF = 18
+PRESET = "superfast"
+"""A 512 px crop of a real 1080p speaker at crf 17: superfast 40.9 dB, 4.4 ms a frame, 1.5 Mbit/s; veryfast 40.7 dB,
+6.7 ms, 1.0 Mbit/s; medium 41.1 dB, 15.5 ms, 1.05 Mbit/s; superfast at 18 40.6 dB, 1.3 Mbit/s. Cores cost more than bytes."""
 
 _BT601 = 6  # AVCOL_SPC_SMPTE170M
 _AAC_FRAME = 1024
+_ROUNDED = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+"""Without rounding, swscale darkens every picture by 2 levels to save 0.3 ms."""
 
 
 class ClipWriter:
@@ -61,7 +65,12 @@ class ClipWriter:
         """Add a picture: uint8 (size, size, 3), BGR."""
         bgr = VideoFrame.from_ndarray(image, format="bgr24")
         frame = self._to_yuv.reformat(
-            bgr, format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG, threads=1
+            bgr,
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=_ROUNDED,
+            threads=1,
         )
         frame.colorspace, frame.color_range = _BT601, int(ColorRange.MPEG)
         frame.pts, frame.time_base = self.n_frames, Fraction(1, RATE_HZ)

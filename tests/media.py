@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import Interpolation
 
 TICKS_HZ = 90_000
 """Time base of the files written here: fine enough for every rate below."""
@@ -157,8 +158,10 @@ def _video_stream(container, look: Look, image: np.ndarray, rate: Fraction):
 
 def _coloured(frame: av.VideoFrame, look: Look) -> av.VideoFrame:
     matrix = {1: 1, 6: 5, 2: 5}[look.colorspace]  # swscale's numbers: 1 BT.709, 5 BT.601
+    flags = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+    colour_range = 2 if look.full_range else 1
     yuv = frame.reformat(
-        format=look.pix_fmt, dst_colorspace=matrix, dst_color_range=2 if look.full_range else 1, threads=1
+        format=look.pix_fmt, dst_colorspace=matrix, dst_color_range=colour_range, interpolation=flags, threads=1
     )
     yuv.colorspace = look.colorspace
     return yuv

@@ -1,4 +1,4 @@
-"""Clips: cut where the track is, cropped steadily, with the sound of the same instants, equal bytes for equal inputs."""
+"""Clips: cut where the track is, cropped steadily, with the sound of the same instants, in equal bytes every time."""
 
 import hashlib
 import wave
@@ -186,21 +186,24 @@ def test_other_faces_in_the_window_are_counted(tmp_path, twelve_seconds):
 
 @pytest.mark.parametrize("rate", ["23.976", "25", "29.97", "30", "50", "59.94", "variable"])
 def test_picture_and_sound_of_a_clip_stay_together(tmp_path, rate):
-    events = [1.37, 2.015, 3.1, 4.44, 5.513, 6.93]
+    events = np.arange(18) * 0.3077 + 1.21  # at all phases of the 40 ms grid
     times = media.times_variable(8) if rate == "variable" else media.times_at(media.RATES[rate], 8)
-    source = media.click_flash(tmp_path / "s.mp4", times, events, width_px=WIDTH, height_px=HEIGHT, audio_start_s=0.25)
-    scene = Scene(tmp_path, source).add(still_box(300, 180, 100, 160), 21)
-    clip = scene.cut().items[0]
+    events = np.array([e for e in events if any(e <= t < e + 0.1 for t in times)])  # not those in the hole
+    source = media.click_flash(tmp_path / "s.mp4", times, list(events), width_px=320, height_px=180, audio_start_s=0.25)
+    scene = Scene(tmp_path, source).add(still_box(160, 90, 60, 165), 21)
+    clip = scene.cut(320, 180).items[0]
     flashes = np.array(media.flash_frames(scene.pictures(clip).mean(axis=(1, 2, 3)))) / 25
     heard = np.array(media.click_times(scene.sound(clip)))
-    true = np.array(events) - clip.start_s
+    true = events - clip.start_s
     assert len(flashes) == len(heard) == len(events)
     assert np.abs(heard - true).max() < 0.002
-    # A camera at `rate` sees the flash up to one of its frames late, then the grid adds up to half of its own.
-    assert np.abs(flashes - true).max() <= 0.0601
-    first_bright = np.array([min(float(t) for t in times if t >= e - 1e-6) for e in events]) - clip.start_s
-    error = flashes - first_bright
-    assert np.abs(error).max() <= 0.04 and np.median(np.abs(error)) <= 0.0125 and abs(error.mean()) <= 0.01
+
+    filmed = np.array([min(float(t) for t in times if t >= e - 1e-6) for e in events]) - clip.start_s
+    assert np.abs(flashes - filmed).max() <= 0.04
+    # A 25 fps camera shows an event at the end of the 40 ms in which it falls, 20 ms late in the middle; so do we.
+    if rate != "variable":
+        assert abs(np.mean(flashes - true) - 0.02) <= 0.01 and abs(np.median(flashes - true) - 0.02) <= 0.01
+
     with_aac = np.array(media.click_times(audio_array(scene.path(clip.video), start_s=0, end_s=clip.n_frames / 25)))
     assert np.abs(with_aac - heard).max() < 0.002
 
@@ -301,7 +304,7 @@ def test_pieces_cover_a_span_without_gap_or_overlap():
 
 @pytest.mark.parametrize("wrong", [{"size_px": 511}, {"size_px": 0}, {"min_s": 0.0}, {"min_s": 40.0}, {"margin": 0.5}])
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(ValueError, match="must be|need"):
+    with pytest.raises(ValueError, match=r"must be|need"):
         CutClips(**wrong)
 
 
@@ -317,10 +320,10 @@ def test_real_footage_is_cut_with_its_sound(tmp_path, name):
     clip = scene.cut().items[0]
     whole = audio_array(path, start_s=0, end_s=3)
     assert np.abs(scene.sound(clip).astype(int) - whole[12 * 640 : 72 * 640]).max() <= 400
-    source = np.concatenate([f.images for f in frames(path, end_s=3)])[12:72]
+    source = np.concatenate([f.images for f in frames(path, start_s=0.48, end_s=0.64)])
     with np.load(scene.path(clip.arrays)) as arrays:
         x0, y0, x1, y1 = arrays["crop"][0].astype(int)
     if x0 >= 0 and y0 >= 0 and x1 <= source.shape[2] and y1 <= source.shape[1]:
         expected = np.stack([cv2.resize(i[y0:y1, x0:x1], (128, 128), interpolation=cv2.INTER_AREA) for i in source])
-        assert np.abs(scene.pictures(clip).astype(int) - expected).mean() < 4
+        assert np.abs(scene.pictures(clip)[:4].astype(int) - expected).mean() < 4
     assert hashlib.sha256(scene.path(clip.video).read_bytes()).hexdigest() == clip.video.sha256
