@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -61,6 +62,12 @@ def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
     return tuple(videos.values())
 
 
+def to_json_lines(videos: Iterable[Video]) -> bytes:
+    """The list as JSON lines, which `read` reads back to equal records; equal lists give equal bytes."""
+    rows = ({name: value for name, value in asdict(video).items() if value not in (None, "")} for video in videos)
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
 def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Rows with the place to name in an error."""
     suffix = PurePosixPath(source.partition("?")[0]).suffix.lower()
@@ -82,6 +89,8 @@ def _bytes(source: str) -> bytes:
             data: bytes = f.read()
     except FileNotFoundError:
         raise ManifestError(f"{source}: no such file") from None
+    except (OSError, ValueError) as error:  # no permission, no such host; an unknown kind of URL
+        raise ManifestError(f"{source}: {' '.join(str(error).split())}") from None
     return data
 
 
@@ -211,7 +220,11 @@ def _video(place: str, row: Mapping[str, Any], source: str, language: str | None
         known["language"] = language_tag(str(known["language"])) if "language" in known else language
     except UnknownLanguageError as error:
         raise ManifestError(f"{place}: field language: {error}") from None
-    return Video.of(_resolved(str(url).strip(), source), **known)
+    resolved = _resolved(str(url).strip(), source)
+    protocol = fsspec.core.split_protocol(resolved)[0]
+    if protocol is not None and protocol not in fsspec.available_protocols():
+        raise ManifestError(f"{place}: field url: {protocol}:// is no kind of address that can be read")
+    return Video.of(resolved, **known)
 
 
 def _resolved(url: str, source: str) -> str:

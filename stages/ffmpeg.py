@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-_COPYABLE = {"h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "opus", "ac3", "eac3", "flac", "alac"}
-"""Codecs that an mp4 file holds with an edit list and that players and PyAV read back."""
+_COPYABLE = {
+    *("h264", "hevc", "av1", "libdav1d", "vp9", "mpeg4"),
+    *("aac", "mp3", "mp3float", "opus", "libopus", "ac3", "eac3", "flac", "alac"),
+}
+"""Codecs, or PyAV's decoders of them, that an mp4 file holds with an edit list and that players and PyAV read back."""
 
 _MARGIN_S = 120.0
 

@@ -74,7 +74,9 @@ _REASONS = (
 _PATTERNS = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in _REASONS)
 
 _STATUSES = {401: "private", 402: "members_only", 403: "blocked", 404: "gone", 410: "gone", 451: "geo"}
+_FORBIDDEN = 403
 _TOO_MANY = 429
+_DATA = "unable to download video data"
 _SERVER_ERRORS = range(500, 600)
 
 
@@ -86,7 +88,10 @@ def outcome(error: BaseException, now_s: float | None = None) -> Rejection | Ref
     said = _said(error)
     status, headers, looped = _http(error)
     wait_s = retry_after_s(headers.get("Retry-After"), time.time() if now_s is None else now_s)
-    if status == _TOO_MANY or _REFUSED.search(said):
+    # A page that was served and whose data is forbidden: the address of the data was made for somebody else, or the
+    # tool is out of date. YouTube does this to robots; it is never about the one video.
+    data_forbidden = status == _FORBIDDEN and _DATA in said
+    if status == _TOO_MANY or data_forbidden or _REFUSED.search(said):
         return Refused(said, wait_s)
     if status in _SERVER_ERRORS:
         return Unreachable(said, wait_s)

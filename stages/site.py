@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 import shutil
 import tempfile
 import time
@@ -25,6 +26,7 @@ Info = dict[str, Any]
 Vet = Callable[[Info], Rejection | None]
 """Looks at a video's page before anything is downloaded."""
 
+_EXTRACTOR_ARGS = re.compile(r"[\w-]+:[\w-]+(=|$)")
 _LONGEST_FFMPEG_S = 1800.0
 
 T = TypeVar("T")
@@ -32,18 +34,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How a site is reached. Nothing here changes what a video contains."""
+    """How a site is reached. Nothing here changes what a video contains. Raises `ValueError` for what cannot work."""
 
     cookies: str = ""  # Netscape cookies file, any fsspec URL; it is copied, never written to
     proxy: str = ""
     rate_limit_bytes_per_s: float | None = None  # per worker
-    sleep_between_requests_s: float = 0.0  # between the page requests of one video
+    sleep_between_requests_s: float = 0.75  # between the page requests of one video; yt-dlp's own advice
     extractor_args: tuple[str, ...] = ()  # in yt-dlp's own syntax: "youtube:player_client=web;lang=de"
     stall_s: float = 30.0  # no byte for so long ends a try
     tries: int = 4
     backoff_s: float = 2.0  # before the second try; doubles with each
     refusal_wait_s: float = 60.0  # after a refusal that did not say how long
     longest_download_s: float = 5400.0
+
+    def __post_init__(self) -> None:
+        if self.cookies and "://" not in self.cookies and not Path(self.cookies).is_file():
+            raise ValueError(f"cookies: no such file: {self.cookies}")
+        for text in self.extractor_args:
+            if not _EXTRACTOR_ARGS.match(text):
+                raise ValueError(f"extractor_args: {text!r} is not like 'youtube:player_client=web;lang=de'")
+        if self.tries < 1:
+            raise ValueError(f"tries: {self.tries} is not at least 1")
 
 
 @dataclass(frozen=True)

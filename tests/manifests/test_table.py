@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from manifests.records import Video
-from manifests.table import ManifestError, read
+from manifests.table import ManifestError, read, to_json_lines
 from manifests.urls import canonical
 
 EXAMPLES = Path(__file__).parents[2] / "manifests/examples"
@@ -139,6 +139,7 @@ def test_a_list_may_lie_in_a_bucket_and_its_paths_are_relative_to_it():
         ("v.csv", "url,language\n,de\n", "line 2: field url: missing"),
         ("v.csv", "url\na.mp4,de\n", "line 2: more fields than columns"),
         ("v.csv", "youtube_id,start_s\nshort,2\n", "line 2: field youtube_id: 'short'"),
+        ("v.csv", "url\nfoo://a.mp4\n", "line 2: field url: foo:// is no kind of address"),
         ("v.csv", "", "no column"),
         ("v.csv", "url\n", "no videos in it"),
         ("v.jsonl", '{"url": "a.mp4"}\n{"url": \n', "line 2: not JSON"),
@@ -157,6 +158,17 @@ def test_a_mistake_is_named_with_file_place_and_field(tmp_path, name, text, said
     assert message.startswith(source)
     assert said in message
     assert "\n" not in message
+
+
+def test_a_list_that_was_written_is_read_back_equal(tmp_path):
+    videos = (
+        Video.of("https://www.youtube.com/watch?v=abcdefghijk", start_s=1 / 3, end_s=9.0, language="zh", title="中文"),
+        Video.of("https://example.org/b.mp4", channel="C", licence="CC0", duration_s=77.5),
+        Video.of("/videos/c.mp4"),
+    )
+    path = tmp_path / "v.jsonl"
+    path.write_bytes(to_json_lines(videos))
+    assert read(str(path)) == videos
 
 
 def test_what_is_not_there_is_said_in_one_line(tmp_path):

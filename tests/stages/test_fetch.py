@@ -1,5 +1,6 @@
 """Every way a download can go ends in the video, in a rejection that says why, or in an error of the run; for real."""
 
+import json
 import multiprocessing
 import signal
 import time
@@ -7,25 +8,18 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import fsspec
 import pytest
 
 from manifests.records import Source
 from manifests.store import Store
-from pipeline.stage import Stage
+from pipeline.stage import Rejection, Stage
 from stages.fetch import Fetch, is_free
-from stages.media import audio_array, frames
 from stages.outcomes import NetworkError
 from stages.politeness import Manners
 from stages.site import Access
 from tests.media import (
     Sound,
-    click_flash,
-    click_times,
-    cut_off,
-    flash_frames,
     hum,
-    not_a_video,
     numbered_video,
     times_at,
     with_cover_art,
@@ -33,12 +27,14 @@ from tests.media import (
 from tests.server import Web
 from tests.stages.fetching import ACCESS, Fetching, reason
 
+SOUND = Sound(samples=hum(4))
+
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory) -> Path:
     """Four seconds with picture and sound."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    return numbered_video(path, times_at(Fraction(25), 4), sound=Sound(samples=hum(4)))
+    return numbered_video(path, times_at(Fraction(25), 4), sound=SOUND)
 
 
 @pytest.fixture
@@ -244,49 +240,48 @@ def test_licences_are_recognised(licence, free):
     assert is_free(licence) is free
 
 
-def test_local_files_and_buckets_are_copied_as_they_are(fetch, clip):
-    with fsspec.open("memory://bucket/clip.MP4", "wb") as f:
-        f.write(clip.read_bytes())
-    for url in (clip, clip.as_uri(), "memory://bucket/clip.MP4"):
-        source = fetch(url, title="T")
-        assert isinstance(source, Source)
-        assert fetch.store.get(source.file.path) == clip.read_bytes()
-        assert (source.extractor, source.tool, source.title) == ("file", "", "T")
-
-
-def test_a_local_file_that_cannot_be_used_says_why(fetch, clip, tmp_path):
-
-    (tmp_path / "empty.mp4").write_bytes(b"")
-    assert reason(fetch(tmp_path / "no.mp4")) == "gone"
-    assert reason(fetch(tmp_path)) == "not_a_video"
-    assert reason(fetch(not_a_video(tmp_path / "text.mp4"))) == "not_a_video"
-    assert reason(fetch(tmp_path / "empty.mp4")) == "empty"
-    assert reason(fetch(cut_off(clip, tmp_path / "cut.mp4", 0.5))) == "truncated"
-    assert reason(fetch(tmp_path / "no?such.mp4")) == "gone"
-    assert fetch.stored() == []
-
-
-def test_the_wanted_part_begins_at_its_start_to_the_frame_and_stays_in_step(fetch, tmp_path):
-
-    path = click_flash(tmp_path / "long.mp4", times_at(Fraction(25), 12), [3.0, 5.0, 6.0, 9.0])
+@pytest.mark.parametrize(("limit_px", "chosen"), [(1080, "1080"), (720, "480"), (2160, "2160")])
+def test_the_largest_picture_within_the_limit_is_chosen(tmp_path, limit_px, chosen):
     with Web() as web:
-        source = fetch(web.file("/long.mp4", path), start_s=4.36, end_s=7.5)
-    assert isinstance(source, Source)
-    assert 3.14 <= source.duration_s < 3.14 + 0.25
-    part = fetch.store.get_file(source.file.path, tmp_path)
-    brightness = [image.mean() for batch in frames(part) for image in batch.images]
-    assert flash_frames(brightness) == [16, 41]  # (5.0 - 4.36) * 25 and (6.0 - 4.36) * 25
-    sound = audio_array(part, start_s=0.0, end_s=3.0)
-    assert click_times(sound) == pytest.approx([0.64, 1.64], abs=0.005)
+        heights = ("480", "1080", "2160")
+        for height in heights:
+            size = {"width_px": int(height) // 60 * 8, "height_px": int(height) // 60 * 6}
+            path = numbered_video(tmp_path / f"{height}.mp4", times_at(Fraction(25), 1), sound=SOUND, **size)
+            web.file(f"/{height}.mp4", path)
+        sources = "".join(f'<source src="/{h}.mp4" type="video/mp4" res="{h}">' for h in heights)
+        fetch = Fetching(tmp_path, max_height_px=limit_px)
+        assert isinstance(fetch(web.page("/watch", f"<html><body><video>{sources}</video></body></html>")), Source)
+        assert [asked.path for asked in web.requests()] == ["/watch", f"/{chosen}.mp4"]
 
 
-def test_a_part_beyond_the_end_is_out_of_range(fetch, clip):
-    result = fetch(clip, start_s=10.0, end_s=12.0)
-    assert reason(result) == "out_of_range"
-    assert result.measured["duration_s"] == pytest.approx(4.0, abs=0.05)
-    open_ended = fetch(clip, start_s=3.0, end_s=100.0)
-    assert isinstance(open_ended, Source)
-    assert open_ended.duration_s == pytest.approx(1.0, abs=0.1)
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"cookies": "no/such.txt"}, "no such file"),
+        ({"extractor_args": ("web",)}, "is not like"),
+        ({"tries": 0}, "tries"),
+    ],
+)
+def test_a_way_to_the_site_that_cannot_work_is_refused_at_once(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Access(**wrong)
+
+
+@pytest.mark.real
+def test_real_footage_over_http_is_fetched_but_for_what_has_no_sound_or_no_picture(tmp_path, shared):
+    fetch = Fetching(tmp_path)
+    folders = [folder for folder in (shared / "clips").iterdir() if folder.is_dir()]
+    paths = [path for folder in folders for path in sorted(folder.iterdir())[-3:]]
+    with Web() as web:
+        results = {path: fetch(web.file(f"/{path.name}", path)) for path in paths}
+    rejected = {path.name: result.reason for path, result in results.items() if isinstance(result, Rejection)}
+    index = json.loads((shared / "clips/INDEX.json").read_text())
+    silent = {Path(row["file"]).name for row in index if row.get("vcodec") and not row.get("audio")} | {
+        "noaudio_en.mp4"
+    }
+    expected = {path.name: "no_audio" for path in paths if path.name in silent}
+    assert rejected == {**expected, **{path.name: "no_video_stream" for path in paths if path.suffix == ".flac"}}
+    assert len(results) - len(rejected) > 15
 
 
 def test_cookies_proxy_and_extractor_arguments_reach_the_site(tmp_path, clip):

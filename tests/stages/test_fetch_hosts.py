@@ -136,3 +136,12 @@ def test_the_interval_between_videos_holds(tmp_path, clip):
             fetch(web.file(f"/{n}.mp4", clip))
         times = [web.requests(f"/{n}.mp4")[0].at_s for n in range(3)]
     assert times[2] - times[0] > 2 * 0.7 - 0.3
+
+
+def test_data_that_is_forbidden_after_its_page_was_served_is_no_fact_about_the_video(fetch):
+    with Web() as web:
+        web.status("/data.mp4", 403)
+        for n in range(10):
+            with pytest.raises(HostClosedError):
+                fetch(web.video_page(f"/{n}", "/data.mp4"))
+        assert web.asked("/data.mp4") == MANNERS.refusals

@@ -1,0 +1,109 @@
+"""Own files and buckets are copied in, and of a longer source the wanted part is stored, to the frame."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from manifests.records import Source
+from stages.media import audio_array, frames
+from tests.media import (
+    Look,
+    Sound,
+    click_flash,
+    click_times,
+    clicks,
+    cut_off,
+    flash_frames,
+    hum,
+    not_a_video,
+    numbered_video,
+    read_number,
+    times_at,
+)
+from tests.server import Web
+from tests.stages.fetching import Fetching, reason
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """Four seconds with picture and sound."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return numbered_video(path, times_at(Fraction(25), 4), sound=Sound(samples=hum(4)))
+
+
+@pytest.fixture
+def fetch(tmp_path) -> Fetching:
+    return Fetching(tmp_path)
+
+
+def test_local_files_and_buckets_are_copied_as_they_are(fetch, clip):
+    with fsspec.open("memory://bucket/clip.MP4", "wb") as f:
+        f.write(clip.read_bytes())
+    for url in (clip, clip.as_uri(), "memory://bucket/clip.MP4"):
+        source = fetch(url, title="T")
+        assert isinstance(source, Source)
+        assert fetch.store.get(source.file.path) == clip.read_bytes()
+        assert (source.extractor, source.tool, source.title) == ("file", "", "T")
+
+
+def test_a_local_file_that_cannot_be_used_says_why(fetch, clip, tmp_path):
+
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    assert reason(fetch(tmp_path / "no.mp4")) == "gone"
+    assert reason(fetch(tmp_path)) == "not_a_video"
+    assert reason(fetch(not_a_video(tmp_path / "text.mp4"))) == "not_a_video"
+    assert reason(fetch(tmp_path / "empty.mp4")) == "empty"
+    assert reason(fetch(cut_off(clip, tmp_path / "cut.mp4", 0.5))) == "truncated"
+    assert reason(fetch(tmp_path / "no?such.mp4")) == "gone"
+    assert fetch.stored() == []
+
+
+def test_the_wanted_part_begins_at_its_start_to_the_frame_and_stays_in_step(fetch, tmp_path):
+
+    path = click_flash(tmp_path / "long.mp4", times_at(Fraction(25), 12), [3.0, 5.0, 6.0, 9.0])
+    with Web() as web:
+        source = fetch(web.file("/long.mp4", path), start_s=4.36, end_s=7.5)
+    assert isinstance(source, Source)
+    assert 3.14 <= source.duration_s < 3.14 + 0.25
+    part = fetch.store.get_file(source.file.path, tmp_path)
+    brightness = [image.mean() for batch in frames(part) for image in batch.images]
+    assert flash_frames(brightness) == [16, 41]  # (5.0 - 4.36) * 25 and (6.0 - 4.36) * 25
+    sound = audio_array(part, start_s=0.0, end_s=3.0)
+    assert click_times(sound) == pytest.approx([0.64, 1.64], abs=0.005)
+
+
+def test_a_part_beyond_the_end_is_out_of_range(fetch, clip):
+    result = fetch(clip, start_s=10.0, end_s=12.0)
+    assert reason(result) == "out_of_range"
+    assert result.measured["duration_s"] == pytest.approx(4.0, abs=0.05)
+    open_ended = fetch(clip, start_s=3.0, end_s=100.0)
+    assert isinstance(open_ended, Source)
+    assert open_ended.duration_s == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "tone", "kept"),
+    [
+        ("a.mkv", "libx264", "aac", "h264"),
+        ("a.webm", "libvpx-vp9", "libopus", "vp9"),
+        ("a.avi", "mpeg4", "libmp3lame", "mpeg4"),
+        ("b.webm", "libvpx", "libopus", "h264"),  # no mp4 can hold VP8
+    ],
+)
+@pytest.mark.parametrize("start_s", [0.0, 2.36, 5.0])
+def test_every_container_is_cut_to_the_frame(fetch, tmp_path, name, codec, tone, kept, start_s):
+    avi = name.endswith("avi")
+    look = Look(codec=codec, gop=100, b_frames=0 if avi else 2, tick_s=Fraction(1, 25) if avi else Look().tick_s)
+    sound = Sound(samples=clicks([3.0, 6.0], 8.0), codec=tone)
+    path = numbered_video(tmp_path / name, times_at(Fraction(25), 8), look=look, sound=sound)
+    source = fetch(path, start_s=start_s, end_s=start_s + 2.0)
+    assert isinstance(source, Source)
+    assert source.video.codec == kept
+    part = fetch.store.get_file(source.file.path, tmp_path)
+    numbers = [read_number(image) for batch in frames(part) for image in batch.images]
+    assert numbers[:45] == [round(start_s * 25) + n for n in range(45)]
+    assert 50 <= len(numbers) <= 56
+    expected = [event - start_s for event in (3.0, 6.0) if start_s <= event < start_s + 1.9]
+    assert click_times(audio_array(part, start_s=0.0, end_s=1.9)) == pytest.approx(expected, abs=0.02)
