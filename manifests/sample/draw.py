@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from manifests.sample import parts as p
 from manifests.sample.head import Floats, Ints
 from manifests.sample.rig import Body, Layer
 from manifests.sample.scene import Light
+from manifests.sample.texture import TEXELS
 
 _FOV = 0.5
 _FAR = 100.0
@@ -27,9 +26,10 @@ class View:
 
     def project(self, points: Floats) -> Floats:
         """Window pixels and depth: (N, 3)."""
-        depth = self.distance - points[:, 2]
-        scale = self.px_per_dm * self.distance / depth
-        return np.stack([self.origin[0] + scale * points[:, 0], self.origin[1] - scale * points[:, 1], depth], -1)
+        depth = np.float32(self.distance) - points[:, 2]
+        scale = np.float32(self.px_per_dm * self.distance) / depth
+        x, y = np.float32(self.origin[0]), np.float32(self.origin[1])
+        return np.stack([x + scale * points[:, 0], y - scale * points[:, 1], depth], -1)
 
 
 def normals(body: Body, at: Floats) -> Floats:
@@ -58,10 +58,10 @@ def shadow(body: Body, at: Floats, light: Light) -> Floats:
     right = np.cross((0, 1, 0), key)
     right /= np.linalg.norm(right)
     frame = np.stack([right, np.cross(key, right), key]).astype(np.float32)
-    seen = (at - (0, -0.4, 0)) @ frame.T
+    seen = (at - np.array((0, -0.4, 0), np.float32)) @ frame.T
     size, reach = 160, 1.75
-    half = np.tan(_FOV / 2)
-    depth = 6.0 - seen[:, 2]
+    half = np.float32(np.tan(_FOV / 2))
+    depth = np.float32(6.0) - seen[:, 2]
     flat = np.stack([seen[:, 0] / reach * half * depth, seen[:, 1] / reach * half * depth, -depth], -1).astype(
         np.float32
     )
@@ -80,38 +80,38 @@ def shadow(body: Body, at: Floats, light: Light) -> Floats:
     return np.clip((lit - 0.15) / 0.85, 0, 1).astype(np.float32)
 
 
-def shade(body: Body, at: Floats, normal: Floats, light: Light, lit: Floats | float) -> tuple[Floats, Floats]:
-    """Light that leaves each vertex: a factor for its picture, (N, 3), and a sheen on top, (N,), both as displayed."""
+def shade(body: Body, at: Floats, normal: Floats, light: Light, lit: Floats | float) -> Floats:
+    """What each vertex multiplies its picture by, (N, 3): light and sheen, as displayed (gamma 2)."""
     key = np.array(light.key, np.float32)
     fill = np.array((-0.8 * np.sign(key[0]), 0.15, 0.55), np.float32)
     rim = np.array((-0.7 * np.sign(key[0]), 0.35, -0.65), np.float32)
-    is_skin, is_hair = (body.material == p.SKIN), (body.material == p.HAIR)
-    wrap = np.where(is_skin, 0.30, np.where(is_hair, 0.45, 0.12)).astype(np.float32)
-    ndl = normal @ key
-    direct = np.clip((ndl + wrap) / (1 + wrap), 0, 1) * np.minimum(1.0, lit + 0.0)
-    bleed = np.where(is_skin, 0.10, 0)[:, None] * np.exp(-(((direct - 0.25) / 0.22) ** 2))[:, None]
-    side = np.clip((normal @ fill + 0.3) / 1.3, 0, 1)
-    behind = np.clip(normal @ rim, 0, 1) ** 2
-    above = (0.5 + 0.5 * normal[:, 1])[:, None]
-    ambient = np.array(light.ground, np.float32) + above * (
-        np.array(light.sky, np.float32) - np.array(light.ground, np.float32)
-    )
-    open_ = body.open_[:, None]
-    total = direct[:, None] * np.array(light.key_colour, np.float32) * (0.35 + 0.65 * open_)
-    total += bleed * np.array((1.0, 0.18, 0.08), np.float32)
-    total += open_ * (ambient + side[:, None] * np.array(light.fill_colour, np.float32))
-    total += behind[:, None] * np.array(light.rim_colour, np.float32)
     half = key + np.array((0, 0, 1), np.float32)
     half /= np.linalg.norm(half)
-    ndh = np.clip(normal @ half, 0, 1)
-    sheen = _SHEEN[body.material] * ndh ** _GLOSS[body.material] * np.minimum(lit, open_[:, 0] ** 2)
-    if is_hair.any():
-        along = body.tangent_rows @ half
-        sheen += is_hair * 0.16 * np.clip(1 - along * along, 0, 1) ** 14 * np.clip(ndl + 0.3, 0, 1) * open_[:, 0]
-    strength = float(np.mean(light.key_colour))
-    return np.sqrt(np.clip(total, 0, 2.2)).astype(np.float32), (sheen * strength).astype(np.float32)
+    facing = normal @ np.stack([key, fill, rim, half]).T
+    wrap = _WRAP[body.material]
+    direct = np.clip((facing[:, 0] + wrap) / (1 + wrap), 0, 1) * lit
+    side = np.clip((facing[:, 1] + 0.3) / 1.3, 0, 1) * body.open_
+    behind = np.clip(facing[:, 2], 0, 1) ** 2
+    above = (0.5 + 0.5 * normal[:, 1]) * body.open_
+    bleed = _BLEED[body.material] * np.exp(-(((direct - 0.25) / 0.22) ** 2))
+    direct *= 0.35 + 0.65 * body.open_
+    sky, ground = np.array(light.sky, np.float32), np.array(light.ground, np.float32)
+    terms = np.stack([direct, side, behind, body.open_, above, bleed], -1)
+    colours = np.stack([light.key_colour, light.fill_colour, light.rim_colour, ground, sky - ground, (1.0, 0.18, 0.08)])
+    total = np.sqrt(np.clip(terms @ colours.astype(np.float32), 0, 2.2))
+    ndh = np.clip(facing[:, 3], 0, 1)
+    sheen = _SHEEN[body.material] * ndh ** _GLOSS[body.material] * np.minimum(lit, body.open_ * body.open_)
+    strand = body.strands
+    along = body.tangents @ half
+    sheen[strand] += 0.16 * (1 - along * along) ** 14 * np.clip(facing[strand, 0] + 0.3, 0, 1) * body.open_[strand]
+    sheen *= float(np.mean(light.key_colour)) / body.brightness
+    lights: Floats = total + sheen[:, None]
+    return lights
 
 
+# By material: SKIN, WET, TEETH, EYE, CLOTH, HAIR, FRAME.
+_WRAP = np.array([0.30, 0.2, 0.2, 0.12, 0.12, 0.45, 0.12], np.float32)
+_BLEED = np.array([0.10, 0, 0, 0, 0, 0, 0], np.float32)
 _SHEEN = np.array([0.13, 0.25, 0.22, 0.10, 0.0, 0.02, 0.5], np.float32)
 _GLOSS = np.array([14.0, 30.0, 24.0, 40.0, 1.0, 6.0, 20.0], np.float32)
 
@@ -121,51 +121,74 @@ def paint(
 ) -> tuple[Floats, Floats]:
     """Draw all layers in a window: colour premultiplied by coverage (h, w, 3) 0..255, and coverage (h, w)."""
     normal = normals(body, at)
-    lit = shadow(body, at, light) if shadows else 1.0
-    factor, sheen = shade(body, at, normal, light, lit)
+    lights = shade(body, at, normal, light, shadow(body, at, light) if shadows else 1.0)
     seen = view.project(at)
     depth = np.full(view.size[::-1], _FAR, np.float32)
     flat = _unproject(seen, view)
-    lights = np.concatenate([factor, sheen[:, None]], -1)
-    colour, mask = _fill(body.layers[0], flat, seen, lights, uvs[0], view, depth)
-    alpha = mask.astype(np.float32)
-    colour *= alpha[..., None]
-    if body.layers[1].first >= 0:
-        over, mask = _fill(body.layers[1], flat, seen, lights, uvs[1], view, depth)
-        share = over[..., 3] * mask * (1 / 255)
-        colour += share[..., None] * (over[..., :3] - colour)
-        alpha = alpha + share * (1 - alpha)
+    firm, soft = body.layers
+    colour = _fill(firm, flat, _facing(firm.triangles, seen, view), lights, uvs[0], view, depth)
+    alpha = (depth < _FAR).astype(np.float32)
+    if soft.first >= 0:
+        _lay_over(colour, alpha, soft, seen, flat, lights, uvs[1], view, depth)
     return colour, alpha
 
 
-def _fill(
-    layer: Layer, flat: Floats, seen: Floats, lit: Floats, uv: Floats, view: View, depth: Floats
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Draw a layer into `depth`; give its colours (h, w, 3 or 4), 0..255, and where they are."""
-    before = depth.copy() if layer.first else np.float32(_FAR)
-    at = np.zeros((*view.size[::-1], 3), np.float32)
-    values = np.zeros((len(flat), 3), np.float32)
+def _lay_over(
+    colour: Floats,
+    alpha: Floats,
+    layer: Layer,
+    seen: Floats,
+    flat: Floats,
+    lights: Floats,
+    uv: Floats,
+    view: View,
+    depth: Floats,
+) -> None:
+    """Blend a layer with an alpha of its own over what is drawn, in the rectangle that it covers."""
+    mine = seen[layer.first : layer.last, :2]
+    w, h = view.size
+    x0, y0 = (int(np.clip(v - 1, 0, limit)) for v, limit in zip(mine.min(0), (w, h), strict=True))
+    x1, y1 = (int(np.clip(v + 2, 0, limit)) for v, limit in zip(mine.max(0), (w, h), strict=True))
+    if x1 - x0 < 2 or y1 - y0 < 2:
+        return
+    part = View(view.px_per_dm, (view.origin[0] - x0, view.origin[1] - y0), (x1 - x0, y1 - y0), view.distance)
+    moved = _unproject(seen - np.array((x0, y0, 0), np.float32), part)
+    before = np.ascontiguousarray(depth[y0:y1, x0:x1])
+    after = before.copy()
+    over = _fill(layer, moved, layer.triangles, lights, uv, part, after)
+    share = over[..., 3] * (after < before) * np.float32(1 / 255)
+    under, cover = colour[y0:y1, x0:x1], alpha[y0:y1, x0:x1]
+    under += share[..., None] * (over[..., :3] - under)
+    cover += share * (1 - cover)
+
+
+def _fill(layer: Layer, flat: Floats, triangles: Ints, lights: Floats, uv: Floats, view: View, depth: Floats) -> Floats:
+    """Draw a layer into `depth`; give its colours (h, w, 3 or 4), 0..255, black where there is nothing."""
+    at = np.full((*view.size[::-1], 3), -9.0, np.float32)
+    values = np.empty((len(flat), 3), np.float32)
     values[layer.first : layer.last, :2] = uv
-    triangles = _facing(layer.triangles, seen, view) if layer.first == 0 else layer.triangles
     cv2.triangleRasterize(flat, triangles, values, at, depth, _UPRIGHT, _FOV, 0.5, _FAR, _settings())
-    mask = depth < before
     across, down = layer.cells
-    glow = np.zeros((down * across, 4), np.float32)
-    glow[layer.slots] = lit[layer.first : layer.last]
-    level = 0 if view.px_per_dm > 110 else 1 if view.px_per_dm > 55 else 2
-    atlas = layer.atlas[level]
+    glow = np.zeros((down * across, lights.shape[1]), np.float32)
+    glow[layer.slots] = lights[layer.first : layer.last]
     u, v, _ = cv2.split(at)
-    light = cv2.remap(glow.reshape(down, across, 4), u * across - 0.5, v * down - 0.5, cv2.INTER_LINEAR)
-    h, w = atlas.shape[:2]
-    picture = cv2.remap(atlas, u * w - 0.5, v * h - 0.5, cv2.INTER_LINEAR).astype(np.float32)
-    picture[..., :3] *= light[..., :3]
-    picture[..., :3] += 255 * light[..., 3:]
-    return picture, mask
+    light = cv2.remap(glow.reshape(down, across, -1), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    level = 0 if view.px_per_dm > 110 else 1 if view.px_per_dm > 55 else 2
+    scale = TEXELS >> level
+    cv2.multiply(u, float(scale), dst=u)
+    cv2.multiply(v, float(scale), dst=v)
+    cv2.add(u, 0.5 * scale - 0.5, dst=u)
+    cv2.add(v, 0.5 * scale - 0.5, dst=v)
+    picture = cv2.remap(layer.atlas[level], u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    if picture.shape[2] == 3:
+        drawn: Floats = cv2.multiply(picture, light, dtype=cv2.CV_32F)
+        return drawn
+    return cv2.merge([cv2.multiply(picture[..., :3], light, dtype=cv2.CV_32F), picture[..., 3].astype(np.float32)])
 
 
 def _facing(triangles: Ints, seen: Floats, view: View) -> Ints:
     """Triangles that face the camera and are not wholly beside the window."""
-    x, y = np.ascontiguousarray(seen[:, 0], np.float32), np.ascontiguousarray(seen[:, 1], np.float32)
+    x, y = np.ascontiguousarray(seen[:, 0]), np.ascontiguousarray(seen[:, 1])
     a, b, c = triangles.T
     xa, ya, xb, yb, xc, yc = x[a], y[a], x[b], y[b], x[c], y[c]
     towards = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa) < 0
@@ -176,8 +199,8 @@ def _facing(triangles: Ints, seen: Floats, view: View) -> Ints:
 def _unproject(seen: Floats, view: View) -> Floats:
     """Camera coordinates that OpenCV's projection brings to the window pixels we want."""
     w, h = view.size
-    half = np.tan(_FOV / 2) * seen[:, 2] / (h / 2)
-    return np.stack([(seen[:, 0] - w / 2) * half, (h / 2 - seen[:, 1]) * half, -seen[:, 2]], -1).astype(np.float32)
+    half = np.float32(np.tan(_FOV / 2) / (h / 2)) * seen[:, 2]
+    return np.stack([(seen[:, 0] - w / 2) * half, (h / 2 - seen[:, 1]) * half, -seen[:, 2]], -1)
 
 
 def _settings() -> object:

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from manifests.sample.head import Floats, bump, columns, rings, step
 from manifests.sample.parts import CLOTH, HAIR, Part
@@ -24,8 +25,8 @@ _SCARF = np.array(  # y, half width, z in front, z behind
     [
         [0.0, 0.76, 0.90, -1.02],
         [-0.5, 0.72, 0.88, -0.95],
-        [-0.9, 0.64, 0.84, -0.80],
-        [-1.16, 0.58, 0.68, -0.70],
+        [-0.9, 0.64, 0.78, -0.80],
+        [-1.16, 0.58, 0.54, -0.70],
         [-1.4, 0.62, 0.50, -0.72],
         [-1.6, 0.92, 0.52, -0.78],
         [-1.8, 1.30, 0.60, -0.82],
@@ -36,12 +37,12 @@ _SCARF = np.array(  # y, half width, z in front, z behind
 def hairline(theta: Floats, who: Person) -> Floats:
     """Height of the hairline at an azimuth, decimetres; hair grows above it."""
     at = np.abs(theta)
-    high = 0.80 + 0.10 * who.age * (who.beard > 0)
+    high = 0.71 + 0.12 * who.age * (who.beard > 0)
     if who.hair in ("bob", "wavy", "long") and who.seed % 3 == 0:
         high = 0.27  # a fringe
     temple = high - 0.02 + 0.06 * (who.beard > 0)
     points = [0.0, 0.35, 0.60, 0.85, 1.08, 1.28, 1.42, 1.72, 2.0, 2.5, np.pi]
-    heights = [high, high + 0.01, temple, 0.50, 0.16, -0.14, 0.04, 0.02, -0.42, -0.70, -0.74]
+    heights = [high, high + 0.01, temple, 0.46, 0.14, -0.14, 0.04, 0.02, -0.42, -0.70, -0.74]
     if who.hair in _END:
         heights[3:] = [0.46, 0.02, -9, -9, -9, -9, -9, -9]
     return np.interp(at, points, heights).astype(np.float32)
@@ -77,6 +78,7 @@ def hair(who: Person) -> list[Part]:
         CLOTH if woven else HAIR,
         follows=np.broadcast_to(follows, inside.shape).astype(np.float32),
         open_=(0.72 + 0.28 * step(y, -0.9, 0.3))[:, None] * np.ones_like(inside),
+        hole=_bare(inside),
         soft=True,
     )
     return [shell, *_bun(who)] if style == "bun" else [shell]
@@ -108,7 +110,7 @@ def _surface(who: Person, y: Floats, theta: Floats) -> Floats:
 def _inside(who: Person, points: Floats, y: Floats, theta: Floats) -> Floats:
     """How far inside the hair each point lies, about in decimetres; negative: skin shows."""
     if who.hair == "scarf":
-        oval = np.hypot(points[..., 0] / 0.565, (points[..., 1] + 0.20) / 0.86) - 1
+        oval = np.hypot(points[..., 0] / 0.575, (points[..., 1] + 0.22) / 0.95) - 1
         return np.where(points[..., 2] > 0.1, 0.6 * oval, 0.5).astype(np.float32)
     inside = y[:, None] - hairline(theta, who)[None]
     if who.hair in _END:
@@ -124,11 +126,13 @@ def _fullness(who: Person, points: Floats, rng: np.random.Generator) -> Floats:
     x, y, z = points[..., 0], points[..., 1], points[..., 2]
     full = 0.55 + 0.45 * step(y, 0.0, 0.8)
     if who.hair in ("short", "side"):
-        full = 0.35 + 0.85 * step(y, 0.2, 0.9) + 0.5 * rng.uniform(0, 1) * bump(x, z, 0, 0.5, 0.5, 0.4) * step(y, 0.5, 0.8)
+        full = (
+            0.35 + 0.85 * step(y, 0.2, 0.9) + 0.5 * rng.uniform(0, 1) * bump(x, z, 0, 0.5, 0.5, 0.4) * step(y, 0.5, 0.8)
+        )
     if who.hair in ("side", "bob", "long", "wavy"):
         part = (0.30 if who.seed % 2 else -0.30) if who.hair == "side" or who.seed % 5 < 2 else 0.0
         full = full - 0.75 * np.exp(-(((x - part) / 0.05) ** 2)) * step(z, -0.4, 0.1) * step(y, 0.5, 0.8)
-        full = full + 0.35 * np.exp(-(((np.abs(x - part) - 0.22) / 0.16) ** 2)) * step(y, 0.4, 0.8)
+        full = full + 0.22 * np.exp(-(((np.abs(x - part) - 0.24) / 0.16) ** 2)) * step(y, 0.4, 0.8)
     return full.astype(np.float32)
 
 
@@ -158,6 +162,13 @@ def _alpha(who: Person, inside: Floats, y: Floats, rng: np.random.Generator) -> 
         heights = cv2.resize(y[:, None], (1, tall), interpolation=cv2.INTER_LINEAR)
         alpha = alpha * step(heights - y[-1] + 2.0 * jag, 0.0, 0.10)
     return alpha.astype(np.float32)
+
+
+def _bare(inside: Floats) -> NDArray[np.bool_]:
+    """Quads with no hair at all: left out, or their depth would hide the hair behind."""
+    bare = inside < -0.06
+    corners: NDArray[np.bool_] = bare[:-1, :-1] & bare[1:, :-1] & bare[:-1, 1:] & bare[1:, 1:]
+    return corners
 
 
 def _bun(who: Person) -> list[Part]:

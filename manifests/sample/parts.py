@@ -39,40 +39,40 @@ def inside_mouth(head: Head) -> list[Part]:
         x, z = radius * np.sin(phi), lip_z - back - 0.23 * (1 - np.cos(phi))
         return np.stack(np.broadcast_arrays(x, y, z), -1).astype(np.float32)
 
-    side = np.linspace(-1, 1, 13)[None]
-    down = np.linspace(0, 1, 9)[:, None]
+    deep, around = np.meshgrid(np.linspace(0.02, 0.5, 8) * np.pi, np.linspace(-np.pi, np.pi, 25), indexing="ij")
     bowl = np.stack(
-        np.broadcast_arrays(
-            0.25 * side, MOUTH_Y + 0.14 - 0.36 * down, lip_z - 0.42 + 0.12 * side**2 + 0.10 * (2 * down - 1) ** 2
-        ),
-        -1,
+        [0.29 * np.sin(deep) * np.sin(around), 0.21 * np.sin(deep) * np.cos(around), -0.34 * np.cos(deep)], -1
     )
+    bowl += (0, MOUTH_Y - 0.06, lip_z - 0.16 - 0.9 * 0.29**2)
+    edge = (0.85 - 0.5 * (phi / 1.35) ** 2 * np.ones((3, 1))).astype(np.float32)
     v, u = np.meshgrid(np.linspace(0.02, 0.98, 9) * np.pi, np.linspace(0, np.pi, 15), indexing="ij")
     tongue = np.stack([0.165 * np.sin(v) * np.cos(u), 0.075 * np.sin(v) * np.sin(u), 0.19 * np.cos(v)], -1)
     tongue += (0, MOUTH_Y - 0.115, lip_z - 0.25)
     return [
-        Part("bowl", bowl.astype(np.float32), fill((0.20, 0.06, 0.06)), WET, jaw=0.4, open_=0.5, hollow=True),
-        Part("teeth_up", arch(0.215, 0.085, (0.10, 0.03, -0.045) + np.array(MOUTH_Y)), teeth(), TEETH, open_=0.8),
+        Part("bowl", bowl.astype(np.float32), fill((0.30, 0.10, 0.10)), WET, jaw=0.4, open_=0.5, hollow=True),
+        Part("teeth_up", arch(0.185, 0.090, (0.10, 0.03, -0.045) + np.array(MOUTH_Y)), teeth(), TEETH, open_=edge),
         Part(
             "teeth_low",
-            arch(0.195, 0.105, (-0.055, -0.09, -0.15) + np.array(MOUTH_Y)),
+            arch(0.170, 0.110, (-0.055, -0.09, -0.15) + np.array(MOUTH_Y)),
             teeth()[::-1],
             TEETH,
             jaw=1.0,
             open_=0.62,
         ),
-        Part("tongue", tongue.astype(np.float32), fill((0.66, 0.30, 0.30)), WET, jaw=0.8, open_=0.62),
+        Part("tongue", tongue.astype(np.float32), fill((0.74, 0.36, 0.36)), WET, jaw=0.8, open_=0.70),
     ]
 
 
 def eyes(head: Head, who: Person) -> list[Part]:
     """Two eyeballs, as caps; `rig` slides their pictures to look about."""
-    dy, dx = np.meshgrid(np.linspace(EYE_SPAN, -EYE_SPAN, EYE_CELLS), np.linspace(-EYE_SPAN, EYE_SPAN, EYE_CELLS), indexing="ij")
+    dy, dx = np.meshgrid(
+        np.linspace(EYE_SPAN, -EYE_SPAN, EYE_CELLS), np.linspace(-EYE_SPAN, EYE_SPAN, EYE_CELLS), indexing="ij"
+    )
     dz = np.sqrt(np.clip(0.128**2 - (dx / 1.5) ** 2 - dy**2, 0, None))
     shade = step(dy.astype(np.float32), 0.075, -0.015) * 0.45 + 0.57 - 0.25 * (np.abs(dx) / 0.17) ** 3
     cap = np.stack([dx, dy, dz], -1)
     beyond = (np.abs(dx) > 0.21) | (np.abs(dy) > 0.13)
-    hole = (beyond[:-1, :-1] | beyond[1:, 1:])
+    hole = beyond[:-1, :-1] | beyond[1:, 1:]
     open_ = np.clip(shade, 0.2, 1).astype(np.float32)
     return [
         Part(f"eye{i}", (cap + centre).astype(np.float32), eyeball(who), EYE, open_=open_, hole=hole)
@@ -81,7 +81,9 @@ def eyes(head: Head, who: Person) -> list[Part]:
 
 
 def ears(head: Head, who: Person, skin: Picture) -> list[Part]:
-    """Two shells at the sides of the head."""
+    """Two shells at the sides of the head, where no hair hides them."""
+    if who.hair in ("bob", "long", "wavy", "scarf"):
+        return []
     around = np.linspace(-np.pi, np.pi, 25)[None]
     r = np.array([0.0, 0.25, 0.5, 0.7, 0.84, 0.94, 1.0, 0.98, 0.9])[:, None]
     rise = np.array([0.02, 0.02, 0.035, 0.045, 0.085, 0.10, 0.08, 0.04, -0.02])[:, None]
@@ -181,7 +183,7 @@ def torso(who: Person, skin: Picture) -> list[Part]:
     ]
     hem = np.interp(down, [0, 0.004, 0.02, 0.05, 0.09], [0.012, 0.05, 0.062, 0.045, 0.035])
     radial = np.stack(np.broadcast_arrays(np.sin(around), 0.25, np.cos(around)), -1)
-    out = out + ((hem + (0.05 if who.collar == "high" else 0.0)))[..., None] * radial
+    out = out + (hem + (0.05 if who.collar == "high" else 0.0))[..., None] * radial
     out[..., 2] += np.abs(sum(waves)) * step(y, -1.5, -1.9)
     return [
         Part("neck", body, skin, SKIN, follows=follow, open_=shade.astype(np.float32), hole=under),

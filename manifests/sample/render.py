@@ -51,7 +51,7 @@ def seat(person: Person, motion: Motion, where: Scene) -> Seat:
 
 
 def render(
-    seats: Sequence[Seat], where: Scene, *, supersample: float = 2.0
+    seats: Sequence[Seat], where: Scene, *, supersample: float = 1.5
 ) -> Iterator[tuple[Image, tuple[Face, ...]]]:
     """Yield an RGB frame (height, width, 3) and its faces, in the order of `seats`, for every frame of the motion.
 
@@ -203,11 +203,14 @@ def _glints(colour: Floats, who: Body, at: Floats, view: View, lit_by: Light) ->
 def _truth(who: Body, at: Floats, motion: Motion, i: int, view: View) -> Face:
     rows, cols = who.head.rest.shape[:2]
     rest = who.head.rest.reshape(-1, 3)
-    mask = (rest[:, 1] < 0.52) & (rest[:, 1] > -1.2) & (rest[:, 2] > 0.22)
+    mask = (rest[:, 1] < 0.74) & (rest[:, 1] > -1.2) & (rest[:, 2] > 0.30)
     points = view.project(at[: rows * cols][mask])
     (x0, y0), (x1, y1) = points[:, :2].min(0), points[:, :2].max(0)
     marks = np.concatenate(
-        [[at[eye].reshape(EYE_CELLS, EYE_CELLS, 3)[EYE_CELLS // 2, EYE_CELLS // 2] for eye in who.eyes], at[[who.head.nose_tip, *who.head.mouth_corners]]]
+        [
+            [at[eye].reshape(EYE_CELLS, EYE_CELLS, 3)[EYE_CELLS // 2, EYE_CELLS // 2] for eye in who.eyes],
+            at[[who.head.nose_tip, *who.head.mouth_corners]],
+        ]
     )
     marks = view.project(marks)[:, :2]
     up, low = (at[row * cols + cols // 2] for row in who.head.mouth_slit)

@@ -29,7 +29,7 @@ class Layer:
     last: int
     triangles: Ints  # (T, 3), into the body's vertices
     atlas: tuple[Picture, ...]  # full size, half, quarter
-    uv: Floats  # (last - first, 2) in 0..1 of the atlas
+    uv: Floats  # (last - first, 2): where the vertices sit in the atlas, in cells of TEXELS texels
     cells: tuple[int, int]  # of the atlas: across, down; every vertex sits in the middle of one
     slots: Ints  # (last - first,): the vertices' cells, row by row
 
@@ -50,7 +50,9 @@ class Body:
     tongue: slice
     casters: Ints  # (C, 3): a coarser mesh that throws the shadows
     normal_sum: csr_matrix  # (N, 3T) -> normals of vertices from those of triangles
-    tangent_rows: Floats  # (N, 3): direction of the strands at rest, 0 where not hair
+    strands: Ints  # (S,): vertices of hair
+    tangents: Floats  # (S, 3): the direction of the strands there, at rest
+    brightness: Floats  # (N,): of the pictures, 0..1, smoothed; sheen does not depend on it
 
     def shapes_at(self, motion: Motion, i: int) -> Floats:
         """Vertices in head coordinates, with the expression of frame `i` but before the head turns: (N, 3)."""
@@ -97,9 +99,9 @@ class Body:
         if layer.first:
             return layer.uv
         uv = layer.uv.copy()
-        scale = EYE_CELLS / (2 * EYE_SPAN) / np.array(layer.cells, np.float32)
+        slide = motion.gaze[i] * np.array((0.105, -0.105), np.float32) * (EYE_CELLS / (2 * EYE_SPAN))
         for eye in self.eyes:
-            uv[eye] -= motion.gaze[i] * (0.105, -0.105) * scale
+            uv[eye] -= slide
         return uv
 
 
@@ -116,7 +118,9 @@ def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> Floats:
 def body(who: Person) -> Body:
     """Make (or recall) a person's body: about 0.5 s."""
     head = build(who.shape)
-    face = p.Part("face", head.rest, skin(head, who, hairline(columns(), who)), p.SKIN, open_=head.cavity, hole=head.hole)
+    face = p.Part(
+        "face", head.rest, skin(head, who, hairline(columns(), who)), p.SKIN, open_=head.cavity, hole=head.hole
+    )
     tone = body_skin(who)
     pieces = [
         face,
@@ -141,12 +145,13 @@ def body(who: Person) -> Body:
 
     rest = np.concatenate([q.points.reshape(-1, 3) for q in ordered]).astype(np.float32)
     triangles = np.concatenate([layer.triangles for layer in layers])
+    material = _each(ordered, "material").astype(np.int32)
     return Body(
         who=who,
         head=head,
         rest=rest,
         follows=_each(ordered, "follows")[:, None],
-        material=_each(ordered, "material").astype(np.int32),
+        material=material,
         open_=_each(ordered, "open_"),
         jaw=_each(ordered, "jaw"),
         layers=layers,
@@ -154,7 +159,9 @@ def body(who: Person) -> Body:
         tongue=spans("tongue"),
         casters=np.concatenate([_triangles(q, 2) + starts[q.name] for q in ordered if q.name in _CASTERS]),
         normal_sum=_incidence(triangles, rest),
-        tangent_rows=_tangents(ordered),
+        strands=np.flatnonzero(material == p.HAIR).astype(np.int32),
+        tangents=_tangents(ordered)[material == p.HAIR],
+        brightness=np.concatenate([_brightness(layer) for layer in layers]),
     )
 
 
@@ -199,7 +206,7 @@ def _layer(pieces: list[p.Part], starts: dict[str, int], channels: int) -> Layer
         last=first + len(cell),
         triangles=np.concatenate(triangles).astype(np.int32),
         atlas=(atlas, half, quarter),
-        uv=((cell + 0.5) / (cols, cells_high)).astype(np.float32),
+        uv=cell.astype(np.float32),
         cells=(cols, cells_high),
         slots=(cell[:, 1] * cols + cell[:, 0]).astype(np.int32),
     )
@@ -220,6 +227,14 @@ def _triangles(piece: p.Part, stride: int = 1) -> Ints:
     if (outward.sum() < 0) != piece.hollow:
         found = found[:, ::-1]
     return found.astype(np.int32)
+
+
+def _brightness(layer: Layer) -> Floats:
+    if not layer.atlas:
+        return np.zeros(0, np.float32)
+    small = cv2.resize(layer.atlas[2], layer.cells, interpolation=cv2.INTER_AREA)
+    levels = small[..., :3].reshape(-1, 3).mean(-1)[layer.slots] / 255
+    return np.maximum(levels, 0.06).astype(np.float32)
 
 
 def _incidence(triangles: Ints, rest: Floats) -> csr_matrix:

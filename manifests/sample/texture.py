@@ -44,7 +44,7 @@ def skin(head: Head, who: Person, line: Floats) -> Picture:
     rng = np.random.default_rng([who.seed, 3])
     out = np.broadcast_to(np.array(who.skin, np.float32), (*size, 3)).copy()
     front = step(z, 0.0, 0.3)
-    out *= 1 + 0.022 * noise(rng, size, (60, 60))[..., None] + 0.018 * noise(rng, size, (14, 14))[..., None]
+    out *= 1 + 0.018 * noise(rng, size, (70, 70))[..., None] + 0.010 * noise(rng, size, (16, 16))[..., None]
     out *= 1 + 0.020 * noise(rng, size, (2.5, 2.5))[..., None]
     _blood(out, x, y, front, who, rng)
     _folds(out, x, y, front, who)
@@ -78,7 +78,7 @@ def _blood(out: Floats, x: Floats, y: Floats, front: Floats, who: Person, rng: n
     red += 0.35 * bump(x, y, 0, -1.02, 0.2, 0.12) + 0.25 * bump(x, y, 0, 0.4, 0.5, 0.2)
     red *= front * who.redness * (1 + 0.25 * noise(rng, x.shape, (25, 25))) * (1 + 0.5 * who.makeup)
     out *= 1 + red[..., None] * np.array((0.035, -0.085, -0.075), np.float32)
-    dark = 0.16 * bump(ax, y, who.shape.eye_spacing - 0.03, -0.10, 0.14, 0.06) * (0.5 + who.age) * front
+    dark = 0.12 * bump(ax, y, who.shape.eye_spacing - 0.03, -0.10, 0.14, 0.06) * (0.35 + who.age) * front
     out *= 1 - dark[..., None] * np.array((0.8, 1.0, 0.8), np.float32)
     lid = bump(ax, y, who.shape.eye_spacing, 0.075, 0.15, 0.05) * front
     out *= 1 - lid[..., None] * (np.array((0.05, 0.09, 0.08)) + who.makeup * np.array((0.18, 0.24, 0.16))).astype(
