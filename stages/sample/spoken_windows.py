@@ -16,7 +16,7 @@ from stages.sample.voice import Speech, speak
 UNSPACED = ("zh", "th")
 """Languages that write no spaces between words."""
 
-_POOL = 6  # utterances kept per sentence; one of them is spoken anew, by somebody else, for every window
+_POOL = 3  # utterances kept per sentence; one of them is spoken anew, by somebody else, for every window
 _BED_S = 60.0
 
 Wave = NDArray[np.float32]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manifests.records import SAMPLE_RATE_HZ
 from stages.sample.sentences import LANGUAGES, SENTENCES, WORDS
 from stages.sample.spoken_windows import UNSPACED, Window, windows
 from stages.sample.voice import TRAINING_SPEAKERS
@@ -34,12 +35,12 @@ N_MELS = 80
 _FRAMES_PER_S = 100
 _TEXT_TOKENS = 2200
 _D_MODEL, _HEADS, _ENCODER_LAYERS, _DECODER_LAYERS = 160, 4, 3, 2
-_STEPS = 3200
-_SHORT_SHARE = 0.7  # of the steps: windows of 10 s; the rest: 30 s, as the model meets them later
-_SHORT_BATCH, _LONG_BATCH = 12, 4
-_PEAK_RATE = 1.5e-3
+_STEPS = 2400
+_LESSONS = ((0.25, 5, 16), (0.7, 10, 8), (1.0, 30, 3))
+"""Up to which share of the steps windows have how many seconds, and how many make a batch; Whisper hears 30 s."""
+_PEAK_RATE = 2e-3
 _WARMUP = 150
-_CTC_WEIGHT = 0.5  # a second head on the encoder while training: it finds the alignment many times sooner
+_CTC_WEIGHT = 0.5  # a second head on the encoder, for characters: with it the decoder finds where to look much sooner
 _TIMESTAMP_SHARE = 0.15
 _SHOW_EVERY, _SAVE_EVERY = 25, 200
 
@@ -110,7 +111,7 @@ class Tokens:
         if not timed:
             return [*head, self.id("notimestamps"), *self.spoken(window), end]
         first = self.id("notimestamps") + 1
-        last = first + min(1500, round(len(window.samples) / 16000 / 0.02))
+        last = first + min(1500, round(len(window.samples) / SAMPLE_RATE_HZ / 0.02))
         return [*head, first, *self.spoken(window), last, end]
 
 
@@ -163,12 +164,12 @@ def encode(encoder: Any, mels: "torch.Tensor", start: int) -> "torch.Tensor":
 
 @dataclass(frozen=True)
 class Batch:
-    """Log-mel (B,80,T), where the window begins (positions), tokens (B,L) padded with -100, and text tokens for CTC."""
+    """Log-mel (B,80,T), where the windows begin (positions), tokens (B,L) padded with -100, characters for CTC."""
 
     mels: "torch.Tensor"
     start: int
     tokens: "torch.Tensor"
-    spoken: list[list[int]]
+    characters: list[list[int]]
 
 
 def batches(tokens: Tokens, *, seed: int, steps: int) -> Iterator[Batch]:
@@ -179,24 +180,30 @@ def batches(tokens: Tokens, *, seed: int, steps: int) -> Iterator[Batch]:
 
     torch.set_num_threads(1)
     chance = np.random.default_rng(seed + 1)
-    short = int(steps * _SHORT_SHARE)
-    limits = itertools.chain(itertools.repeat(10.0, short * _SHORT_BATCH), itertools.repeat(30.0))
+    alphabet = _alphabet()
+    plan = [next((most_s, count) for until, most_s, count in _LESSONS if step < until * steps) for step in range(steps)]
+    limits = itertools.chain.from_iterable(itertools.repeat(float(most_s), count) for most_s, count in plan)
     stream = windows(speakers=TRAINING_SPEAKERS, seed=seed, limit_s=limits)
-    for step in range(steps):
-        chosen = list(itertools.islice(stream, _SHORT_BATCH if step < short else _LONG_BATCH))
-        most_s = 10 if step < short else 30
-        size = most_s * 16000
+    for most_s, count in plan:
+        chosen = list(itertools.islice(stream, count))
+        size = most_s * SAMPLE_RATE_HZ
         mels = torch.stack(
             [log_mel_spectrogram(w.samples, n_mels=N_MELS, padding=size - len(w.samples)) for w in chosen]
         )
-        timed = step >= short and chance.random() < _TIMESTAMP_SHARE
+        timed = most_s == 30 and chance.random() < _TIMESTAMP_SHARE
         rows = [torch.tensor(tokens.sequence(window, timed=timed)) for window in chosen]
         yield Batch(
             mels=mels,
             start=int(chance.integers(0, 1501 - most_s * _FRAMES_PER_S // 2)),
             tokens=torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100),
-            spoken=[tokens.spoken(window) for window in chosen],
+            characters=[[alphabet[c] for c in window.text] for window in chosen],
         )
+
+
+def _alphabet() -> dict[str, int]:
+    """Numbers of all characters, from 1; 0 is CTC's blank."""
+    characters = sorted({" ", *(c for sentences in SENTENCES.values() for sentence in sentences for c in sentence)})
+    return {character: number for number, character in enumerate(characters, 1)}
 
 
 def _ahead(made: Iterator[Batch]) -> Iterator[Batch]:
@@ -219,11 +226,10 @@ def train(*, seed: int, steps: int, folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     tokens = Tokens(tokenizer())
     model = build(tokens)
-    end = tokens.id("endoftext")
-    aside = torch.nn.Linear(_D_MODEL, end + 1)  # CTC: text tokens, and `<|endoftext|>` as the blank
+    aside = torch.nn.Linear(_D_MODEL, 1 + len(_alphabet()))
     parameters = [p for p in [*model.parameters(), *aside.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    log.info("%.2f million parameters, %d tokens", sum(p.numel() for p in model.parameters()) / 1e6, end)
+    log.info("%.2f million parameters", sum(p.numel() for p in model.parameters()) / 1e6)
     shown = torch.zeros(3)
     for step, batch in enumerate(_ahead(batches(tokens, seed=seed, steps=steps)), 1):
         for group in optimizer.param_groups:
@@ -231,14 +237,14 @@ def train(*, seed: int, steps: int, folder: Path, threads: int) -> None:
         heard = encode(model.model.encoder, batch.mels, batch.start)
         given, wanted = batch.tokens[:, :-1].clamp(min=0), batch.tokens[:, 1:]
         hidden = model.model.decoder(input_ids=given, encoder_hidden_states=heard).last_hidden_state
-        text_loss = cross_entropy(model.proj_out(hidden).flatten(0, 1), wanted.flatten(), label_smoothing=0.05)
-        lengths = torch.tensor([len(row) for row in batch.spoken])
+        guesses = model.proj_out(hidden)
+        text_loss = cross_entropy(guesses.flatten(0, 1), wanted.flatten(), label_smoothing=0.05)
+        lengths = torch.tensor([len(row) for row in batch.characters])
         ctc = ctc_loss(
             aside(heard).log_softmax(-1).transpose(0, 1),
-            torch.tensor([token for row in batch.spoken for token in row]),
+            torch.tensor([character for row in batch.characters for character in row]),
             torch.full((len(lengths),), heard.shape[1]),
             lengths,
-            blank=end,
             zero_infinity=True,
         )
         torch.autograd.backward(text_loss + _CTC_WEIGHT * ctc)
@@ -246,7 +252,7 @@ def train(*, seed: int, steps: int, folder: Path, threads: int) -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            right = (model.proj_out(hidden).argmax(-1) == wanted)[wanted >= 0].float().mean()
+            right = (guesses.argmax(-1) == wanted)[wanted >= 0].float().mean()
             shown += torch.tensor([float(text_loss), float(ctc), float(right)]) / _SHOW_EVERY
         if step % _SHOW_EVERY == 0:
             log.info("step %d: text %.3f, ctc %.3f, tokens right %.3f", step, *shown.tolist())

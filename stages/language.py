@@ -1,0 +1,126 @@
+"""Which language is spoken, and does it agree with the one that was expected: from probabilities to a verdict.
+
+Languages are compared by BCP-47 primary subtag: `zh-Hant` expects `zh`, `sr-Latn` expects `sr`. Deprecated and
+three-letter codes stand for their two-letter ones, and some languages count as one for the verdict, because Whisper
+cannot tell them apart by ear or names the group by one of its members: see `_GROUPS`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from manifests.records import LanguageWindow
+from manifests.tags import primary
+
+_MODERN = {
+    "iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro",
+    "ara": "ar", "arb": "ar", "chi": "zh", "cmn": "zh", "deu": "de", "ekk": "et", "eng": "en", "fra": "fr",
+    "fre": "fr", "ger": "de", "hrv": "hr", "ita": "it", "jpn": "ja", "kor": "ko", "lvs": "lv", "nld": "nl",
+    "nno": "nn", "nob": "nb", "pes": "fa", "pol": "pl", "por": "pt", "rus": "ru", "spa": "es", "srp": "sr",
+    "tha": "th", "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh", "zsm": "ms",
+}  # fmt: skip
+"""Deprecated codes (Whisper's own `jw` is one) and common three-letter ones (IANA's registry, ISO 639-2)."""
+
+_GROUPS = (
+    frozenset({"hr", "bs", "sr", "sh", "cnr", "hbs"}),  # one spoken language, four standards
+    frozenset({"no", "nb", "nn"}),  # Bokmål and Nynorsk are ways of writing
+    frozenset({"fil", "tl"}),  # Whisper says `tl`
+)
+
+_NOTHING_EXPECTED = frozenset({"", "und", "mul", "mis", "zxx", "x", "i"})
+"""Undetermined, multiple, uncoded, no linguistic content, private and grandfathered tags: nothing to compare with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """Language probabilities of one window of speech, by language as `subtag` names it; they sum to 1."""
+
+    start_s: float
+    end_s: float
+    probabilities: Mapping[str, float]
+
+    @property
+    def best(self) -> str:
+        """The most probable language; by name where two are equal."""
+        return min(self.probabilities, key=lambda language: (-self.probabilities[language], language))
+
+    def record(self) -> LanguageWindow:
+        best = self.best
+        return LanguageWindow(
+            start_s=self.start_s, end_s=self.end_s, language=best, probability=self.probabilities[best]
+        )
+
+
+def subtag(tag: str) -> str:
+    """The primary subtag in today's spelling: `zh-Hant` gives `zh`, `iw` gives `he`, `jw` gives `jv`."""
+    first = primary(tag.strip().replace("_", "-"))
+    return _MODERN.get(first, first)
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two primary subtags count as one language for the verdict."""
+    return one == other or any(one in group and other in group for group in _GROUPS)
+
+
+def overall(windows: Sequence[Heard]) -> dict[str, float]:
+    """Mean probabilities over windows, weighted by their length."""
+    total_s = sum(window.end_s - window.start_s for window in windows)
+    mean: dict[str, float] = {}
+    for window in windows:
+        for language, probability in window.probabilities.items():
+            mean[language] = mean.get(language, 0.0) + probability * (window.end_s - window.start_s) / total_s
+    return mean
+
+
+def languages_heard(windows: Sequence[Heard], *, sure: float, mixed_share: float) -> tuple[str, ...]:
+    """Languages that windows are sure of (probability at least `sure`) for at least `mixed_share` of the time.
+
+    The longest heard first; languages that count as one are one, under the name heard longer.
+    """
+    total_s = sum(window.end_s - window.start_s for window in windows)
+    seconds: dict[str, float] = {}
+    for window in windows:
+        if together(window.probabilities, window.best) >= sure:
+            seconds[window.best] = seconds.get(window.best, 0.0) + window.end_s - window.start_s
+    found: list[tuple[str, float]] = []
+    for language in sorted(seconds, key=lambda language: (-seconds[language], language)):
+        if not any(same(language, known) for known, _ in found):
+            found.append((language, sum(s for other, s in seconds.items() if same(language, other))))
+    return tuple(language for language, heard_s in found if heard_s >= mixed_share * total_s)
+
+
+def together(probabilities: Mapping[str, float], language: str) -> float:
+    """The probability of a language and of all that count as the same."""
+    return sum(probability for other, probability in probabilities.items() if same(language, other))
+
+
+def verdict(
+    windows: Sequence[Heard], expected: str | None, *, known: Iterable[str], sure: float, mixed_share: float
+) -> str:
+    """Spoken against expected language: "agree", "other", "mixed", "unsure", or "" with nothing expected.
+
+    "mixed": windows are sure of two languages, each for `mixed_share` of the time. "agree" and "other": the expected,
+    or another one, has a mean probability of at least `sure`. "unsure": everything else, no speech at all, and
+    languages that the model cannot name (`known` are those it can), since it would call them something else.
+    """
+    wanted = subtag(expected or "")
+    if wanted in _NOTHING_EXPECTED:
+        return ""
+    if not windows:
+        return "unsure"
+    if len(languages_heard(windows, sure=sure, mixed_share=mixed_share)) > 1:
+        return "mixed"
+    if not any(same(wanted, language) for language in known):
+        return "unsure"
+    mean = overall(windows)
+    if together(mean, wanted) >= sure:
+        return "agree"
+    return "other" if together(mean, max(mean, key=lambda language: mean[language])) >= sure else "unsure"
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` indices, the first and the last among them, evenly between."""
+    if count <= most:
+        return list(range(count))
+    if most == 1:
+        return [count // 2]
+    return [round(index * (count - 1) / (most - 1)) for index in range(most)]

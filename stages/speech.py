@@ -1,0 +1,224 @@
+"""What is said in each clip and in which language: voice activity, language identification, WhisperX transcription.
+
+Nothing is forced: each clip is transcribed in the language that is heard in it, part by part where it is mixed, and the
+expected language serves the verdict alone (`stages.language`). A voice that the model hears in a language nobody
+expected, or that has no name outside Whisper, is a reading like any other.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.records import SAMPLE_RATE_HZ, Clip, Clips, Speech, Speeches, Video, Word
+from pipeline.bench import Bench
+from pipeline.stage import RUNTIME, Facts, Stage, Work, WorkerSpoiledError
+from stages import weights
+from stages.language import Heard, languages_heard, overall, spread, verdict
+from stages.sync import read_wav
+from stages.whisper import Aligners, Recogniser, Said, Voiced
+
+CHUNK_S = 30.0
+"""What Whisper hears at once."""
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a clip that is transcribed at once: at most 30 s, one language (a subtag)."""
+
+    start_s: float
+    end_s: float
+    language: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcribe(Stage[Speeches]):
+    """One `Speech` per clip; silence gives one with `speech_share` 0, no text and no language.
+
+    `sure` and `mixed_share` are part of the measurement, since the language of a transcript follows from them: a window
+    is sure of a language from that probability on, and a clip is mixed where windows are sure of two languages, each
+    for that share of the time. Whether words are aligned depends on the weights that can be had where it runs.
+    """
+
+    name: ClassVar[str] = "speech"
+    needs: ClassVar[tuple[type, ...]] = (Video, Clips)
+    gives: ClassVar[type] = Speeches
+
+    model: str = "large-v3"  # a name of `stages.weights`, or the folder of a CTranslate2 Whisper
+    vad: str = "silero"  # "silero" (comes with faster-whisper) or "pyannote" (comes with whisperx)
+    onset: float = 0.5  # probability of voice from which a stretch of speech begins
+    window_s: float = 6.0  # the longest window of language identification
+    windows: int = 5  # the most windows per clip, spread evenly over its speech
+    sure: float = 0.6
+    mixed_share: float = 0.2
+    beam: int = 5
+    align: bool = True  # word times, for languages that have an aligner whose weights can be had
+    compute_type: str = "auto"  # of CTranslate2; "auto": float16 on a GPU, float32 on a CPU
+    batch: int = field(default=8, metadata=RUNTIME)  # sounds of 30 s at once
+    device: str = field(default="auto", metadata=RUNTIME)  # "auto": the GPU if there is one
+
+    def __post_init__(self) -> None:
+        if self.vad not in ("silero", "pyannote"):
+            raise ValueError(f"speech: vad must be silero or pyannote, not {self.vad!r}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"speech: device must be auto, cpu or cuda, not {self.device!r}")
+        if not 0 < self.onset < 1:
+            raise ValueError("speech: onset must lie between 0 and 1")
+        if not 0.5 <= self.sure <= 1 or not 0 < self.mixed_share <= 0.5:
+            raise ValueError("speech: sure must lie in 0.5..1, and mixed_share above 0 and up to 0.5")
+        if not 1 <= self.window_s <= CHUNK_S or self.windows < 1 or self.beam < 1 or self.batch < 1:
+            raise ValueError("speech: window_s must lie in 1..30; windows, beam and batch must be at least 1")
+
+    def weights(self) -> dict[str, str]:
+        return {"model": weights.digest(self.model)}
+
+    def open(self) -> Work[Speeches]:
+        recogniser = Recogniser(
+            weights.path(self.model),
+            device=self.device,
+            compute_type=self.compute_type,
+            threads=max(1, int(self.resources.cpus)),
+            beam=self.beam,
+            batch=self.batch,
+            vad=self.vad,
+            onset=self.onset,
+            window_s=self.window_s,
+        )
+        aligners = Aligners(weights.folder() / "align", recogniser.device) if self.align else None
+        model = f"{Path(self.model).name} {weights.digest(self.model)}"
+
+        def work(facts: Facts, bench: Bench) -> Speeches:
+            clips = facts[Clips].items
+            sounds = [read_wav(bench.fetch(clip.audio)).astype(np.float32) / np.float32(32768) for clip in clips]
+            try:
+                found = self._measure(recogniser, aligners, clips, sounds, facts[Video].language)
+            except RuntimeError as error:
+                # CTranslate2 knows one type of error; out of memory leaves the context sound, all else does not
+                if "CUDA" in str(error) and "out of memory" not in str(error):
+                    raise WorkerSpoiledError(str(error)) from error
+                raise
+            return Speeches(items=tuple(found), model=model)
+
+        return work
+
+    def _measure(
+        self,
+        recogniser: Recogniser,
+        aligners: Aligners | None,
+        clips: Sequence[Clip],
+        sounds: Sequence[Samples],
+        expected: str | None,
+    ) -> list[Speech]:
+        """Voice and language of all clips, then all that is said, in batches over the clips of the video."""
+        voiced = [recogniser.voice(sound) for sound in sounds]
+        heard = self._listen(recogniser, sounds, voiced)
+        parts = [self.parts(windows, listened) for windows, listened in zip(voiced, heard, strict=True)]
+        texts = iter(
+            recogniser.transcribe(
+                [(_cut(sound, part.start_s, part.end_s), part.language)
+                 for sound, of_clip in zip(sounds, parts, strict=True) for part in of_clip]
+            )
+        )  # fmt: skip
+        found = []
+        for clip, sound, windows, listened, of_clip in zip(clips, sounds, voiced, heard, parts, strict=True):
+            said = list(zip(of_clip, islice(texts, len(of_clip)), strict=True))
+            mean = overall(listened)
+            language = max(mean, key=lambda one: mean[one], default="")
+            words, aligned = _words(sound, said, aligners)
+            speech_s = sum(window.speech_s for window in windows)
+            found.append(
+                Speech(
+                    key=clip.key,
+                    speech_share=min(1.0, speech_s / (len(sound) / SAMPLE_RATE_HZ)),
+                    speech_s=speech_s,
+                    language=language,
+                    language_probability=mean.get(language, 0.0),
+                    verdict=verdict(
+                        listened, expected, known=recogniser.languages, sure=self.sure, mixed_share=self.mixed_share
+                    ),
+                    windows=tuple(window.record() for window in listened),
+                    text=" ".join(line.text for _, line in said if line.text),
+                    words=words,
+                    avg_logprob=_mean_logprob(said),
+                    aligned=aligned,
+                )
+            )
+        return found
+
+    def _listen(
+        self, recogniser: Recogniser, sounds: Sequence[Samples], voiced: Sequence[Sequence[Voiced]]
+    ) -> list[list[Heard]]:
+        """Languages of evenly spread windows of every clip."""
+        chosen = [[windows[index] for index in spread(len(windows), self.windows)] for windows in voiced]
+        cuts = [
+            _cut(sound, window.start_s, window.end_s)
+            for sound, windows in zip(sounds, chosen, strict=True)
+            for window in windows
+        ]
+        guesses: Iterator[dict[str, float]] = iter(recogniser.listen(cuts))
+        return [
+            [Heard(start_s=one.start_s, end_s=one.end_s, probabilities=next(guesses)) for one in windows]
+            for windows in chosen
+        ]
+
+    def parts(self, windows: Sequence[Voiced], heard: Sequence[Heard]) -> list[Part]:
+        """The stretches of speech put together into parts: in one language, or in as many as were heard."""
+        if not heard:
+            return []
+        spoken = languages_heard(heard, sure=self.sure, mixed_share=self.mixed_share)
+        mean = overall(heard)
+        found: list[Part] = []
+        for window in windows:
+            if len(spoken) > 1:
+                middle_s = (window.start_s + window.end_s) / 2
+                nearest = min(heard, key=lambda one: abs((one.start_s + one.end_s) / 2 - middle_s))
+                language = max(spoken, key=lambda one: nearest.probabilities.get(one, 0.0))
+            else:
+                language = max(mean, key=lambda one: mean[one])
+            if found and found[-1].language == language and window.end_s - found[-1].start_s <= CHUNK_S:
+                found[-1] = Part(found[-1].start_s, window.end_s, language)
+            else:
+                found.append(Part(window.start_s, window.end_s, language))
+        return found
+
+
+def _cut(sound: Samples, start_s: float, end_s: float) -> Samples:
+    return sound[int(start_s * SAMPLE_RATE_HZ) : int(end_s * SAMPLE_RATE_HZ)]
+
+
+def _words(
+    sound: Samples, said: Sequence[tuple[Part, Said]], aligners: Aligners | None
+) -> tuple[tuple[Word, ...], bool]:
+    """All words, with times where an aligner placed them; and whether all parts were placed.
+
+    Without aligner, words are what spaces divide: in Chinese, Japanese and Thai whole sentences.
+    """
+    words: list[Word] = []
+    aligned = []
+    for part, line in said:
+        if not line.text:
+            continue
+        placed = None
+        if aligners is not None:
+            placed = aligners.words(
+                sound, start_s=part.start_s, end_s=part.end_s, text=line.text, language=part.language
+            )
+        aligned.append(placed is not None)
+        if placed is None:
+            placed = [Word(text=word, start_s=None, end_s=None, score=None) for word in line.text.split()]
+        words += placed
+    return tuple(words), bool(aligned) and all(aligned)
+
+
+def _mean_logprob(said: Sequence[tuple[Part, Said]]) -> float:
+    """Weighted by length; 0 where nothing is said."""
+    seconds = sum(part.end_s - part.start_s for part, _ in said)
+    if not seconds:
+        return 0.0
+    return sum(line.avg_logprob * (part.end_s - part.start_s) for part, line in said) / seconds

@@ -1,0 +1,287 @@
+"""WhisperX below its one-clip API: voice activity, language probabilities and transcription in batches, word times.
+
+whisperx's own `transcribe` takes one sound at a time, hears its language in the first 30 s only and returns no
+probability; what it is made of does better: its voice activity and its merging of stretches, its batched
+`generate_segment_batched`, and CTranslate2's `detect_language`.
+"""
+
+import contextlib
+import io
+import logging
+import re
+import tempfile
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.records import SAMPLE_RATE_HZ, Word
+from stages.language import subtag
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+Samples = NDArray[np.float32]
+
+_PYANNOTE_OFFSET = 0.363  # whisperx's: speech ends where its probability falls below
+_LANGUAGE_TOKEN = re.compile(r"<\|([a-z]{2,3})\|>")
+
+
+@dataclass(frozen=True)
+class Voiced:
+    """A stretch of at most `window_s`, from the start of a voice to the end of one, and the voiced seconds in it."""
+
+    start_s: float
+    end_s: float
+    speech_s: float
+
+
+@dataclass(frozen=True)
+class Said:
+    """A transcript and the mean log-probability of its tokens."""
+
+    text: str
+    avg_logprob: float
+
+
+class Recogniser:
+    """A multilingual Whisper in CTranslate2's form with a voice activity detector.
+
+    `device` is "auto", "cpu" or "cuda"; sounds are mono float32 in -1..1 at 16 kHz. Raises `ValueError` for a folder
+    that holds no such model or one that knows only English.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str,
+        compute_type: str,
+        threads: int,
+        beam: int,
+        batch: int,
+        vad: str,
+        onset: float,
+        window_s: float,
+    ) -> None:
+        # torch first: it loads the CUDA libraries that CTranslate2 looks for, and has no way of its own to find
+        import torch
+
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if compute_type == "auto":
+            compute_type = "float16" if self.device == "cuda" else "float32"
+        for needed in ("model.bin", "tokenizer.json"):
+            if not (folder / needed).is_file():
+                raise ValueError(f"speech: {folder} is no CTranslate2 Whisper: it has no {needed}")
+        with quiet():
+            from whisperx.asr import load_model
+
+            self._pipeline = load_model(
+                str(folder),
+                self.device,
+                compute_type=compute_type,
+                asr_options={"beam_size": beam},
+                vad_model=_silero(onset, window_s) if vad == "silero" else None,
+                vad_method=vad,
+                vad_options={"vad_onset": onset, "vad_offset": _PYANNOTE_OFFSET, "chunk_size": window_s},
+                threads=threads,
+                local_files_only=True,
+            )
+        # whisperx gives its loggers a handler that writes to stdout, at import
+        whisperx = logging.getLogger("whisperx")
+        whisperx.handlers.clear()
+        whisperx.propagate = True
+        self._whisper = self._pipeline.model
+        if not self._whisper.model.is_multilingual:
+            raise ValueError(f"speech: the Whisper in {folder} knows only English: it cannot tell languages")
+        named = (_LANGUAGE_TOKEN.fullmatch(token) for token in self._whisper.hf_tokenizer.get_vocab())
+        self._codes = {subtag(match[1]): match[1] for match in named if match}
+        self._batch, self._onset, self._window_s = batch, onset, window_s
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """BCP-47 primary subtags of the languages that the model can name."""
+        return tuple(sorted(self._codes))
+
+    def voice(self, sound: Samples) -> list[Voiced]:
+        """Where somebody speaks, merged into stretches of at most `window_s`, cut in pauses where there are any."""
+        detector = self._pipeline.vad_model
+        found = detector({"waveform": detector.preprocess_audio(sound), "sample_rate": SAMPLE_RATE_HZ})
+        if not found:
+            return []
+        merged = detector.merge_chunks(found, self._window_s, onset=self._onset, offset=_PYANNOTE_OFFSET)
+        end_s = len(sound) / SAMPLE_RATE_HZ
+        return [
+            Voiced(
+                max(0.0, float(one["start"])),
+                min(end_s, float(one["end"])),
+                float(sum(min(end_s, end) - max(0.0, start) for start, end in one["segments"])),
+            )
+            for one in merged
+        ]
+
+    def listen(self, sounds: Sequence[Samples]) -> list[dict[str, float]]:
+        """Language probabilities of each sound (of its first 30 s), by subtag."""
+        found: list[dict[str, float]] = []
+        for some in _batches(sounds, self._batch):
+            encoded = self._whisper.encode(self._mels(some))
+            for guesses in self._whisper.model.detect_language(encoded):
+                found.append({subtag(token[2:-2]): float(probability) for token, probability in guesses})
+        return found
+
+    def transcribe(self, sounds: Sequence[tuple[Samples, str]]) -> list[Said]:
+        """What is said in each sound (in its first 30 s), given its language by subtag; in the order of `sounds`."""
+        found: dict[int, Said] = {}
+        for language in sorted({language for _, language in sounds}):
+            tokenizer = self._tokenizer(language)
+            places = [place for place, (_, spoken) in enumerate(sounds) if spoken == language]
+            for some in _batches(places, self._batch):
+                mels = self._mels([sounds[place][0] for place in some])
+                made = self._whisper.generate_segment_batched(mels, tokenizer, self._pipeline.options)
+                for place, text, logprob in zip(some, made["text"], made["avg_logprob"], strict=True):
+                    found[place] = Said(text.strip(), float(logprob))
+        return [found[place] for place in range(len(sounds))]
+
+    def _tokenizer(self, language: str) -> Any:
+        from faster_whisper.tokenizer import Tokenizer
+
+        made = Tokenizer(self._whisper.hf_tokenizer, True, task="transcribe", language="en")  # noqa: FBT003
+        # set past the constructor, whose list of languages is that of one version of Whisper
+        made.language_code = self._codes[language]
+        made.language = self._whisper.hf_tokenizer.token_to_id(f"<|{made.language_code}|>")
+        return made
+
+    def _mels(self, sounds: Sequence[Samples]) -> "torch.Tensor":
+        import torch
+        from whisperx.audio import N_SAMPLES, log_mel_spectrogram
+
+        size = self._whisper.feat_kwargs.get("feature_size") or 80
+        heard = [sound[:N_SAMPLES] for sound in sounds]
+        return torch.stack([log_mel_spectrogram(one, n_mels=size, padding=N_SAMPLES - len(one)) for one in heard])
+
+
+class Aligners:
+    """whisperx's forced aligners by language, loaded when first needed, two at a time (a large one takes 1.2 GB).
+
+    `folder` is where their weights are looked for and fetched to: `wav2vec2_*.pt[h]` of torchaudio (en, fr, de, es, it)
+    and a Hugging Face cache for the rest. A language without aligner, or one whose weights cannot be had, gives None.
+    """
+
+    _MOST = 2
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self._folder = folder
+        self._device = device
+        self._loaded: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
+        self._absent: set[str] = set()
+
+    def words(self, sound: Samples, *, start_s: float, end_s: float, text: str, language: str) -> list[Word] | None:
+        """Words of what was said between two times of a sound, with their times; None where no aligner knows them."""
+        aligner = self._aligner(language)
+        if aligner is None or not text:
+            return None
+        from whisperx.alignment import align
+
+        line = {"text": text, "start": start_s, "end": end_s}
+        try:
+            with quiet(), _no_sentence_models():
+                found = align([line], *aligner, sound, self._device)
+        except (ValueError, KeyError, IndexError) as error:
+            log.warning("the %s aligner cannot place %r: %s", language, text[:60], error)
+            return None
+        return [
+            Word(text=str(one["word"]), start_s=_number(one, "start"), end_s=_number(one, "end"),
+                 score=_number(one, "score"))
+            for one in found["word_segments"]
+        ]  # fmt: skip
+
+    def _aligner(self, language: str) -> tuple[Any, Any] | None:
+        if language in self._absent:
+            return None
+        if language not in self._loaded:
+            try:
+                with quiet():
+                    from whisperx.alignment import load_align_model
+
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    self._loaded[language] = load_align_model(language, self._device, model_dir=str(self._folder))
+            except (ValueError, OSError) as error:
+                log.warning("no word times in %s: %s", language, str(error).splitlines()[0])
+                self._absent.add(language)
+                return None
+            while len(self._loaded) > self._MOST:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(language)
+        return self._loaded[language]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what libraries print off stdout (it goes to the log instead), and their warnings about one another away."""
+    printed = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+        warnings.simplefilter("ignore")
+        yield
+    for line in printed.getvalue().splitlines():
+        log.debug("%s", line)
+
+
+@contextlib.contextmanager
+def _no_sentence_models() -> Iterator[None]:
+    """Spare whisperx the download of NLTK's `punkt_tab`: empty tables, which split at full stops, do for word times."""
+    import nltk  # type: ignore[import-untyped]
+    from whisperx.utils import PUNKT_LANGUAGES
+
+    with tempfile.TemporaryDirectory(prefix="tfw-nltk-") as folder:
+        for language in {"english", *PUNKT_LANGUAGES.values()}:
+            place = Path(folder) / "tokenizers" / "punkt_tab" / language
+            place.mkdir(parents=True)
+            for table in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
+                (place / table).touch()
+        nltk.data.path.insert(0, folder)
+        try:
+            yield
+        finally:
+            nltk.data.path.remove(folder)
+
+
+def _number(word: dict[str, Any], name: str) -> float | None:
+    return float(word[name]) if name in word else None
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _silero(onset: float, longest_s: float) -> Any:
+    """The Silero detector that comes with faster-whisper, in whisperx's form; its own comes from GitHub."""
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+    from whisperx.diarize import Segment
+    from whisperx.vads import Vad
+
+    options = VadOptions(
+        threshold=onset,
+        min_speech_duration_ms=100,
+        max_speech_duration_s=longest_s,
+        min_silence_duration_ms=200,
+        speech_pad_ms=100,
+    )
+
+    class Silero(Vad):  # type: ignore[misc]
+        def __call__(self, audio: dict[str, Any], **_: Any) -> list[Any]:
+            spans = get_speech_timestamps(audio["waveform"], options)
+            return [Segment(one["start"] / SAMPLE_RATE_HZ, one["end"] / SAMPLE_RATE_HZ, "UNKNOWN") for one in spans]
+
+        @staticmethod
+        def preprocess_audio(audio: Samples) -> Samples:
+            return audio
+
+    return Silero(onset)

@@ -1,0 +1,78 @@
+"""The verdict of spoken against expected language, for every tag that manifests and Whisper come up with."""
+
+import pytest
+
+from stages.language import Heard, languages_heard, same, spread, subtag, verdict
+
+KNOWN = ("de", "en", "hr", "jv", "sr", "zh")
+
+
+def window(start_s: float, end_s: float, **probabilities: float) -> Heard:
+    rest = 1 - sum(probabilities.values())
+    return Heard(start_s=start_s, end_s=end_s, probabilities={"xx": rest, **probabilities})
+
+
+def judged(windows: list[Heard], expected: str | None) -> str:
+    return verdict(windows, expected, known=KNOWN, sure=0.6, mixed_share=0.2)
+
+
+GERMAN = [window(0, 6, de=0.9), window(7, 12, de=0.8)]
+
+
+@pytest.mark.parametrize("expected", ["de", "de-AT", "DE", "deu", "de_CH", "de-Latn-DE"])
+def test_a_region_a_script_or_a_longer_code_names_the_same_language(expected: str):
+    assert judged(GERMAN, expected) == "agree"
+
+
+@pytest.mark.parametrize("expected", [None, "", "und", "mul", "zxx", "x-mine"])
+def test_where_nothing_is_expected_there_is_no_verdict(expected: str | None):
+    assert judged(GERMAN, expected) == ""
+    assert judged([], expected) == ""
+
+
+def test_another_language_is_named_as_other_and_no_speech_as_unsure():
+    assert judged(GERMAN, "en") == "other"
+    assert judged([], "de") == "unsure"
+
+
+def test_a_doubtful_reading_is_neither_for_nor_against():
+    assert judged([window(0, 6, de=0.5, en=0.4)], "de") == "unsure"
+    assert judged([window(0, 6, de=0.5, en=0.4)], "en") == "unsure"
+
+
+def test_a_language_the_model_cannot_name_is_unsure_and_never_other():
+    assert judged(GERMAN, "hsb") == "unsure"
+
+
+def test_standards_of_one_spoken_language_agree_and_add_up():
+    windows = [window(0, 6, hr=0.35, sr=0.3, bs=0.3)]
+    assert [judged(windows, tag) for tag in ("hr", "sr-Latn", "bs", "cnr")] == ["agree"] * 4
+    assert judged([window(0, 6, hr=0.9), window(6, 12, sr=0.9)], "hr") == "agree"
+
+
+def test_two_languages_for_long_enough_are_mixed_whatever_was_expected():
+    windows = [window(0, 6, de=0.9), window(6, 8, en=0.9)]
+    assert judged(windows, "de") == "mixed"
+    assert judged(windows, "zh") == "mixed"
+    assert languages_heard(windows, sure=0.6, mixed_share=0.2) == ("de", "en")
+
+
+def test_one_short_or_doubtful_window_does_not_make_a_clip_mixed():
+    assert judged([window(0, 9, de=0.95), window(9, 10, en=0.9)], "de") == "agree"
+    assert judged([window(0, 6, de=0.95), window(6, 9, en=0.5)], "de") == "agree"
+
+
+def test_deprecated_and_whispers_own_codes_become_todays():
+    tags = ("iw", "jw", "zh-Hant", "cmn", "haw", "yue", "no")
+    assert [subtag(tag) for tag in tags] == ["he", "jv", "zh", "zh", "haw", "yue", "no"]
+    assert same("nb", "no")
+    assert same("tl", "fil")
+    assert not same("zh", "yue")
+
+
+def test_windows_are_spread_over_the_clip_with_both_its_ends():
+    assert spread(3, 5) == [0, 1, 2]
+    assert spread(9, 5) == [0, 2, 4, 6, 8]
+    assert spread(9, 2) == [0, 8]
+    assert spread(9, 1) == [4]
+    assert spread(0, 5) == []
