@@ -1,0 +1,246 @@
+"""Shards to batches. Sample number g is a function of (seed, g), batch number s holds samples s B to (s + 1) B, and
+rank r of w takes its part of them: no shuffle buffer, no reader state, exact resume at any world size.
+
+A sample is one window of a clip: a archived frames, f present frames right after them, one reference frame from outside
+the present window. Members, those that are asked for (f present, a archived, w = a + f):
+
+present (f, ...), archived (a, ...), reference (1, ...): latents (c, h, w) float, or pictures (h, w, 3) uint8 where
+nothing is cached; face (w, s, s) in [-1, 1], points (w, 5, 2), head (w, 13); audio (w, k, c); image (e,); seed ().
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mcdm.config import Recipe
+from mcdm.encode import REFERENCE_STRIDE, Encoded, face_parts, head_state, resize
+from mcdm.encoders import heard, make_audio, make_image
+from mcdm.faces import align
+from mcdm.shards import Clip, SampleError, Shards, decode
+
+PICTURES = ("present", "archived", "reference")
+
+MAX_BAD_IN_A_ROW = 16
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which frames a sample holds: the present clip starts at `start`; `cold`: the archive is the reference."""
+
+    clip: Clip
+    start: int
+    reference: int
+    cold: bool
+
+
+@dataclass
+class Drawn:
+    """A batch: tensors, the rows' keys, and the clips that were skipped on the way, with the reason."""
+
+    tensors: dict[str, Tensor]
+    keys: list[str]
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def to(self, device: torch.device) -> "Drawn":
+        """The same, on another device."""
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
+        return Drawn(moved, self.keys, self.skipped)
+
+
+class Source:
+    """Windows of clips as tensors, from cached rows where `encoded` is given, else from the clip's own bytes."""
+
+    def __init__(self, shards: Shards, recipe: Recipe, encoded: Encoded | None, needs: Sequence[str]) -> None:
+        features = {"audio", "image"} & set(needs)
+        if encoded is None and features and (recipe.audio.kind, recipe.image.kind) != ("mel", "thumbnail"):
+            raise ValueError("wav2vec 2.0 and CLIP features are read, not made, in training: run `encode` first")
+        self.shards, self.recipe, self.encoded, self.needs = shards, recipe, encoded, tuple(needs)
+        self._audio, self._image = make_audio(recipe.audio) if encoded is None else None, None
+        if encoded is None:
+            self._image = make_image(recipe.image)
+
+    def load(self, window: Window) -> dict[str, Tensor]:
+        """The members that are asked for; raises `SampleError`."""
+        if self.encoded is None:
+            return self._from_clip(window)
+        return self._from_cache(window, self.encoded)
+
+    def _from_cache(self, window: Window, encoded: Encoded) -> dict[str, Tensor]:
+        key, start, needs = window.clip.key, window.start, self.needs
+        a, f, reach = self.recipe.archive.frames, self.recipe.frames, self.recipe.audio.reach
+        low, high = start - a, start + f
+        out: dict[str, Tensor] = {}
+        if "present" in needs:
+            rows = _float(encoded.rows(key, "latent", low, high))
+            reference = _float(encoded.rows(key, "latent", window.reference, window.reference + 1))
+            out |= self._pictures(rows, reference, cold=window.cold)
+        if "face" in needs:
+            out["face"] = _float(encoded.rows(key, "face", low, high)) / 127.5 - 1
+        for name in ("points", "head"):
+            if name in needs:
+                out[name] = _float(encoded.rows(key, name, low, high))
+        if "audio" in needs:
+            left, right = max(low - reach, 0), min(high + reach, window.clip.n_frames)
+            features = _float(encoded.rows(key, "audio", left, right))
+            out["audio"] = heard(_pad(features, left - low + reach, high + reach - right), reach)
+        if "image" in needs:
+            at = window.reference // REFERENCE_STRIDE
+            out["image"] = _float(encoded.rows(key, "image", at, at + 1))[0]
+        return out
+
+    def _from_clip(self, window: Window) -> dict[str, Tensor]:
+        clip, start, needs = window.clip, window.start, self.needs
+        a, f, reach = self.recipe.archive.frames, self.recipe.frames, self.recipe.audio.reach
+        low, high, side = start - a, start + f, self.recipe.codec.size_px
+        out: dict[str, Tensor] = {}
+        data = self.shards.read(clip, "mp4")
+        frames = decode(clip.key, data, low, high) if {"present", "face", "points"} & set(needs) else None
+        reference = decode(clip.key, data, window.reference, window.reference + 1)
+        if "present" in needs and frames is not None:
+            shown = torch.from_numpy(resize(reference, side))
+            out |= self._pictures(torch.from_numpy(resize(frames, side)), shown, cold=window.cold)
+        if {"face", "points", "head"} & set(needs):
+            landmarks, pose = face_parts(clip, self.shards)
+            out["head"] = torch.from_numpy(head_state(landmarks, pose, reference.shape[1])[low:high])
+            if frames is not None:
+                faces, points = align(frames, landmarks[low:high], self.recipe.motion.face_px)
+                out["face"], out["points"] = torch.from_numpy(faces).float() / 127.5 - 1, torch.from_numpy(points)
+        if "audio" in needs and self._audio is not None:
+            features = self._audio(torch.from_numpy(self.shards.sound(clip)))
+            padded = _pad(features, max(reach - low, 0), max(high + reach - clip.n_frames, 0))
+            at = max(low - reach, 0)
+            out["audio"] = heard(padded[at : at + a + f + 2 * reach], reach)
+        if "image" in needs and self._image is not None:
+            picture = torch.from_numpy(resize(reference, side)).permute(0, 3, 1, 2).float() / 127.5 - 1
+            out["image"] = self._image(picture)[0]
+        return {name: tensor for name, tensor in out.items() if name in needs}
+
+    def _pictures(self, rows: Tensor, reference: Tensor, *, cold: bool) -> dict[str, Tensor]:
+        a = self.recipe.archive.frames
+        archived = reference.expand(a, *reference.shape[1:]).clone() if cold else rows[:a]
+        return {"present": rows[a:], "archived": archived, "reference": reference}
+
+
+class RandomWindows(Dataset[tuple[dict[str, Tensor], str, list[tuple[str, str]]]]):
+    """Windows anywhere in the clips; longer clips come oftener. Bad samples give way to the next draw, by name."""
+
+    def __init__(self, source: Source, clips: Sequence[Clip], seed: int) -> None:
+        recipe = source.recipe
+        self.least = recipe.archive.frames + recipe.frames + REFERENCE_STRIDE
+        self.clips = [clip for clip in clips if clip.n_frames >= self.least]
+        if not self.clips:
+            raise ValueError(f"none of {len(clips)} clips has the {self.least} frames that recipe {recipe.name} needs")
+        self.source, self.seed = source, seed
+        self._ends = np.cumsum([clip.n_frames - self.least + 1 for clip in self.clips])
+
+    def window(self, number: int, attempt: int = 0) -> Window:
+        """The window of sample `number`, a function of (seed, number, attempt)."""
+        rng = np.random.default_rng([self.seed, number, attempt])
+        recipe = self.source.recipe
+        clip = self.clips[int(np.searchsorted(self._ends, rng.integers(self._ends[-1]), side="right"))]
+        start = int(rng.integers(recipe.archive.frames, clip.n_frames - recipe.frames + 1))
+        candidates = np.arange(0, clip.n_frames, REFERENCE_STRIDE)
+        outside = candidates[(candidates < start) | (candidates >= start + recipe.frames)]
+        cold = bool(rng.random() < recipe.archive.start_share)
+        return Window(clip, start, int(rng.choice(outside)), cold)
+
+    def __getitem__(self, number: int) -> tuple[dict[str, Tensor], str, list[tuple[str, str]]]:
+        skipped: list[tuple[str, str]] = []
+        for attempt in range(MAX_BAD_IN_A_ROW):
+            window = self.window(number, attempt)
+            try:
+                tensors = self.source.load(window)
+            except SampleError as error:
+                skipped.append((error.key, error.reason))
+                continue
+            seed = np.random.default_rng([self.seed, number]).integers(1 << 62)
+            return {**tensors, "seed": torch.tensor(int(seed))}, window.clip.key, skipped
+        key, reason = skipped[-1]
+        raise ValueError(f"{MAX_BAD_IN_A_ROW} samples in a row cannot be used; the last: {key}: {reason}")
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+
+def collate(samples: list[tuple[dict[str, Tensor], str, list[tuple[str, str]]]]) -> Drawn:
+    """Stack samples into a batch."""
+    tensors = {name: torch.stack([sample[0][name] for sample in samples]) for name in samples[0][0]}
+    return Drawn(tensors, [sample[1] for sample in samples], [bad for sample in samples for bad in sample[2]])
+
+
+def batches(
+    windows: RandomWindows, *, batch: int, micro: int, first_step: int, steps: int, rank: int, world: int, workers: int
+) -> Iterator[Drawn]:
+    """This rank's micro-batches for steps first_step to steps, in order; several per step where it accumulates.
+
+    `batch` is global, `micro` what goes through the model at once on one rank.
+    """
+    share, rest = divmod(batch, world)
+    if rest or share % micro:
+        raise ValueError(f"a global batch of {batch} does not divide into {world} ranks of micro-batches of {micro}")
+    numbers = [
+        list(range(step * batch + rank * share + part, step * batch + rank * share + part + micro))
+        for step in range(first_step, steps)
+        for part in range(0, share, micro)
+    ]
+    loader = DataLoader(
+        windows,
+        batch_sampler=numbers,
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=False,
+        prefetch_factor=4 if workers else None,
+        pin_memory=False,
+    )
+    return iter(loader)
+
+
+@dataclass(frozen=True)
+class LaneStep:
+    """What one lane of a sequential roll-out does next: a present clip at `start`; `reset`: forget what was before."""
+
+    lane: int
+    clip: Clip
+    start: int
+    reset: bool
+
+
+def lanes(sequences: Sequence[Sequence[Clip]], count: int, frames: int) -> Iterator[list[LaneStep]]:
+    """Read chains of clips in order, `count` side by side; a lane that is done takes the next chain.
+
+    A batch row always goes on with its own video, so memory can be carried; `reset` says where it cannot.
+    """
+    waiting = iter(sequences)
+    running: dict[int, Iterator[LaneStep]] = {}
+
+    def steps(lane: int, chain: Sequence[Clip]) -> Iterator[LaneStep]:
+        for i, clip in enumerate(chain):
+            for start in range(0, clip.n_frames - frames + 1, frames):
+                yield LaneStep(lane, clip, start, reset=i == 0 and start == 0)
+
+    while True:
+        row = []
+        for lane in range(count):
+            step = next(running[lane], None) if lane in running else None
+            while step is None and (chain := next(waiting, None)) is not None:
+                running[lane] = steps(lane, chain)
+                step = next(running[lane], None)
+            if step is not None:
+                row.append(step)
+        if not row:
+            return
+        yield row
+
+
+def _float(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _pad(features: Tensor, before: int, after: int) -> Tensor:
+    """The clip's first and last features, repeated where a window reaches over its ends."""
+    shape = features.shape[1:]
+    return torch.cat([features[:1].expand(before, *shape), features, features[-1:].expand(after, *shape)])

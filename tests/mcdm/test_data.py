@@ -1,0 +1,201 @@
+"""Shards to batches: formats, order, exactness, faults."""
+
+import dataclasses
+import io
+import itertools
+import tarfile
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+import webdataset
+
+from mcdm.data import RandomWindows, Source, Window, batches, lanes
+from mcdm.encode import Encoded, encode
+from mcdm.shards import SampleError, Shards, chains, decode, read_wav
+from tests.mcdm.nano import nano
+from tests.mcdm.shards import draw, person, wav, write_shards
+
+NEEDS = ("present", "archived", "reference", "face", "points", "head", "audio", "image")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("world"), people=3, clips=2, n_frames=40)
+
+
+def test_the_index_and_a_scan_of_the_tars_say_the_same(folder, tmp_path):
+    for tar in folder.glob("*.tar"):
+        (tmp_path / tar.name).write_bytes(tar.read_bytes())
+    indexed, scanned = Shards(str(folder)), Shards(str(tmp_path))
+    assert sorted(indexed.clips, key=str) == sorted(scanned.clips, key=str)
+
+
+def test_the_same_clips_are_read_from_another_file_system(folder):
+    memory = fsspec.filesystem("memory")
+    for path in folder.iterdir():
+        memory.pipe_file(f"/copy/{path.name}", path.read_bytes())
+    there, here = Shards("memory://copy"), Shards(str(folder))
+    assert there.read(there.clips[0], "mp4") == here.read(here.clips[0], "mp4")
+
+
+def test_a_plain_webdataset_loop_reads_the_same_shards(folder):
+    tars = sorted(str(path) for path in folder.glob("*.tar"))
+    keys = [sample["__key__"] for sample in webdataset.WebDataset(tars, shardshuffle=False)]
+    assert sorted(keys) == sorted(clip.key for clip in Shards(str(folder)).clips)
+
+
+def test_a_window_decodes_to_exactly_its_frames(folder):
+    shards = Shards(str(folder))
+    clip = shards.clips[0]
+    data = shards.read(clip, "mp4")
+    whole = decode(clip.key, data, 0, 40)
+    assert np.array_equal(decode(clip.key, data, 27, 33), whole[27:33])
+    landmarks = shards.array(clip, "lmk.npy", (40, 5, 2))
+    eye = whole[30][int(landmarks[30, 0, 1]), int(landmarks[30, 0, 0])]
+    assert eye.max() < 90, "the pupil lies where the landmark says"
+
+
+@pytest.fixture(scope="module")
+def cached(folder, tmp_path_factory):
+    url = str(tmp_path_factory.mktemp("cache"))
+    shards, recipe = Shards(str(folder)), nano()
+    assert encode(shards, recipe, url, device=torch.device("cpu")) == []
+    return Encoded(url, recipe.encoding)
+
+
+def test_cached_and_fresh_windows_agree(folder, cached):
+    shards, recipe = Shards(str(folder)), nano()
+    for start, reference in ((4, 10), (20, 5), (36, 0)):
+        window = Window(shards.clips[0], start, reference, cold=False)
+        fresh = Source(shards, recipe, None, NEEDS).load(window)
+        stored = Source(shards, recipe, cached, NEEDS).load(window)
+        assert set(fresh) == set(stored) == set(NEEDS)
+        for name in ("face", "points", "head", "audio", "image"):
+            assert torch.allclose(fresh[name], stored[name], atol=2e-2), name
+        assert fresh["present"].dtype == torch.uint8 and stored["present"].shape == (4, 16, 8, 8)
+
+
+def test_archived_frames_are_those_right_before_the_present_ones(folder, cached):
+    shards, recipe = Shards(str(folder)), nano()
+    source = Source(shards, recipe, cached, NEEDS)
+    one = source.load(Window(shards.clips[0], 8, 0, cold=False))
+    nxt = source.load(Window(shards.clips[0], 12, 0, cold=False))
+    assert torch.equal(one["present"], nxt["archived"])
+    cold = source.load(Window(shards.clips[0], 8, 5, cold=True))
+    assert torch.equal(cold["archived"], cold["reference"].expand(4, -1, -1, -1))
+
+
+def test_encoding_goes_on_where_it_was_broken_off(folder, tmp_path):
+    shards, recipe = Shards(str(folder)), nano()
+    url, seen = str(tmp_path), []
+    encode(shards, recipe, url, device=torch.device("cpu"), clips=shards.clips[:1])
+    encode(shards, recipe, url, device=torch.device("cpu"), tick=lambda clip: seen.append(clip.key))
+    assert sorted(seen) == sorted(clip.key for clip in shards.clips[1:])
+
+
+def windows(folder, seed=0):
+    shards, recipe = Shards(str(folder)), nano()
+    return RandomWindows(Source(shards, recipe, None, ("head",)), shards.split("train"), seed)
+
+
+def drawn(folder, rank, world, first=0, workers=0, seed=0):
+    given = {"batch": 4, "micro": 2, "first_step": first, "steps": 3, "workers": workers}
+    return list(batches(windows(folder, seed), rank=rank, world=world, **given))
+
+
+def test_order_is_a_function_of_seed_and_step_at_any_world_size(folder):
+    whole = [s for d in drawn(folder, 0, 1) for s in d.tensors["seed"].tolist()]
+    halves = [[s for d in drawn(folder, r, 2) for s in d.tensors["seed"].tolist()] for r in range(2)]
+    together = [s for i in range(3) for half in halves for s in half[2 * i : 2 * i + 2]]
+    assert together == whole
+    assert [s for d in drawn(folder, 0, 1, workers=2) for s in d.tensors["seed"].tolist()] == whole
+    assert [s for d in drawn(folder, 0, 1, first=2) for s in d.tensors["seed"].tolist()] == whole[8:]
+    assert [s for d in drawn(folder, 0, 1, seed=1) for s in d.tensors["seed"].tolist()] != whole
+
+
+def test_windows_stay_inside_their_clip_and_the_reference_outside_the_window(folder):
+    source = windows(folder)
+    for number in range(200):
+        window = source.window(number)
+        assert 4 <= window.start <= 36
+        assert not window.start <= window.reference < window.start + 4
+
+
+def test_a_world_that_does_not_divide_the_batch_is_refused(folder):
+    with pytest.raises(ValueError, match="does not divide"):
+        drawn(folder, 0, 3)
+
+
+def broken(folder, tmp_path, member, content):
+    """A copy of the train shard in which the first clip's member is replaced."""
+    source = next(folder.glob("train*.tar"))
+    with tarfile.open(source) as old, tarfile.open(tmp_path / source.name, "w", format=tarfile.USTAR_FORMAT) as new:
+        for info in old:
+            data = old.extractfile(info).read()
+            if info.name == f"video0-0000.{member}":
+                data = content
+                info.size = len(data)
+            new.addfile(info, io.BytesIO(data))
+    return Shards(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "reason"),
+    [
+        ("lmk.npy", b"nonsense", "no array"),
+        ("mp4", b"nonsense" * 100, "cannot be decoded"),
+        ("wav", wav(np.zeros(25_600, np.int16), 8_000), "8000 Hz"),
+        ("pose.npy", b"", "no array"),
+    ],
+)
+def test_a_bad_member_is_skipped_counted_and_named(folder, tmp_path, member, content, reason):
+    shards, recipe = broken(folder, tmp_path, member, content), nano()
+    source = Source(shards, recipe, None, ("face", "head", "audio"))
+    bad = Window(shards.clips[0], 8, 0, cold=False)
+    with pytest.raises(SampleError, match=reason):
+        source.load(bad)
+    random = RandomWindows(source, shards.clips, 0)
+    numbers = [n for n in range(40) if random.window(n).clip.key == "video0-0000"]
+    _, key, skipped = random[numbers[0]]
+    assert key != "video0-0000"
+    assert skipped[0][0] == "video0-0000" and reason in skipped[0][1]
+
+
+def test_nothing_but_bad_samples_ends_with_one_line_that_names_one(folder, tmp_path):
+    shards, recipe = broken(folder, tmp_path, "pose.npy", b""), nano()
+    random = RandomWindows(Source(shards, recipe, None, ("head",)), shards.clips[:1], 0)
+    with pytest.raises(ValueError, match=r"video0-0000: pose\.npy is no array"):
+        random[0]
+
+
+def test_a_missing_shard_is_named(folder, tmp_path):
+    (tmp_path / "index.parquet").write_bytes((folder / "index.parquet").read_bytes())
+    with pytest.raises(ValueError, match=r"names test-000000-\w+\.tar|names train-000000-\w+\.tar"):
+        Shards(str(tmp_path))
+    with pytest.raises(ValueError, match="no shards"):
+        Shards(str(tmp_path / "nowhere"))
+
+
+def test_stereo_sound_is_refused():
+    with pytest.raises(SampleError, match="wav cannot be read"):
+        read_wav("k", b"RIFF")
+
+
+def test_lanes_go_on_with_their_own_video_and_reset_for_the_next(folder):
+    clips = Shards(str(folder)).clips
+    assert [len(chain) for chain in chains(clips)] == [2, 2, 2]
+    rows = list(lanes(chains(clips), 2, 16))
+    by_lane = {lane: [step for row in rows for step in row if step.lane == lane] for lane in (0, 1)}
+    assert [step.clip.key for step in by_lane[0]][:4] == ["video0-0000"] * 2 + ["video0-0001"] * 2 or len(rows) == 8
+    for steps in by_lane.values():
+        for before, after in itertools.pairwise(steps):
+            assert after.reset == (after.clip.video != before.clip.video)
+            if after.clip.key == before.clip.key:
+                assert after.start == before.start + 16
+
+
+def test_the_drawn_person_is_the_same_every_time():
+    assert np.array_equal(draw(person(1), 0.5, (0, 0))[0], draw(person(1), 0.5, (0, 0))[0])
+    assert dataclasses.asdict(person(1)) != dataclasses.asdict(person(2))
