@@ -12,7 +12,7 @@ import fsspec
 from manifests.records import AudioStream, Source, Video, VideoStream
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
-from stages.ffmpeg import CutError, cut
+from stages.ffmpeg import COPYABLE, CutError, cut
 from stages.politeness import Manners, SharedPace
 from stages.site import Access, Downloaded, Info, Site, spoken_hint, version
 
@@ -133,11 +133,15 @@ def _probed(path: Path) -> _Streams | Rejection:
 
 def _part(path: Path, out: Path, video: Video, whole: _Streams) -> _Streams | Rejection:
     """Cut the wanted part out of a file. Raises `CutError` and `MediaError`."""
+    from stages.container import has_decoding_times_only, opened
+
     duration_s, picture, sound = whole
     start_s, end_s = video.start_s or 0.0, duration_s if video.end_s is None else min(video.end_s, duration_s)
     if end_s <= start_s:
         return Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
-    cut(path, out, start_s, end_s, codecs={picture.codec, sound.codec})
+    with opened(path) as container:
+        timed = not has_decoding_times_only(container)
+    cut(path, out, start_s, end_s, copy=timed and {picture.codec, sound.codec} <= COPYABLE)
     return _probed(out)
 
 

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-_COPYABLE = {
-    *("h264", "hevc", "av1", "libdav1d", "vp9", "mpeg4"),
+COPYABLE = {
+    *("h264", "hevc", "av1", "libdav1d", "vp9"),
     *("aac", "mp3", "mp3float", "opus", "libopus", "ac3", "eac3", "flac", "alac"),
 }
 """Codecs, or PyAV's decoders of them, that an mp4 file holds with an edit list and that players and PyAV read back."""
@@ -40,15 +40,15 @@ def bounded_ffmpeg(folder: Path, limit_s: float) -> Path:
     return program
 
 
-def cut(path: Path, out: Path, start_s: float, end_s: float, *, codecs: set[str]) -> None:
-    """Write the part from `start_s` to `end_s` as mp4 (H.264 and AAC where the codecs must change), in step with sound.
+def cut(path: Path, out: Path, start_s: float, end_s: float, *, copy: bool) -> None:
+    """Write the part from `start_s` to `end_s` as mp4, with sound and picture in step. Raises `CutError`.
 
-    Streams are copied where mp4 can hold them: packets begin at the keyframe before `start_s`, and the file's edit
-    list hides what lies before it, so time 0 of the part is `start_s` of the source to the frame. The last few frames
-    may lie past `end_s`, by at most the reorder delay. Other codecs (VP8, Vorbis, WMV) are encoded anew, since the
-    containers that hold them know no edit list. Raises `CutError`.
+    With `copy` (of `COPYABLE` codecs) packets begin at the keyframe before `start_s`, and the file's edit list hides
+    what lies before it, so time 0 of the part is `start_s` of the source to the frame; the last few frames may lie past
+    `end_s`, by at most the reorder delay. Otherwise H.264 and AAC are made anew: for codecs that live in containers
+    without edit lists (VP8, Vorbis, WMV), and for AVI, whose frames carry no presentation times to shift.
     """
-    coding = ["-c", "copy"] if codecs <= _COPYABLE else ["-c:v", "libx264", "-crf", "16", "-preset", "veryfast"]
+    coding = ["-c", "copy"] if copy else ["-c:v", "libx264", "-crf", "16", "-preset", "veryfast"]
     command = [
         *(ffmpeg_path(), "-nostdin", "-v", "error", "-y"),
         *("-protocol_whitelist", "file", "-ss", f"{start_s:.6f}", "-to", f"{end_s:.6f}", "-i", str(path)),
