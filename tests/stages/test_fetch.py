@@ -65,23 +65,54 @@ def test_a_page_with_a_video_element_is_followed_to_the_video(fetch, clip):
     assert (source.extractor, source.title.split()[0]) == ("html5", "Wywiad")
 
 
-def test_a_stream_in_pieces_is_put_together(fetch, clip, tmp_path):
-    with av.open(str(clip)) as source, av.open(str(tmp_path / "a.ts"), "w") as ts:
-        streams = {stream: ts.add_stream_from_template(stream) for stream in source.streams}
+def pieces(web: Web, clip: Path, name: str, kinds: set[str]) -> None:
+    """Serve the streams of some kinds as an HLS list of two pieces, `/name.m3u8`."""
+    with av.open(str(clip)) as source, av.open(str(clip.with_name(f"{name}.ts")), "w") as ts:
+        streams = {s.index: ts.add_stream_from_template(s) for s in source.streams if s.type in kinds}
         for packet in source.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream]
+            if packet.dts is not None and packet.stream.index in streams:
+                packet.stream = streams[packet.stream.index]
                 ts.mux(packet)
-    data = (tmp_path / "a.ts").read_bytes()
+    data = clip.with_name(f"{name}.ts").read_bytes()
     half = len(data) // 188 // 2 * 188
+    web.file(f"/{name}0.ts", data[:half], kind="video/mp2t")
+    web.file(f"/{name}1.ts", data[half:], kind="video/mp2t")
+    body = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:2,", f"{name}0.ts", "#EXTINF:2,", f"{name}1.ts"]
+    web.page(f"/{name}.m3u8", "\n".join([*body, "#EXT-X-ENDLIST"]), kind="application/vnd.apple.mpegurl")
+
+
+def test_a_stream_in_pieces_is_put_together(fetch, clip):
     with Web() as web:
-        web.file("/0.ts", data[:half], kind="video/mp2t")
-        web.file("/1.ts", data[half:], kind="video/mp2t")
-        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:2,", "0.ts", "#EXTINF:2,", "1.ts", "#EXT-X-ENDLIST"]
-        source = fetch(web.page("/a.m3u8", "\n".join(lines), kind="application/vnd.apple.mpegurl"))
+        pieces(web, clip, "all", {"video", "audio"})
+        source = fetch(f"{web.url}/all.m3u8")
     assert isinstance(source, Source)
     assert source.duration_s == pytest.approx(4.0, abs=0.1)
     assert source.file.path.endswith(".mp4")
+
+
+def test_a_stream_with_a_missing_piece_is_not_shipped_with_a_hole(fetch, clip):
+    with Web() as web:
+        pieces(web, clip, "all", {"video", "audio"})
+        web.status("/all1.ts", 500)
+        with pytest.raises(NetworkError):
+            fetch(f"{web.url}/all.m3u8")
+    assert fetch.stored() == []
+
+
+def test_picture_and_sound_that_come_apart_are_merged(fetch, clip):
+    lines = [
+        "#EXTM3U",
+        '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="spoken",DEFAULT=YES,AUTOSELECT=YES,URI="sound.m3u8"',
+        '#EXT-X-STREAM-INF:BANDWIDTH=200000,RESOLUTION=160x96,CODECS="avc1.64000a,mp4a.40.2",AUDIO="a"',
+        "picture.m3u8",
+    ]
+    with Web() as web:
+        pieces(web, clip, "picture", {"video"})
+        pieces(web, clip, "sound", {"audio"})
+        source = fetch(web.page("/master.m3u8", "\n".join(lines), kind="application/vnd.apple.mpegurl"))
+    assert isinstance(source, Source)
+    assert source.duration_s == pytest.approx(4.0, abs=0.1)
+    assert (source.video.codec, source.audio.codec) == ("h264", "aac")
 
 
 def test_a_playlist_page_is_not_one_video(fetch, clip):

@@ -1,0 +1,58 @@
+"""ffmpeg is found on every machine and never runs for ever."""
+
+import subprocess
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+
+from stages import ffmpeg
+from stages.ffmpeg import CutError, bounded_ffmpeg, cut, ffmpeg_path
+from tests.media import Sound, hum, numbered_video, times_at
+
+
+@pytest.fixture
+def hanging(tmp_path, monkeypatch) -> Path:
+    """A system ffmpeg that hangs, as the real one does on some bad files."""
+    program = tmp_path / "bin/ffmpeg"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexec sleep 61\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return program
+
+
+def test_a_system_ffmpeg_is_preferred_and_the_wheel_has_one_otherwise(hanging, monkeypatch):
+    assert ffmpeg_path() == str(hanging)
+    monkeypatch.setenv("PATH", "")
+    assert ffmpeg_path() == imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def test_a_library_s_ffmpeg_is_killed_in_time(hanging, tmp_path):
+    program = bounded_ffmpeg(tmp_path, 0.5)
+    begin = time.monotonic()
+    assert subprocess.run([program, "-version"], capture_output=True, check=False).returncode != 0
+    assert time.monotonic() - begin < 10
+
+
+def test_the_bounded_ffmpeg_is_the_real_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    program = bounded_ffmpeg(tmp_path, 60)
+    said = subprocess.run([program, "-version"], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("ffmpeg version")
+
+
+@pytest.mark.usefixtures("hanging")
+def test_a_cut_that_hangs_ends_with_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(ffmpeg, "_MARGIN_S", 0.5)
+    with pytest.raises(CutError, match="longer than"):
+        cut(tmp_path / "a.mp4", tmp_path / "b.mp4", 0.0, 0.01, copy=True)
+
+
+def test_a_cut_of_what_is_not_there_says_so(tmp_path):
+    path = numbered_video(tmp_path / "a.mp4", times_at(Fraction(25), 1), sound=Sound(samples=hum(1)))
+    cut(path, tmp_path / "b.mp4", 0.2, 0.8, copy=True)
+    with pytest.raises(CutError, match="No such file"):
+        cut(tmp_path / "none.mp4", tmp_path / "b.mp4", 0.0, 1.0, copy=True)
