@@ -38,10 +38,13 @@ def thumbnails(store: Store, clip: Clip, *, size_px: int, at: Sequence[float] = 
 def _picture(source: Any, time_s: float, size_px: int) -> Image:
     stream = source.streams.video[0]
     source.seek(int(time_s / stream.time_base), stream=stream)
+    frame = None
     for frame in source.decode(stream):
         if frame.time is not None and frame.time >= time_s - 0.5 / RATE_HZ:
-            return _square(frame, size_px)
-    raise EOFError(f"no frame at {time_s:.2f} s")
+            break
+    if frame is None:
+        raise EOFError(f"no frame at {time_s:.2f} s")
+    return _square(frame, size_px)
 
 
 def _square(frame: Any, size_px: int) -> Image:

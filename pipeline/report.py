@@ -9,7 +9,7 @@ from rich.table import Table
 from manifests.records import Verdict
 from manifests.store import Store
 from pipeline.figures import PAPER, Figures, Language, Step, collect
-from pipeline.report_html import page
+from pipeline.report_html import hours_text, page
 from stages.judge import Measured
 from stages.policies import Policy
 
@@ -90,7 +90,7 @@ def reason_table(figures: Figures) -> Table:
     if figures.rejections and figures.rules:
         table.add_section()
     for rule in figures.rules:
-        hours = f"{rule.alone_hours:.2f}" if rule.alone else "·"
+        hours = hours_text(rule.alone_hours) if rule.alone else "·"
         table.add_row(f"judge: {rule.name}", "·", f"{rule.any:,}", f"{rule.alone:,}" if rule.alone else "·", hours)
     return table
 
@@ -99,11 +99,7 @@ def _cells(one: Language) -> tuple[str, ...]:
     paper = "·" if one.paper_hours is None else f"{one.paper_hours:.1f}"
     numbers = (f"{n:,}" for n in (one.videos, one.clips, one.kept))
     mean = f"{one.mean_clip_s:.1f}" if one.kept else "·"
-    return one.name or "not stated", *numbers, _hours(one.hours), f"{one.persons:,}", mean, paper, one.top_reason
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.1f}" if hours >= 10 else f"{hours:.3f}"
+    return one.name or "not stated", *numbers, hours_text(one.hours), f"{one.persons:,}", mean, paper, one.top_reason
 
 
 def _reasons(reasons: Sequence[tuple[str, int]], most: int = 3) -> str:

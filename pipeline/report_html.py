@@ -40,7 +40,7 @@ def page(store: Store, figures: Figures, policy: Policy, provenance: Mapping[str
     template = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    template.filters |= {"number": _number, "text": str, "bar": _share, "language": language_name}
+    template.filters |= {"number": _number, "hours": hours_text, "bar": _share, "language": language_name}
     kept, narrow, missed = gallery(figures)
     plots: list[Histogram] = histograms(figures.judged, policy)
     source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
@@ -118,6 +118,11 @@ def _card(store: Store, one: Judged) -> _Card:
 
 def _number(value: Any, digits: int = 0) -> str:
     return f"{value:,.{digits}f}" if isinstance(value, int | float) else str(value)
+
+
+def hours_text(hours: float) -> str:
+    """Hours to three digits that say something: 241.6, 3.52, 0.146."""
+    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}" if hours >= 1 else f"{hours:.3f}"
 
 
 def _share(part: float, whole: float) -> str:

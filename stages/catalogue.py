@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.codec import to_plain
@@ -100,9 +101,16 @@ def write_catalogue(store: Store, measured: Iterable[Measured], verdicts: Iterab
     _put(store, VIDEOS, [_video(one, by_key) for one in measured], _VIDEOS)
 
 
-def read_catalogue(store: Store, name: str = CLIPS) -> Any:
+def read_catalogue(store: Store, name: str = CLIPS) -> pa.Table:
     """One of the two tables as a `pyarrow.Table`; raises `FileNotFoundError` if nothing was judged yet."""
     return pq.read_table(io.BytesIO(store.get(name)))
+
+
+def keep_rows(store: Store, name: str, condition: pc.Expression) -> None:
+    """Write one of the tables anew with the rows that meet a condition; nothing happens if there is none."""
+    if not store.exists(name):
+        return
+    _write(store, name, read_catalogue(store, name).filter(condition))
 
 
 def status(one: Measured) -> tuple[str, str, str]:
@@ -115,8 +123,12 @@ def status(one: Measured) -> tuple[str, str, str]:
 
 
 def _put(store: Store, path: str, rows: Sequence[Mapping[str, Any]], schema: Any) -> None:
+    _write(store, path, pa.Table.from_pylist(list(rows), schema=schema))
+
+
+def _write(store: Store, path: str, table: pa.Table) -> None:
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd")
     store.put(path, buffer.getvalue())
 
 

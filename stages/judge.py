@@ -89,12 +89,13 @@ class Reading:
     value: float | str
     limit: float | str
     margin: float
+    scale: float = 0.0  # the margin of a good clip: the limit itself, or the room between it and the best value
 
     @property
     def relative(self) -> float | None:
-        """The margin in units of the limit, so that rules can be compared: a clip at -0.05 missed by 5 %. None where
-        that has no meaning: a limit of zero, a limit in words."""
-        return self.margin / abs(self.limit) if isinstance(self.limit, float) and self.limit else None
+        """The margin in units of its scale, so that rules can be compared: a clip at -0.05 missed by 5 %. None where
+        that has no meaning: a limit of zero, a limit in words, a limit that is the best value."""
+        return self.margin / self.scale if self.scale else None
 
 
 Value: TypeAlias = Callable[[Candidate], float | None]
@@ -121,6 +122,7 @@ class _Bound:
     rule: str
     limit: str  # the policy's field, whose prefix says on which side the value must lie
     value: Value
+    best: float | None = None  # of a value that cannot be better: shares, cosines, scores
 
     def read(self, one: Candidate, policy: Policy) -> Reading | None:
         limit = policy.limit(self.limit, one.language)
@@ -128,9 +130,10 @@ class _Bound:
             return None
         limit, value = float(limit), self.value(one)
         if value is None or not math.isfinite(value):
-            return Reading(self.rule, UNMEASURED, limit, -(abs(limit) or 1.0))
+            return Reading(self.rule, UNMEASURED, limit, -(abs(limit) or 1.0), abs(limit))
         margin = value - limit if self.limit.startswith("min_") else limit - value
-        return Reading(self.rule, float(value), limit, float(margin))
+        scale = abs(limit) if margin < 0 or self.best is None else abs(self.best - limit)
+        return Reading(self.rule, float(value), limit, float(margin), scale)
 
 
 def _of_track(value: Callable[[Track], float]) -> Value:
@@ -184,9 +187,9 @@ RULES: tuple[_Bound | _SpokenLanguage | _Licensed, ...] = (
     _Bound("too_short", "min_duration_s", lambda one: one.clip.n_frames / RATE_HZ),
     _Bound("face_too_small", "min_face_px", _of_track(lambda track: track.face_px)),
     _Bound("face_too_large", "max_face_share", _of_track(lambda track: track.face_share)),
-    _Bound("off_frame", "min_inside_share", _of_track(lambda track: track.inside_share)),
-    _Bound("face_lost", "min_detected_share", _of_track(lambda track: track.detected_share)),
-    _Bound("face_doubtful", "min_detector_score", _of_track(lambda track: track.score)),
+    _Bound("off_frame", "min_inside_share", _of_track(lambda track: track.inside_share), best=1.0),
+    _Bound("face_lost", "min_detected_share", _of_track(lambda track: track.detected_share), best=1.0),
+    _Bound("face_doubtful", "min_detector_score", _of_track(lambda track: track.score), best=1.0),
     _Bound("yaw", "max_yaw_deg", _of_track(lambda track: track.yaw_p95_deg)),
     _Bound("pitch", "max_pitch_deg", _of_track(lambda track: track.pitch_deg)),
     _Bound("roll", "max_roll_deg", _of_track(lambda track: track.roll_deg)),
@@ -195,16 +198,16 @@ RULES: tuple[_Bound | _SpokenLanguage | _Licensed, ...] = (
     _Bound("bright", "max_exposure", _of_track(lambda track: track.exposure)),
     _Bound("still_face", "min_motion", _of_track(lambda track: track.motion)),
     _Bound("several_faces", "max_other_faces", lambda one: one.clip.faces_in_view),
-    _Bound("no_speech", "min_speech_share", _of_speech(lambda speech: speech.speech_share)),
+    _Bound("no_speech", "min_speech_share", _of_speech(lambda speech: speech.speech_share), best=1.0),
     _SpokenLanguage("wrong_language", "allow_other_language"),
     _SpokenLanguage("mixed_language", "allow_mixed_language"),
     _SpokenLanguage("language_unsure", "allow_unsure_language"),
-    _Bound("garbled", "min_avg_logprob", _of_speech(lambda speech: speech.avg_logprob)),
+    _Bound("garbled", "min_avg_logprob", _of_speech(lambda speech: speech.avg_logprob), best=0.0),
     _Bound("low_sync", "min_confidence", _of_sync(lambda sync: sync.confidence)),
     _Bound("far_sync", "max_distance", _of_sync(lambda sync: sync.distance)),
     _Bound("offset", "max_offset_frames", _of_sync(lambda sync: abs(sync.offset_frames))),
     _Bound("drift", "max_drift_frames_per_min", _of_sync(lambda sync: abs(sync.drift_frames_per_min))),
-    _Bound("unsteady_identity", "min_identity_cosine", _face_cosine),
+    _Bound("unsteady_identity", "min_identity_cosine", _face_cosine, best=1.0),
     _Licensed(),
 )
 """Every rule that looks at one clip alone, in the order in which receipts list them. After them come `not_the_speaker`,

@@ -93,7 +93,7 @@ def shard(
     there = {path.removeprefix("shards/") for path in store.list("shards")}
     if old is not None and set(old.shards) == {one.name for one in planned} == {n for n in there if n.endswith(".tar")}:
         return Sharded(old, (), old.shards, ())
-    known = {name: old.of(name) for name in old.shards if name in there} if old is not None else {}
+    known = {name: rows for name, rows in old.by_shard.items() if name in there} if old is not None else {}
     with ThreadPoolExecutor(max_workers=workers) as pool:
         rows = list(pool.map(partial(_settle, store, known, there), planned))
     index = ShardIndex(tuple(row for part in rows for row in part))

@@ -1,9 +1,13 @@
 """`shards/index.parquet`: which clip lies where in which tar. Written last, it makes a set of shards one set."""
 
+import dataclasses
 import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -48,6 +52,10 @@ class Row:
     content: str
     sample: Sample
 
+    def moved(self, shard: str, sample: Sample) -> "Row":
+        """The same clip in another shard."""
+        return dataclasses.replace(self, shard=shard, sample=sample)
+
 
 @dataclass(frozen=True)
 class ShardIndex:
@@ -55,14 +63,15 @@ class ShardIndex:
 
     rows: tuple[Row, ...]
 
+    @cached_property
+    def by_shard(self) -> dict[str, tuple[Row, ...]]:
+        """The rows of each shard, by its file name, in order."""
+        return {name: tuple(rows) for name, rows in groupby(self.rows, key=attrgetter("shard"))}
+
     @property
     def shards(self) -> tuple[str, ...]:
         """File names, in order."""
-        return tuple(dict.fromkeys(row.shard for row in self.rows))
-
-    def of(self, shard: str) -> tuple[Row, ...]:
-        """The rows of one shard."""
-        return tuple(row for row in self.rows if row.shard == shard)
+        return tuple(self.by_shard)
 
 
 def shard_name(split: str, bucket: int, contents: Iterable[str]) -> str:

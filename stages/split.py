@@ -89,6 +89,11 @@ def _move_one(chosen: dict[str, str], shipped: list[str], frames: Mapping[str, i
         chosen[min(small, key=lambda group: (_unit(group), group))] = name
 
 
+def _name(kind: str, first: str) -> str:
+    """A name made from the smallest key or id inside, that does not show it: it may outlive a forgotten video."""
+    return f"{kind}-{hashlib.sha256(first.encode()).hexdigest()[:12]}"
+
+
 def _unit(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
 
@@ -118,7 +123,7 @@ def _persons(members: Sequence[Member], cosine: float) -> tuple[dict[str, str], 
         named: dict[int, str] = {}
         for label, track in zip(labels.tolist(), tracks, strict=True):
             # Tracks come sorted by their first clip's key, so a cluster is named by its smallest key.
-            name = named.setdefault(label, f"p-{track[0].key}")
+            name = named.setdefault(label, _name("p", track[0].key))
             names.update({member.key: name for member in track})
     return persons, kin
 
@@ -187,5 +192,5 @@ def _groups(members: Sequence[Member], copies: Sequence[tuple[str, str]], kin: M
     labels = _components(len(nodes), np.array(links, np.int64).reshape(-1, 2))
     named: dict[int, str] = {}
     for clip, member in sorted(zip(clips, members, strict=True), key=lambda pair: pair[1].video):
-        named.setdefault(int(labels[clip]), f"g-{member.video}")
+        named.setdefault(int(labels[clip]), _name("g", member.video))
     return {member.key: named[int(labels[clip])] for clip, member in zip(clips, members, strict=True)}

@@ -7,8 +7,8 @@ import io
 import json
 import tempfile
 import wave
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from manifests.store import Store
 from stages.shard import SCHEMA
-from stages.shard_index import Row, ShardIndex, read_index
+from stages.shard_index import Row, read_index
 from stages.split import SPLITS
 from stages.tars import Sample, TarError, read_tar
 
@@ -79,7 +79,7 @@ def verify(store: Store, folder: str = "shards") -> VerifyReport:
     if not names and (index is None or index.rows):
         raise FileNotFoundError(f"no tar in {store.at(folder)}")
     report, places = VerifyReport(indexed=index is not None), _Places()
-    rows = _rows(index)
+    rows = index.by_shard if index else {}
     for name in sorted(set(names) | set(rows)):
         if name not in names:
             report.problems.append(Problem(name, "", "the index names it, but it is not there"))
@@ -87,7 +87,7 @@ def verify(store: Store, folder: str = "shards") -> VerifyReport:
             left = "the index does not name it: left by a run that did not finish, or not ours"
             report.problems.append(Problem(name, "", left))
         else:
-            found = _shard(store, f"{folder}/{name}", rows.get(name, []), report, places)
+            found = _shard(store, f"{folder}/{name}", rows.get(name, ()), report, places)
             report.problems += [Problem(name, key, what) for key, what in found]
     if not report.indexed and len(places.suffixes) > 1:
         usual = places.suffixes.most_common(1)[0][0]
@@ -96,15 +96,8 @@ def verify(store: Store, folder: str = "shards") -> VerifyReport:
     return report
 
 
-def _rows(index: ShardIndex | None) -> dict[str, list[Row]]:
-    rows: dict[str, list[Row]] = defaultdict(list)
-    for row in index.rows if index else ():
-        rows[row.shard].append(row)
-    return rows
-
-
 def _shard(
-    store: Store, path: str, rows: list[Row], report: VerifyReport, places: _Places
+    store: Store, path: str, rows: Sequence[Row], report: VerifyReport, places: _Places
 ) -> Iterator[tuple[str, str]]:
     name = path.rpartition("/")[2]
     report.shards += 1

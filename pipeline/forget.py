@@ -1,0 +1,160 @@
+"""Take videos out of a store for good: every blob and record of them, and their clips in shards and tables.
+
+The tombstones come first, and every call sweeps all of them, so a call that was cut short is finished by the next.
+"""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import pyarrow.compute as pc
+
+from manifests.codec import to_json
+from manifests.records import Verdict, Video
+from manifests.store import Store
+from pipeline.finish import judged
+from pipeline.job import drop_videos
+from pipeline.recipes import TalkingFaces
+from pipeline.report import REPORT
+from stages.catalogue import CLIPS, VIDEOS, keep_rows
+from stages.judge import Measured
+from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, write_index
+from stages.tars import join_tar
+
+_KINDS = ("video", "channel", "person")
+
+
+@dataclass
+class Gone:
+    """What was removed, or would be."""
+
+    dry: bool
+    videos: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)  # of the videos: gone as near-duplicates of what was asked for
+    objects: int = 0
+    clips: list[str] = field(default_factory=list)  # keys that were in shards
+    rewritten: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The proof, line by line."""
+        if not self.videos:
+            return ["nothing to remove"]
+        would = "would remove" if self.dry else "removed"
+        found = [f"{would} video {id}" + (" (a near-duplicate)" if id in self.copies else "") for id in self.videos]
+        found += [f"{would} clip {key} from the shards" for key in self.clips]
+        found += [f"{would} shard {name}" for name in self.removed]
+        found += [f"wrote shard {name} without them" for name in self.rewritten]
+        tail = "" if self.dry else "; tombstones keep them out of later runs"
+        return [*found, f"{would} {self.objects} stored objects of {len(self.videos)} videos{tail}"]
+
+
+def forget_all(
+    store: Store, recipe: TalkingFaces, videos: Sequence[Video], what: Sequence[str], *, dry: bool = False
+) -> Gone:
+    """Remove `video:ID` (or its beginning), `channel:NAME` (name or address of the uploader) or `person:ID`.
+
+    A person goes with every video that shows them. Near-duplicates of what goes, go too: else judging anew would put a
+    re-upload in its place. Raises `ValueError` for what is malformed or matches nothing.
+    """
+    known, verdicts = judged(recipe, videos, store)
+    asked = {id for one in what for id in _matching(one, videos, known, verdicts)}
+    every = _with_copies(asked, verdicts)
+    gone = Gone(dry=dry, videos=sorted(every), copies=sorted(every - asked))
+    if not dry:
+        for id in gone.videos:
+            store.put(f"tombstones/{id}.json", to_json({"id": id}))
+        # Those of an earlier call that was cut short are swept too.
+        every |= {PurePosixPath(path).stem for path in store.list("tombstones")}
+    _from_shards(store, every, gone)
+    if not dry:
+        for table in (CLIPS, VIDEOS):
+            keep_rows(store, table, ~pc.field("video").isin(sorted(every)))
+        store.delete(REPORT)  # it holds their pictures
+    objects = [path for folder in ("blobs", "ledger") for path in store.list(folder) if _about(path) in every]
+    gone.objects = len(objects)
+    if not dry:
+        for path in objects:
+            store.delete(path)
+        drop_videos(store, every)
+    return gone
+
+
+def _matching(one: str, videos: Sequence[Video], known: Sequence[Measured], verdicts: Sequence[Verdict]) -> set[str]:
+    kind, colon, name = one.partition(":")
+    if not colon or kind not in _KINDS or not name:
+        raise ValueError(f"forget {one}: expected video:ID, channel:NAME or person:ID")
+    if kind == "video":
+        found = {video.id for video in videos if video.id.startswith(name)}
+        if len(found) > 1 and name not in found:
+            raise ValueError(f"forget {one}: {len(found)} videos begin so; give more of the id")
+        found = {name} if name in found else found
+    elif kind == "channel":
+        found = {video.id for video in videos if _same(name, video.channel)}
+        found |= {m.video.id for m in known if m.source and _same(name, m.source.uploader, m.source.uploader_url)}
+    else:
+        found = {verdict.video for verdict in verdicts if verdict.person == name}
+    if not found:
+        raise ValueError(f"forget {one}: no {kind} of that name in this store")
+    return found
+
+
+def _same(name: str, *others: str) -> bool:
+    return name.strip().casefold() in {other.strip().casefold() for other in others}
+
+
+def _with_copies(asked: Iterable[str], verdicts: Sequence[Verdict]) -> set[str]:
+    video_of = {verdict.key: verdict.video for verdict in verdicts}
+    pairs = [
+        (verdict.video, video_of[str(receipt.limit)])
+        for verdict in verdicts
+        for receipt in verdict.receipts
+        if receipt.rule == "duplicate"
+    ]
+    every = set(asked)
+    while more := {video for pair in pairs if every & set(pair) for video in pair} - every:
+        every |= more
+    return every
+
+
+def _from_shards(store: Store, videos: set[str], gone: Gone) -> None:
+    """Write the shards that hold them anew from their other clips, then the index; other shards are not touched."""
+    index = read_index(store)
+    if index is None:
+        return
+    gone.clips = [row.key for row in index.rows if row.video in videos]
+    gone.removed = list(dict.fromkeys(row.shard for row in index.rows if row.video in videos))
+    if gone.dry or not gone.clips:
+        return
+    rows: list[Row] = []
+    for shard, inside in index.by_shard.items():
+        kept = [row for row in inside if row.video not in videos]
+        if shard not in gone.removed:
+            rows += kept
+        elif kept:
+            rows += _rewrite(store, shard, kept)
+            gone.rewritten.append(rows[-1].shard)
+    left = ShardIndex(tuple(rows))
+    write_index(store, left)
+    drop_stale(store, left)
+
+
+def _rewrite(store: Store, shard: str, kept: Sequence[Row]) -> list[Row]:
+    split, bucket, _ = shard.split("-")
+    name = shard_name(split, int(bucket), (row.content for row in kept))
+    with tempfile.TemporaryDirectory(prefix="tfw-forget-") as folder:
+        target = Path(folder) / name
+        source = store.get_file(f"shards/{shard}", Path(folder))
+        samples = join_tar(target, source, (row.sample for row in kept))
+        store.put_file(target, f"shards/{name}")
+    return [row.moved(name, sample) for row, sample in zip(kept, samples, strict=True)]
+
+
+def _about(path: str) -> str:
+    """The id of the video that a blob or a ledger object is about: `ledger/KEY/STATUS/ID[:2]/ID.json` and
+    `blobs/KEY/ID[:2]/ID/NAME`."""
+    parts = path.split("/")
+    if parts[0] == "ledger" and len(parts) == 5:
+        return parts[4].removesuffix(".json")
+    return parts[3] if parts[0] == "blobs" and len(parts) > 4 else ""

@@ -1,0 +1,138 @@
+"""What is to be forgotten is gone from every place, its near-duplicates with it, and does not come back."""
+
+import dataclasses
+
+import pytest
+
+from manifests.codec import to_json, to_plain
+from manifests.records import Video
+from manifests.store import Store
+from pipeline.facts import measured as facts
+from pipeline.finish import finish
+from pipeline.forget import forget_all
+from pipeline.job import Job, add_videos, read_videos
+from pipeline.ledger import Ledger, Outcome
+from pipeline.plan import plan
+from pipeline.recipes import TalkingFaces
+from pipeline.stage import keys
+from stages.catalogue import CLIPS, VIDEOS, read_catalogue
+from stages.policies import PAPER
+from stages.shard_index import read_index
+from stages.verify import verify
+from tests.stages.measured import identity, measured, put, random_hash, source, stored_clip
+
+RECIPE = TalkingFaces(policy=dataclasses.replace(PAPER, min_duration_s=None), shard_bytes=1_000_000)
+FIELDS = ("source", "seen", "clips", "syncs", "speeches", "identities")
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Six videos; v4's only clip is a copy of v3's, v1 and v2 are of one channel, v0 and v5 show one person."""
+    store = Store(str(tmp_path))
+    names, ledger = keys(RECIPE.stages(), Video), Ledger(store)
+    for n in range(6):
+        clip = stored_clip(store, f"v{n}", seed=n)
+        key = clip.key
+        copied = {
+            name: random_hash(f"{name}{3 if n == 4 else n}", digits)
+            for name, digits in (("picture_hash", 128), ("sound_hash", 256))
+        }
+        one = measured(
+            f"v{n}",
+            clips=(clip,),
+            channel="Anna" if n in (1, 2) else "",
+            identities=(dataclasses.replace(identity(key, person=0 if n == 5 else n), **copied),),
+        )
+        file = put(store, f"blobs/{names['fetch']}/v{n}/v{n}/source.mp4", b"source")
+        one = dataclasses.replace(one, source=source(file))
+        add_videos(store, [one.video])
+        for stage, field in zip(names, FIELDS, strict=True):
+            ledger.write(names[stage], f"v{n}", Outcome(status="ok", body=to_plain(getattr(one, field))))
+    finish(RECIPE, Job(recipe="own"), read_videos(store), store)
+    return store
+
+
+def everything(store):
+    return [path for folder in ("blobs", "ledger", "shards", "tombstones") for path in store.list(folder)]
+
+
+def forget(store, *what, dry=False):
+    return forget_all(store, RECIPE, read_videos(store), what, dry=dry)
+
+
+def test_a_video_is_gone_from_every_place_and_the_shards_stay_whole(store):
+    before = read_index(store)
+    touched = {row.shard for row in before.rows if row.video == "v0"}
+    gone = forget(store, "video:v0")
+    assert gone.videos == ["v0"] and gone.clips == ["v0-0000"] and set(gone.removed) == touched
+    assert [path for path in everything(store) if "v0" in path] == ["tombstones/v0.json"]
+    assert "v0" not in read_catalogue(store, CLIPS)["video"].to_pylist()
+    assert "v0" not in read_catalogue(store, VIDEOS)["video"].to_pylist()
+    assert not store.exists("report.html") and "v0" not in {video.id for video in read_videos(store)}
+    report = verify(store)
+    assert report.problems == [] and report.samples == len(before.rows) - 1
+    assert {row.shard for row in before.rows} - touched <= set(read_index(store).shards)
+
+
+def test_a_later_run_does_not_take_it_in_again(store):
+    wanted = read_videos(store)
+    forget(store, "video:v0")
+    assert all("v0" not in due.enter for due in plan(RECIPE.stages(), wanted, store))
+    assert "v0" not in {one.video.id for one in facts(RECIPE.stages(), wanted, store)}
+
+
+def test_the_shards_without_it_are_those_that_sharding_anew_would_write(store):
+    forget(store, "video:v2")
+    after = {path: store.get(path) for path in store.list("shards")}
+    finish(RECIPE, Job(recipe="own"), read_videos(store), store)
+    again = {path: store.get(path) for path in store.list("shards")}
+    assert again == after
+
+
+def test_a_channel_goes_with_all_its_videos(store):
+    assert forget(store, "channel:anna").videos == ["v1", "v2"]
+
+
+def test_a_person_goes_with_every_video_that_shows_them(store):
+    person = next(row.person for row in read_index(store).rows if row.video == "v5")
+    assert forget(store, f"person:{person}").videos == ["v0", "v5"]
+
+
+def test_a_copy_does_not_take_the_place_of_what_was_forgotten(store):
+    kept = next(row.video for row in read_index(store).rows if row.video in ("v3", "v4"))
+    gone = forget(store, f"video:{kept}")
+    assert gone.videos == ["v3", "v4"] and gone.copies == [({"v3", "v4"} - {kept}).pop()]
+    finish(RECIPE, Job(recipe="own"), read_videos(store), store)
+    assert {row.video for row in read_index(store).rows} == {"v0", "v1", "v2", "v5"}
+
+
+def test_a_dry_call_says_the_same_and_touches_nothing(store):
+    before = {path: store.get(path) for path in [*everything(store), CLIPS, VIDEOS, "report.html"]}
+    dry = forget(store, "video:v0", dry=True)
+    assert all(store.get(path) == data for path, data in before.items()) and not store.list("tombstones")
+    done = forget(store, "video:v0")
+    assert (dry.videos, dry.clips, dry.objects) == (done.videos, done.clips, done.objects)
+    assert dry.lines()[0] == "would remove video v0" and done.lines()[0] == "removed video v0"
+
+
+def test_a_call_that_was_cut_short_is_finished_by_the_next(store):
+    store.put("tombstones/v1.json", to_json({"id": "v1"}))
+    forget(store, "video:v0")
+    assert [path for path in everything(store) if "v1" in path] == ["tombstones/v1.json"]
+    assert "v1" not in {row.video for row in read_index(store).rows} and verify(store).ok
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("v0", "expected video:ID, channel:NAME or person:ID"),
+        ("film:v0", "expected video:ID"),
+        ("video:", "expected video:ID"),
+        ("video:v", "6 videos begin so"),
+        ("channel:nobody", "no channel of that name"),
+        ("person:p-x", "no person of that name"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_in_one_line(store, what, said):
+    with pytest.raises(ValueError, match=said):
+        forget(store, what)

@@ -1,0 +1,168 @@
+"""The report counts what happened, shows the clips, and needs nothing but itself."""
+
+import dataclasses
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from manifests.store import Store
+from pipeline.figures import collect
+from pipeline.pictures import contact_sheet, thumbnails
+from pipeline.report import REPORT, print_tables, write_report
+from pipeline.report_html import gallery, receipts
+from stages.judge import judge
+from stages.policies import PAPER
+from tests.stages.measured import clip, measured, speech, stored_clip, sync, track
+
+POLICY = dataclasses.replace(PAPER, min_duration_s=None)
+
+
+def videos(store):
+    """Five: three measured (one good, one with a bad clip beside a good one, one silent), one rejected, one failed."""
+    good = measured("v1", clips=(stored_clip(store, "v1"),), language="pl", person=1)
+    half = tuple(stored_clip(store, "v2", n, seed=n, start_s=n * 0.8) for n in range(2))
+    silent = stored_clip(store, "v3")
+    return [
+        good,
+        measured("v2", clips=half, syncs=(sync(half[0].key, 8.0), sync(half[1].key, 2.9)), person=2),
+        measured("v3", clips=(silent,), speeches=(speech(silent.key, speech_share=0.0),), tracks=(track(motion=0.0),)),
+        dataclasses.replace(measured("v4"), seen=None, clips=None, rejected=("watch", "no_face", {})),
+        dataclasses.replace(measured("v5"), source=None, seen=None, clips=None, failed=("fetch", "failed", "Timeout")),
+    ]
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    store = Store(str(tmp_path_factory.mktemp("store")))
+    known = videos(store)
+    verdicts = judge(known, POLICY)
+    provenance = {"command": "python -m pipeline run", "versions": {"torch": "2.8"}}
+    figures = write_report(store, known, verdicts, POLICY, provenance=provenance, notes=["<b>random</b> weights"])
+    return store, known, verdicts, figures
+
+
+def test_the_funnel_accounts_for_every_video_and_clip(reported):
+    *_, figures = reported
+    steps = {step.name: step for step in figures.steps}
+    assert [steps[name].entered for name in ("fetch", "watch", "clip", "identity")] == [5, 4, 3, 3]
+    assert (steps["fetch"].failed, steps["watch"].rejected, steps["judge"].passed, steps["judge"].rejected) == (
+        1,
+        1,
+        2,
+        2,
+    )
+    assert steps["watch"].reasons == (("no_face", 1),)
+    for step in figures.steps:
+        assert step.entered == step.passed + step.rejected + step.failed + step.waiting
+
+
+def test_languages_add_up_to_the_total(reported):
+    *_, figures = reported
+    assert {one.name: (one.videos, one.kept, one.persons) for one in figures.languages} == {
+        "pl": (1, 1, 1),
+        "de": (4, 1, 1),
+    }
+    assert figures.total.hours == pytest.approx(sum(one.hours for one in figures.languages))
+    assert figures.total.hours == pytest.approx(40 / 25 / 3600)
+
+
+def test_a_rule_says_what_comes_back_without_it(reported):
+    *_, figures = reported
+    rules = {rule.name: (rule.any, rule.alone) for rule in figures.rules}
+    assert rules == {"low_sync": (1, 1), "no_speech": (1, 0), "still_face": (1, 0)}
+
+
+def test_the_gallery_shows_near_misses_before_far_ones():
+    clips = tuple(clip("v0", n, start_s=4.0 * n) for n in range(4))
+    confidences = (2.9, 1.0, 2.5, 7.0)
+    syncs = tuple(sync(one.key, confidence) for one, confidence in zip(clips, confidences, strict=True))
+    known = [measured(clips=clips, syncs=syncs)]
+    figures = collect(known, judge(known, PAPER), PAPER)
+    kept, narrow, missed = gallery(figures)
+    assert [one.clip.clip.number for one in missed] == [0, 2, 1] and [one.clip.clip.number for one in kept] == [3]
+    assert [key for key, *_ in receipts(figures)] == [clips[n].key for n in (0, 2, 1)] and narrow == kept
+
+
+class _Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.outside, self.tags, self.open = [], set(), []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.outside += [value for name, value in attrs if name in ("src", "href") and not value.startswith("data:")]
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_one_whole_file_without_scripts_or_anything_from_outside(reported):
+    store, *_ = reported
+    page = store.get(REPORT).decode()
+    links = _Links()
+    links.feed(page)
+    assert links.outside == [] and links.open == []
+    assert "script" not in links.tags and "link" not in links.tags and "@import" not in page and "url(" not in page
+    assert len(re.findall("data:image/jpeg;base64,", page)) == 3 * (2 + 2 + 1)
+
+
+def test_the_page_tells_funnel_receipts_provenance_and_notes(reported):
+    store, *_ = reported
+    page = store.get(REPORT).decode()
+    for said in ("no_face", "v2-0001", "2.90", "-0.10", "python -m pipeline run", "2.8", "Polish", "Timeout"):
+        assert said in page
+    assert "&lt;b&gt;random&lt;/b&gt; weights" in page and "<b>random</b>" not in page
+
+
+def test_equal_inputs_give_an_equal_page(reported):
+    store, known, verdicts, _ = reported
+    before = store.get(REPORT)
+    provenance = {"command": "python -m pipeline run", "versions": {"torch": "2.8"}}
+    write_report(store, known, verdicts, POLICY, provenance=provenance, notes=["<b>random</b> weights"])
+    assert store.get(REPORT) == before
+
+
+def test_a_report_of_nothing_is_a_page_too(tmp_path):
+    store = Store(str(tmp_path))
+    figures = write_report(store, [], (), PAPER, provenance={})
+    assert "No clip was dropped" in store.get(REPORT).decode()
+    print_tables(Console(file=io.StringIO()), figures)
+
+
+def test_a_clip_whose_file_is_gone_shows_as_a_blank(tmp_path):
+    store = Store(str(tmp_path))
+    known = [measured(clips=(clip("v0", n_frames=100),))]
+    write_report(store, known, judge(known, PAPER), PAPER, provenance={})
+    assert "no picture" in store.get(REPORT).decode()
+
+
+def test_tables_print_every_stage_language_and_reason(reported):
+    *_, figures = reported
+    out = io.StringIO()
+    print_tables(Console(file=out, width=140), figures, notes=["weights are random"])
+    text = out.getvalue()
+    for said in ("weights are random", "fetch", "judge (clips)", "watch: no_face", "judge: low_sync", "pl", "241.6"):
+        assert said in text
+
+
+def test_thumbnails_are_the_moments_asked_for(tmp_path):
+    store = Store(str(tmp_path))
+    one = stored_clip(store, "v0", n_frames=51)
+    first, last = thumbnails(store, one, size_px=64, at=(0.0, 1.0))
+    assert first.shape == (64, 64, 3)
+    # The grey square of the made-up clip starts at the left edge and moves two pixels per frame.
+    assert abs(int(first[32, 4].mean()) - 128) < 12 and abs(int(first[32, 56].mean()) - 128) > 4
+    assert abs(int(last[32, (100 % 48) + 8].mean()) - 128) < 12
+
+
+def test_the_contact_sheet_has_a_cell_for_every_clip(tmp_path):
+    store = Store(str(tmp_path))
+    clips = [stored_clip(store, "v0", n) for n in range(3)] + [clip("gone")]
+    sheet = Image.open(io.BytesIO(contact_sheet(store, clips, size_px=32, columns=2, frames=2)))
+    assert sheet.size == (2 * (64 + 6) + 6, 2 * (46 + 6) + 6)

@@ -1,0 +1,120 @@
+"""No person, no copy, no video and no channel lies in two splits, and small sets have a val."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.split import Member, assign, place
+from tests.stages.measured import face
+
+SHARES = {"same_person_cosine": 0.42, "val_share": 0.1, "test_share": 0.1}
+
+
+def member(video, number=0, *, channel="", person=None, track=0, frames=100, noise=0.5):
+    known = () if person is None else face(person, noise=noise, seed=number + 100 * int(video[1:]), width=64)
+    return Member(
+        key=f"{video}-{number:04d}", video=video, channel=channel, track=track, face=known, frames=frames
+    )  # fmt: skip
+
+
+members = st.lists(
+    st.tuples(st.integers(0, 15), st.integers(0, 6), st.sampled_from(["", "a", "b", "c", "d"])), min_size=1, max_size=40
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(members, st.lists(st.tuples(st.integers(0, 39), st.integers(0, 39)), max_size=5), st.randoms())
+def test_what_belongs_together_stays_together(drawn, pairs, random):
+    channels = {video: channel for video, _, channel in drawn}
+    clips = [
+        member(f"v{video}", n, channel=channels[video], person=person, track=person)
+        for n, (video, person, _) in enumerate(drawn)
+    ]
+    keys = [clip.key for clip in clips]
+    copies = [(keys[a], keys[b]) for a, b in pairs if a < len(keys) and b < len(keys)]
+    placed = place(clips, copies, **SHARES)
+    assert set(placed) == set(keys)
+
+    def apart(name_of):
+        seen = {}
+        return [
+            clip.key for clip in clips
+            if (name := name_of(clip)) and seen.setdefault(name, placed[clip.key].split) != placed[clip.key].split
+        ]  # fmt: skip
+
+    assert apart(lambda clip: clip.video) == apart(lambda clip: clip.channel) == []
+    assert apart(lambda clip: placed[clip.key].person) == apart(lambda clip: placed[clip.key].group) == []
+    true_person = dict(zip(keys, (person for _, person, _ in drawn), strict=True))
+    assert apart(lambda clip: f"person {true_person[clip.key]}") == []
+    assert all(placed[a].split == placed[b].split for a, b in copies)
+    shuffled = clips[:]
+    random.shuffle(shuffled)
+    assert place(shuffled, copies[::-1], **SHARES) == placed
+
+
+def test_persons_are_told_apart_and_found_again_in_other_videos():
+    clips = [member(f"v{v}", n, person=v % 7, noise=0.5) for v in range(21) for n in range(3)]
+    placed = place(clips, [], **SHARES)
+    by_person = {}
+    for clip in clips:
+        by_person.setdefault(placed[clip.key].person, set()).add(int(clip.video[1:]) % 7)
+    assert len(by_person) == 7 and all(len(true) == 1 for true in by_person.values())
+
+
+def test_one_doubtful_face_between_two_persons_does_not_make_them_one():
+    def unit(angle):
+        return (float(np.cos(angle)), float(np.sin(angle)))
+
+    angles = [0.0, 0.1, 0.2, 1.0, 1.8, 1.9, 2.0]  # cosine 0.6 reaches 0.93 rad: the fourth links both sides
+    clips = [
+        Member(key=f"v{n}-0000", video=f"v{n}", channel="", track=0, face=unit(angle), frames=9)
+        for n, angle in enumerate(angles)
+    ]
+    placed = place(clips, [], same_person_cosine=0.6, val_share=0.1, test_share=0.1)
+    persons = [placed[clip.key].person for clip in clips]
+    assert persons[0] == persons[1] == persons[2] != persons[4] == persons[5] == persons[6]
+    assert len({placed[clip.key].group for clip in clips}) == 1
+
+
+def test_a_clip_without_a_face_has_no_person_and_a_group_all_the_same():
+    placed = place([member("v1"), member("v2")], [], **SHARES)
+    assert {one.person for one in placed.values()} == {""} and len({one.group for one in placed.values()}) == 2
+
+
+def test_shares_are_met_and_a_split_does_not_change_when_others_come():
+    frames = {f"g-{n}": 100 for n in range(4000)}
+    splits = assign(frames, val_share=0.1, test_share=0.05)
+    counts = {name: sum(split == name for split in splits.values()) / 4000 for name in ("val", "test")}
+    assert counts == {"val": pytest.approx(0.1, abs=0.015), "test": pytest.approx(0.05, abs=0.01)}
+    more = assign(frames | {f"h-{n}": 100 for n in range(4000)}, val_share=0.1, test_share=0.05)
+    assert all(more[group] == split for group, split in splits.items())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 9, 10, 30])
+def test_a_small_set_has_a_val_if_there_are_two_groups_and_a_test_from_ten(n):
+    splits = set(assign({f"g-{i}": 100 for i in range(n)}, val_share=0.05, test_share=0.05).values())
+    assert splits == {"train"} | ({"val"} if n >= 2 else set()) | ({"test"} if n >= 10 else set())
+
+
+def test_a_giant_group_is_trained_on():
+    for name in (f"g-{n}" for n in range(50)):
+        splits = assign({name: 100_000} | {f"h-{i}": 100 for i in range(100)}, val_share=0.1, test_share=0.1)
+        assert splits[name] == "train"
+
+
+def test_groups_that_ship_nothing_do_not_count_as_a_val():
+    splits = assign({"a": 100, "b": 100} | {f"empty-{n}": 0 for n in range(100)}, val_share=0.1, test_share=0.1)
+    assert sorted((splits["a"], splits["b"])) == ["train", "val"]
+
+
+def test_a_thousand_persons_are_found_in_four_videos_each():
+    rng = np.random.default_rng(0)
+    people = rng.normal(size=(1000, 128)).astype(np.float32)
+    faces = (np.repeat(people, 4, axis=0) + 0.3 * rng.normal(size=(4000, 128))).tolist()
+    clips = [
+        Member(key=f"v{n:06d}-0000", video=f"v{n:06d}", channel="", track=0, face=tuple(one), frames=700)
+        for n, one in enumerate(faces)
+    ]
+    placed = place(clips, [], **SHARES)
+    assert len({one.person for one in placed.values()}) == 1000
