@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,18 @@ from fsspec.implementations.local import LocalFileSystem
 from manifests.records import Ref
 
 _CHUNK_BYTES = 1 << 20
+_PARTIAL = ".partial-"
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 class Store:
@@ -108,17 +122,25 @@ class Store:
         """All objects below a folder, sorted, as paths below the root; none if there is no such folder."""
         skip = len(self._root) + 1
         found = (path[skip:] for path in self._fs.find(f"{self._root}/{prefix}"))
-        return sorted(path for path in found if not Path(path).name.startswith(".partial-"))
+        return sorted(path for path in found if not Path(path).name.startswith(_PARTIAL))
 
     def delete(self, path: str) -> None:
         """Remove an object or a folder of objects; nothing happens if it is not there."""
         if self._fs.exists(f"{self._root}/{path}"):
             self._fs.rm(f"{self._root}/{path}", recursive=True)
 
+    def sweep(self) -> int:
+        """Remove what killed processes of this machine left half written; returns how many files."""
+        left = [] if self.local is None else list(self.local.rglob(f"{_PARTIAL}{socket.gethostname()}-*"))
+        dead = [path for path in left if not is_alive(int(path.name.rsplit("-", 2)[1]))]
+        for path in dead:
+            path.unlink(missing_ok=True)
+        return len(dead)
+
     @contextlib.contextmanager
     def _replacing(self, target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".partial-{uuid.uuid4().hex}"
+        temporary = target.parent / f"{_PARTIAL}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
         try:
             yield temporary
             temporary.replace(target)

@@ -48,7 +48,7 @@ class Fetch(Stage[Source]):
     pace_url: str = field(default="", metadata=RUNTIME)  # where workers agree on turns; "": below the run's own store
 
     def open(self) -> Work[Source]:
-        """No network yet; copies the cookies."""
+        """Nothing heavy: yt-dlp is loaded, and cookies are copied, with the first video from the web."""
         return _Fetching(self)
 
 
