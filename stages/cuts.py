@@ -13,15 +13,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Cuts:
-    """Which detectors, how strict. The values are those that score best over PySceneDetect's public benchmarks
-    (adaptive threshold 3.5, window 3, at least 0.6 s between cuts).
+    """Which detectors, how strict.
+
+    Ratio and window are those that score best over PySceneDetect's public benchmarks. `min_change` and
+    `min_scene_frames` are lower than its defaults (15 and 15 frames): the jump cuts of one speaker before one
+    background change the picture by 13 to 14, and cuts 10 to 13 frames apart are real. Over 60 clips of real footage
+    this finds 5 true cuts more, and two false ones in restless shots of crowds and sport; none on a single take of a
+    talking head. A cut that is missed costs a clip that jumps; one too many costs a shorter clip.
     """
 
     adaptive_threshold: float = 3.5  # a frame's change against the mean change of its neighbours
     window_frames: int = 3  # neighbours to either side
-    min_change: float = 15.0  # mean change of hue, saturation and luma below which nothing is a cut, 0..255
-    min_scene_frames: int = 15
-    fade_luma: float | None = 12.0  # mean luma below which the picture is black between two scenes; None: no fades
+    min_change: float = 12.0  # mean change of hue, saturation and luma below which nothing is a cut, 0..255
+    min_scene_frames: int = 4
+    fade_luma: float | None = (
+        4.0  # mean below which the picture is black; at 12 dim stages count as fades; None: no fades
+    )
     height_px: int = 90  # detectors see the picture at this height: 0.2 CPU-s per minute instead of 0.5 at 180
 
     def watcher(self) -> "CutWatcher":

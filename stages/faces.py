@@ -162,7 +162,8 @@ class FaceWatcher:
         self._quality = quality
         self._images: dict[int, Image] = {}
         self._looks: dict[int, Found] = {}
-        self._settled = -1  # the last look of the frames before
+        self._settled = -1  # the last look that was noted
+        self._scale = 1.0
         self._rows: list[tuple[int, NDArray[np.float32], NDArray[np.float32], tuple[float, float, float]]] = []
         self._looked: list[int] = []
         self._best = 0.0
@@ -170,18 +171,18 @@ class FaceWatcher:
     def see(self, frames: "Frames") -> None:
         """The next frames of the video."""
         first, n = frames.first_frame, len(frames.images)
+        self._scale = frames.scale
         self._images |= {first + i: image for i, image in enumerate(frames.images)}
         self._look([k for k in range(first, first + n) if k % self._config.every == 0])
-        while between := self._unsettled():
-            self._look(between)
-        self._keep(frames.scale)
         last = max(self._looks, default=first)
         self._looks = {k: found for k, found in self._looks.items() if k == last}
-        oldest = min(last, first + n - self._quality.motion_gap_frames)
+        oldest = min(last, first + n) - self._quality.motion_gap_frames
         self._images = {k: image for k, image in self._images.items() if k >= oldest}
 
     def done(self) -> Seeing:
-        """Everything that was found."""
+        """Everything that was found. The last frame is looked at in any case."""
+        if (end := max(self._images, default=-1)) > self._settled:
+            self._look([end])
         frames = np.array([row[0] for row in self._rows], np.int32)
         found = Detections(
             looked=np.array(self._looked, np.int32),
@@ -192,7 +193,11 @@ class FaceWatcher:
         return Seeing(found, np.array([row[3] for row in self._rows], np.float32).reshape(-1, 3), self._best)
 
     def _look(self, numbers: Sequence[int]) -> None:
-        self._looks |= dict(zip(numbers, self._detector.detect([self._images[k] for k in numbers]), strict=True))
+        """Look at these frames, and at those between looks that do not agree."""
+        while numbers:
+            self._looks |= dict(zip(numbers, self._detector.detect([self._images[k] for k in numbers]), strict=True))
+            numbers = self._unsettled()
+        self._keep()
 
     def _unsettled(self) -> list[int]:
         """The frames midway between neighbouring looks that do not agree."""
@@ -208,7 +213,7 @@ class FaceWatcher:
         sure_a, sure_b = a.box[:, 4] >= self._config.min_score, b.box[:, 4] >= self._config.min_score
         return bool(steady[sure_a].any(axis=1).all() and steady[:, sure_b].any(axis=0).all())
 
-    def _keep(self, scale: float) -> None:
+    def _keep(self) -> None:
         """Measure the new looks' faces and note them in source pixels."""
         for number in sorted(k for k in self._looks if k > self._settled):
             self._looked.append(number)
@@ -216,8 +221,8 @@ class FaceWatcher:
             found = self._looks[number]
             for box, lmk in zip(found.box, found.lmk, strict=True):
                 measures = self._quality.measure(self._images[number], before, lmk)
-                source = np.concatenate([box[:4] / scale, box[4:]])
-                self._rows.append((number, source, lmk / scale, measures))
+                source = np.concatenate([box[:4] / self._scale, box[4:]])
+                self._rows.append((number, source, lmk / self._scale, measures))
                 self._best = max(self._best, float(box[4]))
         self._settled = max(self._looks, default=self._settled)
 

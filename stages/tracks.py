@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from manifests.records import RATE_HZ
 
+_MEMORY_FRAMES = 0.2 * RATE_HZ
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -31,7 +33,7 @@ class Linking:
     Values: see `tests/stages/test_tracks.py` for the crossings and gaps they hold for.
     """
 
-    max_step: float = 0.6  # a face lies at most this far, in face sizes, from where its motion so far puts it
+    max_step: float = 0.6  # a face lies at most this far, in face sizes, from where it was or where its motion leads
     max_gap_s: float = 1.0  # a face may stay unseen this long inside a track
     min_score: float = 0.5  # a track begins with, and is somewhere at least, this sure
     min_length_s: float = 0.4  # shorter tracks are dropped: three looks at the default cadence
@@ -64,20 +66,19 @@ class _Open:
     def __init__(self, row: int, frame: int, box: NDArray[np.float32]) -> None:
         self.rows = [row]
         self.frame = frame
-        self._state = _state(box)
+        self.state = _state(box)
         self._velocity = np.zeros(4)
 
     def expected(self, frame: int) -> NDArray[np.float64]:
         """Centre and log size at that frame; sizes do not coast, a guess of growth runs away within a second."""
         step = self._velocity * (frame - self.frame)
-        return np.asarray(self._state + (step[0], step[1], 0.0, 0.0))
+        return np.asarray(self.state + np.array([step[0], step[1], 0.0, 0.0]))
 
     def add(self, row: int, frame: int, box: NDArray[np.float32]) -> None:
-        state = _state(box)
-        speed = (state - self._state) / (frame - self.frame)
-        # Half new, half old: one jittered box of a still face must not throw it out of reach during a gap.
-        self._velocity = speed if len(self.rows) == 1 else 0.5 * (self._velocity + speed)
-        self._state, self.frame = state, frame
+        state, step = _state(box), frame - self.frame
+        # Averaged over about 0.2 s, at any cadence: a jolt of the camera must not carry a face out of reach.
+        self._velocity += ((state - self.state) / step - self._velocity) * (1 - np.exp(-step / _MEMORY_FRAMES))
+        self.state, self.frame = state, frame
         self.rows.append(row)
 
 
@@ -130,11 +131,10 @@ def _assign(tracks: list[_Open], rows: NDArray[np.intp], found: Detections, fram
 
     if not tracks or not len(rows):
         return [int(row) for row in rows]
-    expected = np.stack([t.expected(frame) for t in tracks])
     states = np.stack([_state(found.box[row]) for row in rows])
-    size = np.exp((expected[:, None, 2:] + states[None, :, 2:]) / 2)
-    away = (expected[:, None, :2] - states[None, :, :2]) / size
-    cost = np.hypot(away[..., 0], away[..., 1]) + np.abs(expected[:, None, 2:] - states[None, :, 2:]).mean(axis=2)
+    carried_on = _distance(np.stack([t.expected(frame) for t in tracks]), states)
+    # A head that stops is where it was; slightly dearer, so that of two who cross each is carried on.
+    cost = np.minimum(carried_on, _distance(np.stack([t.state for t in tracks]), states) + 0.1)
     # A forbidden pair must cost more than any allowed matching can save, else it is bought to please another.
     barred = cost > how.max_step
     pairs = zip(*linear_sum_assignment(np.where(barred, 1e3, cost)), strict=True)
@@ -144,6 +144,14 @@ def _assign(tracks: list[_Open], rows: NDArray[np.intp], found: Detections, fram
             tracks[i].add(int(rows[j]), frame, found.box[rows[j]])
             taken.add(int(rows[j]))
     return [int(row) for row in rows if int(row) not in taken]
+
+
+def _distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Between every state of a and of b: of the centres in face sizes, plus the mean change of log size."""
+    size = np.exp((a[:, None, 2:] + b[None, :, 2:]) / 2)
+    away = (a[:, None, :2] - b[None, :, :2]) / size
+    grown = np.abs(a[:, None, 2:] - b[None, :, 2:]).mean(axis=2)
+    return np.asarray(np.hypot(away[..., 0], away[..., 1]) + grown)
 
 
 def _filled(

@@ -1,0 +1,94 @@
+"""When to look: the cadence, against a detector that answers from a script instead of a network."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from stages.faces import Detector, Faces, FaceWatcher, Found, Seeing, iou
+from stages.media import Frames
+from stages.quality import TEMPLATE, Quality
+
+Script = Callable[[int], list[tuple[float, float, float, float]]]
+"""Frame number to faces: centre x, centre y, size, score."""
+
+
+class Scripted(Detector):
+    """Reads the frame's number from the picture and gives that frame's faces."""
+
+    def __init__(self, script: Script, config: Faces | None = None) -> None:
+        self.config = config or Faces()
+        self.script = script
+        self.calls: list[int] = []
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Found]:
+        numbers = [int(image[0, 0, 0]) + 256 * int(image[0, 0, 1]) for image in images]
+        self.calls += numbers
+        return [_found(self.script(number)) for number in numbers]
+
+
+def _found(faces: list[tuple[float, float, float, float]]) -> Found:
+    box = [(x - s / 2, y - s / 2, x + s / 2, y + s / 2, score) for x, y, s, score in faces]
+    lmk = [TEMPLATE * s + (x - s / 2, y - s / 2) for x, y, s, _ in faces]
+    return Found(np.array(box, np.float32).reshape(-1, 5), np.array(lmk, np.float32).reshape(-1, 5, 2))
+
+
+def watched(script: Script, n: int, *, batch: int = 64, config: Faces | None = None, scale: float = 1.0) -> Seeing:
+    watcher = FaceWatcher(Scripted(script, config), Quality())
+    for first in range(0, n, batch):
+        numbers = np.arange(first, min(first + batch, n))
+        images = np.zeros((len(numbers), 90, 160, 3), np.uint8)
+        images[:, 0, 0, 0], images[:, 0, 0, 1] = numbers % 256, numbers // 256
+        watcher.see(Frames(first, images, numbers / 25, scale))
+    return watcher.done()
+
+
+def test_a_steady_face_is_looked_at_at_the_cadence_and_at_the_end():
+    seeing = watched(lambda k: [(80, 45, 40, 0.8)], 200)
+    assert seeing.found.looked.tolist() == [*range(0, 200, 5), 199]
+    assert seeing.found.frame.tolist() == seeing.found.looked.tolist()
+
+
+def test_an_empty_picture_is_looked_at_at_the_cadence():
+    seeing = watched(lambda k: [], 200)
+    assert seeing.found.looked.tolist() == [*range(0, 200, 5), 199]
+    assert len(seeing.found.frame) == 0 and seeing.best_score == 0
+
+
+@pytest.mark.parametrize("batch", [7, 64, 65])
+def test_the_frame_in_which_a_face_appears_is_found_exactly(batch):
+    seeing = watched(lambda k: [(80, 45, 40, 0.8)] if k >= 93 else [], 200, batch=batch)
+    assert seeing.found.frame[0] == 93
+    assert len(seeing.found.looked) < 60
+
+
+def test_fast_motion_is_looked_at_at_full_rate_and_slow_motion_is_not():
+    fast = watched(lambda k: [(10 + 12 * (k % 12), 45, 40, 0.8)], 60)
+    slow = watched(lambda k: [(40 + 0.2 * k, 45, 40, 0.8)], 60)
+    assert len(fast.found.looked) == 60
+    assert len(slow.found.looked) == 13
+
+
+def test_the_size_of_batches_does_not_change_what_is_looked_at():
+    script: Script = lambda k: [(40 + (3 * k) % 80, 45, 40, 0.8)]  # noqa: E731
+    looks = [watched(script, 150, batch=batch).found.looked.tolist() for batch in (6, 64, 150)]
+    assert looks[0] == looks[1] == looks[2]
+
+
+def test_weak_finds_are_kept_but_do_not_raise_the_rate():
+    seeing = watched(lambda k: [(80, 45, 40, 0.35)] if k % 2 else [], 100)
+    assert len(seeing.found.looked) == 21
+    assert seeing.best_score == pytest.approx(0.35)
+
+
+def test_detections_are_in_source_pixels_and_measured_where_the_past_is_known():
+    seeing = watched(lambda k: [(80, 45, 40, 0.8)], 40, scale=0.25)
+    assert seeing.found.box[0, :4].tolist() == [240, 100, 400, 260]
+    assert np.allclose(seeing.found.lmk[0], (TEMPLATE * 40 + (60, 25)) * 4)
+    assert np.isnan(seeing.measures[0, 2]) and not np.isnan(seeing.measures[1:]).any()
+
+
+def test_intersection_over_union_of_known_boxes():
+    a = np.array([(0, 0, 10, 10), (20, 20, 30, 30)], np.float32)
+    b = np.array([(0, 0, 10, 10), (5, 0, 15, 10), (100, 0, 110, 10)], np.float32)
+    assert np.allclose(iou(a, b), [(1, 1 / 3, 0), (0, 0, 0)])
