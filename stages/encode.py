@@ -22,7 +22,7 @@ GOP_FRAMES = 25
 CRF = 18
 PRESET = "superfast"
 """A 512 px crop of a real 1080p speaker at crf 17: superfast 40.9 dB, 4.4 ms a frame, 1.5 Mbit/s; veryfast 40.7 dB,
-6.7 ms, 1.0 Mbit/s; medium 41.1 dB, 15.5 ms, 1.05 Mbit/s; superfast at 18 40.6 dB, 1.3 Mbit/s. Cores cost more than bytes."""
+6.7 ms, 1.0 Mbit/s; medium 41.1 dB, 15.5 ms, 1.05 Mbit/s; superfast at 18 40.6 dB, 1.3 Mbit/s. Cores are dearer."""
 
 _BT601 = 6  # AVCOL_SPC_SMPTE170M
 _AAC_FRAME = 1024

@@ -75,7 +75,7 @@ class Frames:
 def probe(path: Path) -> Probe:
     """Read every packet and decode one picture; raises `MediaError` where no picture can be had.
 
-    Packets are counted, not decoded: about 1 s for an hour of video. Streams of cover art do not count as video.
+    Packets are counted, not decoded, so the cost is reading the file. Streams of cover art do not count as video.
     Width and height are of the upright picture with square pixels.
     """
     with opened(path) as container:
