@@ -1,12 +1,25 @@
 """The work bench of one stage call: a scratch folder that dies with the call, and the way to blobs in the store."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
 
 from manifests.records import Ref
-from manifests.store import Store
+from manifests.store import Store, is_alive
+
+_PREFIX = "tfw-bench-"
+
+
+def sweep() -> int:
+    """Remove the scratch of killed processes of this machine; returns how many folders."""
+    left = [
+        path for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*") if not is_alive(int(path.name.split("-")[2]))
+    ]
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(left)
 
 
 class Bench:
@@ -19,7 +32,7 @@ class Bench:
     def __init__(self, store: Store, key: str, video: str) -> None:
         self.store = store
         self._prefix = f"blobs/{key}/{video[:2]}/{video}"
-        self._folder = Path(tempfile.mkdtemp(prefix=f"tfw-{video}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
 
     @property
     def scratch(self) -> Path:

@@ -23,6 +23,11 @@ class Job:
     command: str = ""
     versions: dict[str, str] | None = None
 
+    @property
+    def policy_name(self) -> str:
+        """The name of the policy in force."""
+        return self.build().policy.name
+
     def build(self) -> TalkingFaces:
         """The recipe itself."""
         return build(self.recipe, self.policy, self.overrides)
@@ -70,3 +75,12 @@ def add_videos(store: Store, videos: Iterable[Video]) -> tuple[Video, ...]:
     if after != before:
         store.put(_VIDEOS, b"\n".join(to_json(video) for video in after))
     return after
+
+
+def drop_videos(store: Store, ids: Iterable[str]) -> None:
+    """Take videos off the store's list."""
+    gone = set(ids)
+    before = read_videos(store)
+    after = [video for video in before if video.id not in gone]
+    if len(after) < len(before):
+        store.put(_VIDEOS, b"\n".join(to_json(video) for video in after))

@@ -4,14 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stages.speech import Transcribe
+
 from pipeline.override import override
 from pipeline.stage import Resources, Stage
 from stages.clip import CutClips
 from stages.faces import Faces
 from stages.fetch import Fetch
 from stages.identity import Recognise
-from stages.policies import PAPER, SAMPLE, Policy, named
-from stages.speech import Transcribe
+from stages.policies import PAPER, POLICIES, SAMPLE, Policy
 from stages.sync import ScoreSync
 from stages.watch import Watch
 
@@ -70,7 +71,9 @@ def build(name: str, policy: str | None = None, overrides: Iterable[str] = ()) -
         raise ValueError(f"no recipe {name!r}; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]()
     if policy is not None:
-        recipe = replace(recipe, policy=named(policy))
+        if policy not in POLICIES:
+            raise ValueError(f"--policy {policy}: no such policy; there are {', '.join(POLICIES)}")
+        recipe = replace(recipe, policy=POLICIES[policy])
     for assignment in overrides:
         recipe = override(recipe, assignment)
     return recipe

@@ -83,6 +83,10 @@ class Stage(ABC, Generic[FactT]):
     def open(self) -> Work[FactT]:
         """Load what is heavy and return the function from facts to this stage's fact or to a `Rejection`."""
 
+    def models(self) -> tuple[str, ...]:
+        """Names of the weights that `open` will want (see `stages.weights`), so that a run can have them beforehand."""
+        return ()
+
     def weights(self) -> dict[str, str]:
         """Digests of the weights that this configuration uses, by role; part of the key. Cheap: no loading."""
         return {}

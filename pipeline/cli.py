@@ -1,0 +1,94 @@
+"""The command line. Wrong arguments: one line that says what is allowed, exit code 2."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from rich.console import Console
+
+DEFAULT_STORE = "out"
+
+Command = Callable[[argparse.Namespace, Console], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, without the usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options; `tests/golden/cli.json` pins them."""
+    top = _Parser(prog="python -m pipeline", description="Wild video in, a talking-face training set out.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, about: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
+        made.add_argument("--store", default=DEFAULT_STORE, help="folder or fsspec URL of the results (default: out)")
+        return made
+
+    _run_options(command("run", "take videos through every stage, to shards, catalogue and report"))
+    judge = command("judge", "apply thresholds anew: no GPU, no decoding")
+    judge.add_argument("--policy", help="paper, latentsync, strict or sample")
+    judge.add_argument("--set", action="append", default=[], metavar="policy.NAME=VALUE", dest="sets")
+    judge.add_argument("--dry", action="store_true", help="only say how many clips would come and go")
+    shard = command("shard", "write the shards anew, of another size if wanted")
+    shard.add_argument("--bytes", type=int, help="aim at shards of this size")
+    command("report", "write report.html and print the tables")
+    show = command("show", "everything known about one video: facts, verdicts, receipts, tracebacks")
+    show.add_argument("id", help="id of a video or key of a clip, or the beginning of one")
+    verify = command("verify", "read every member of every shard back")
+    verify.add_argument("shards", nargs="?", help="any folder or URL of WebDataset tars, instead of --store's own")
+    score = command("score", "compare the results with the truth, where the videos have one")
+    score.add_argument(
+        "--truth", help="truth.json of another corpus (default: the sample's)"
+    )
+    forget = command("forget", "remove videos for good, and keep them out of later runs")
+    forget.add_argument("what", nargs="+", metavar="video:ID|channel:NAME|person:ID", help="what to remove")
+    forget.add_argument("--dry", action="store_true", help="only say what would go")
+    models = commands.add_parser("models", help="weights: list, fetch, check")
+    models.add_argument("action", choices=("list", "fetch", "check"))
+    models.add_argument("names", nargs="*", help="registered names; none: all (list, check)")
+    models.add_argument("--url", help="fetch from here instead")
+    models.add_argument("--sha256", help="refuse what has another digest")
+    return top
+
+
+def _run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("recipe", nargs="?", help="sample (the default), wild, or own (the default with --manifest)")
+    run.add_argument("--langs", help="a number, the first N languages in the manifests' order, or codes such as de,pl")
+    run.add_argument("--hours", type=float, help="hours wanted per language (recipe wild)")
+    run.add_argument(
+        "--manifest", help="own material: CSV, JSONL, Parquet, a folder of videos, a list of URLs, one URL"
+    )
+    run.add_argument("--language", help="expected language of a manifest that states none (BCP-47)")
+    run.add_argument("--policy", help="paper, latentsync, strict or sample")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="sets", help="change the recipe")
+    run.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    run.add_argument("--dry", action="store_true", help="print what is due per stage and stop")
+    run.add_argument("--address", help="join this Ray instead of starting one (or set RAY_ADDRESS)")
+    run.add_argument("--cpus", type=int, help="cores that the Ray started here may use (default: all)")
+    run.add_argument(
+        "--train", action="store_true", help="train MCDM on the shards on the same Ray when they are there"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    from pipeline import commands
+
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    console = Console(highlight=False)
+    run: Command = getattr(commands, options.command)
+    try:
+        return run(options, console)
+    except commands.REQUEST_ERRORS as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command again to go on\n")
+        return 130

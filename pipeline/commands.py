@@ -1,0 +1,127 @@
+"""What the command line does: one function per command, each returns an exit code."""
+
+from argparse import Namespace
+
+from rich.console import Console
+from rich.table import Table
+
+from manifests.records import Verdict
+from manifests.store import Store
+from pipeline.ending import print_end, print_paths
+from pipeline.finish import finish, judged
+from pipeline.job import Job, read_job, read_videos, write_job
+from pipeline.recipes import TalkingFaces
+from pipeline.run import run
+from pipeline.show import show
+from stages import weights
+
+REQUEST_ERRORS = (ValueError, FileNotFoundError, PermissionError)
+"""What is the user's to mend: told in one line, exit code 2. All else is a fault of ours and shows its traceback."""
+
+__all__ = ["REQUEST_ERRORS", "forget", "judge", "models", "report", "run", "score", "shard", "show", "verify"]
+
+
+def judge(options: Namespace, console: Console) -> int:
+    """New thresholds on old measurements; verdicts, shards, catalogue and report follow."""
+    store, job = _job(options)
+    foreign = [one for one in options.sets if not one.startswith("policy.")]
+    if foreign:
+        raise ValueError(f"--set {foreign[0]}: judge changes policy.NAME=VALUE only; run changes stages")
+    changed = job.changed(options.policy, options.sets)
+    before = {verdict.key for verdict in _verdicts(job.build(), store) if verdict.kept}
+    after = {verdict.key for verdict in _verdicts(changed.build(), store) if verdict.kept}
+    console.print(f"kept {len(before)} clips before, {len(after)} now: +{len(after - before)} -{len(before - after)}")
+    if options.dry:
+        return 0
+    write_job(store, changed)
+    return _finish(store, changed, console)
+
+
+def shard(options: Namespace, console: Console) -> int:
+    """The shards anew from what is known, of another size if wanted."""
+    store, job = _job(options)
+    changed = job if options.bytes is None else job.changed(None, [f"shard_bytes={options.bytes}"])
+    write_job(store, changed)
+    return _finish(store, changed, console)
+
+
+def report(options: Namespace, console: Console) -> int:
+    """Tables on the terminal and report.html."""
+    store, job = _job(options)
+    return _finish(store, job, console)
+
+
+def verify(options: Namespace, console: Console) -> int:
+    """Read every member back; exit code 1 if anything is wrong."""
+    from stages.verify import verify as read_back
+
+    place = (options.shards or f"{options.store}/shards").rstrip("/")
+    parent, _, folder = place.rpartition("/")
+    found = read_back(Store(parent or "."), folder)
+    for problem in found.problems:
+        console.print(f"[red]{problem.shard} {problem.key}: {problem.what}[/]", soft_wrap=True)
+    splits = ", ".join(f"{name} {n}" for name, n in sorted(found.by_split.items()))
+    console.print(
+        f"{found.samples} clips in {found.shards} shards, {found.bytes / 1e6:.1f} MB, {found.frames} frames"
+        f" ({splits}): {len(found.problems)} problems"
+    )
+    return 0 if found.ok else 1
+
+
+def score(options: Namespace, console: Console) -> int:
+    """Results against the truth of the sample corpus, or of the corpus given."""
+    from pipeline.scoring import print_score, score_store
+
+    store, job = _job(options)
+    print_score(console, score_store(store, job.build(), options.truth))
+    return 0
+
+
+def forget(options: Namespace, console: Console) -> int:
+    """Take videos out of the store for good."""
+    from pipeline.forget import forget_all
+
+    store, job = _job(options)
+    gone = forget_all(store, job.build(), read_videos(store), options.what, dry=options.dry)
+    for line in gone.lines():
+        console.print(line, soft_wrap=True)
+    return 0 if options.dry or not gone.videos else _finish(store, job, console)
+
+
+def models(options: Namespace, console: Console) -> int:
+    """Weights: which there are, have them, see whether they are whole."""
+    if options.action == "list":
+        table = Table("name", "state", "MB", "licence", "what", box=None)
+        for one in weights.listing():
+            if not options.names or one.name in options.names:
+                table.add_row(one.name, one.state, f"{one.size_mb:.0f}", one.licence, one.about)
+        console.print(table)
+        return 0
+    if options.action == "fetch" and not options.names:
+        raise ValueError("models fetch needs a name; `python -m pipeline models list` shows them")
+    names = options.names or [one.name for one in weights.listing() if one.state in ("packaged", "fetched")]
+    for name in names:
+        if options.action == "fetch":
+            console.print(f"{name}: {weights.fetch(name, url=options.url, sha256=options.sha256)}", soft_wrap=True)
+        else:
+            console.print(weights.check(name), soft_wrap=True)
+    return 0
+
+
+def _job(options: Namespace) -> tuple[Store, Job]:
+    store = Store(options.store)
+    job = read_job(store)
+    if job is None:
+        raise ValueError(f"{options.store} holds no results; make some: python -m pipeline run --store {options.store}")
+    return store, job
+
+
+def _verdicts(recipe: TalkingFaces, store: Store) -> tuple[Verdict, ...]:
+    return judged(recipe, read_videos(store), store)[1]
+
+
+def _finish(store: Store, job: Job, console: Console) -> int:
+    finished = finish(job.build(), job, read_videos(store), store)
+    print_end(job, finished, console)
+    print_paths(store, job, console)
+    return 0

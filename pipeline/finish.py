@@ -1,0 +1,74 @@
+"""After the stages: judge, split, shards, catalogue, score and report of the whole store."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manifests.codec import to_json
+from manifests.records import Verdict, Video
+from manifests.store import Store
+from pipeline.facts import measured
+from pipeline.figures import Figures
+from pipeline.job import Job
+from pipeline.plan import plan
+from pipeline.recipes import TalkingFaces
+from pipeline.report import write_report
+from pipeline.stage import keys, semantic
+from stages.catalogue import write_catalogue
+from stages.judge import Measured, judge
+from stages.shard import Sharded, shard
+
+_FINISHED = "finished.json"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The data set as it stands."""
+
+    known: list[Measured]
+    verdicts: tuple[Verdict, ...]
+    sharded: Sharded
+    figures: Figures
+
+
+def state(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> str:
+    """A digest of all that the results depend on: equal digests, equal results. By listings alone."""
+    settled = [
+        (d.key, d.ok, d.rejected, d.quarantined, d.failed, d.enter) for d in plan(recipe.stages(), videos, store)
+    ]
+    content: list[Any] = [settled, semantic(recipe.policy), recipe.shard_bytes, videos]
+    return hashlib.sha256(to_json(content)).hexdigest()
+
+
+def is_finished(store: Store, digest: str) -> bool:
+    """Whether the results in the store are those of this state."""
+    return store.exists(_FINISHED) and store.get(_FINISHED) == to_json(digest)
+
+
+def judged(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> tuple[list[Measured], tuple[Verdict, ...]]:
+    """What is known, and the verdicts on it. Writes nothing."""
+    known = measured(recipe.stages(), videos, store)
+    return known, judge(known, recipe.policy)
+
+
+def finish(recipe: TalkingFaces, job: Job, videos: Sequence[Video], store: Store) -> Finished:
+    """Write shards, catalogue and report. Each is written whole; doing it again changes nothing."""
+    digest = state(recipe, videos, store)
+    known, verdicts = judged(recipe, videos, store)
+    sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes)
+    write_catalogue(store, known, verdicts, recipe.policy)
+    figures = write_report(store, known, verdicts, recipe.policy, provenance=_provenance(recipe, job))
+    store.put(_FINISHED, to_json(digest))
+    return Finished(known, verdicts, sharded, figures)
+
+
+def _provenance(recipe: TalkingFaces, job: Job) -> dict[str, Any]:
+    return {
+        "command": job.command,
+        "recipe": job.recipe,
+        "policy": recipe.policy.name,
+        "changed": dict(one.split("=", 1) for one in job.overrides),
+        "versions": job.versions or {},
+        "stages": keys(recipe.stages(), Video),
+    }

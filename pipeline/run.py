@@ -1,0 +1,190 @@
+"""`python -m pipeline run`: from videos to shards, catalogue and report."""
+
+import contextlib
+import shlex
+import sys
+import time
+import uuid
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from manifests.records import Video
+from manifests.store import Store
+from pipeline import bench
+from pipeline.cluster import Cluster, run_on_ray
+from pipeline.finish import finish, is_finished, judged, state
+from pipeline.job import Job, add_videos, read_videos, write_job
+from pipeline.plan import Due, plan
+from pipeline.progress import Progress
+from pipeline.recipes import TalkingFaces
+from pipeline.sources import Hours, Wild, own_videos, sample_videos
+from pipeline.stage import Stage
+from pipeline.step import StageBrokenError
+from stages import weights
+from stages.discover import Discovery
+
+_PACKAGES = ("yt-dlp", "ray", "torch", "insightface", "whisperx", "syncnet-python", "scenedetect", "av")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same during one command."""
+
+    options: Namespace
+    console: Console
+    store: Store
+    job: Job
+    recipe: TalkingFaces
+    id: str
+
+    @property
+    def stages(self) -> tuple[Stage[Any], ...]:
+        stages = self.recipe.stages()
+        until = self.options.until
+        if until is None:
+            return stages
+        names = [stage.name for stage in stages]
+        if until not in names:
+            raise ValueError(f"--until {until}: no such stage; there are {', '.join(names)}")
+        return stages[: names.index(until) + 1]
+
+
+def run(options: Namespace, console: Console) -> int:
+    """The command. Raises `ValueError` for what the user asked wrongly."""
+    name = options.recipe or ("own" if options.manifest else "sample")
+    _refuse_contradictions(name, options)
+    command = shlex.join(["python", "-m", "pipeline", *sys.argv[1:]])
+    versions = {package: metadata.version(package) for package in _PACKAGES}
+    job = Job(recipe=name, policy=options.policy, overrides=tuple(options.sets), command=command, versions=versions)
+    this = _Run(options, console, Store(options.store), job, job.build(), uuid.uuid4().hex[:12])
+    stages = this.stages
+    wild = None
+    if name == "wild":
+        access, manners = this.recipe.fetch.access, this.recipe.fetch.manners
+        wild = Wild(options.langs, options.hours, this.store, Discovery(access=access, manners=manners))
+        videos: tuple[Video, ...] = ()
+    elif options.manifest:
+        videos = own_videos(options.manifest, options.langs, options.language)
+    else:
+        videos = sample_videos(options.langs)
+    if options.dry:
+        every = {video.id: video for video in (*read_videos(this.store), *videos)}
+        console.print(_due_table(plan(stages, every.values(), this.store)))
+        return 0
+    write_job(this.store, job)
+    this.store.sweep()
+    bench.sweep()
+    started = time.monotonic()
+    everything = add_videos(this.store, videos)
+    _carry(this, everything)
+    if wild is not None:
+        everything = _search(this, wild, everything)
+    return _end(this, everything, time.monotonic() - started)
+
+
+def _refuse_contradictions(name: str, options: Namespace) -> None:
+    if options.hours is not None and name != "wild":
+        raise ValueError("--hours belongs to the recipe wild: python -m pipeline run wild --langs 10 --hours 0.5")
+    if options.hours is not None and options.hours <= 0:
+        raise ValueError(f"--hours {options.hours:g}: must be more than 0")
+    if options.manifest and name == "wild":
+        raise ValueError("--manifest and wild exclude each other: run --manifest alone for own material")
+    if name == "own" and not options.manifest:
+        raise ValueError(
+            "recipe own needs --manifest: a CSV, JSONL or Parquet list, a folder, a list of URLs, or a URL"
+        )
+    if options.language and not options.manifest:
+        raise ValueError("--language goes with --manifest: it is the expected language of its videos")
+    if options.cpus is not None and options.cpus < 1:
+        raise ValueError(f"--cpus {options.cpus}: must be at least 1")
+
+
+def _carry(this: _Run, videos: Sequence[Video]) -> None:
+    """Take all videos through the stages; starts nothing where nothing is due."""
+    due = plan(this.stages, videos, this.store)
+    if not any(d.enter for d in due):
+        this.console.print(f"nothing to do: all {len(videos)} videos are settled at every stage")
+        return
+    this.console.print(_due_table(due))
+    _prepare(due)
+    cluster = Cluster(this.options.address, this.options.cpus)
+    with _serving(this) as stages, Progress(due, this.console) as progress:
+        try:
+            run_on_ray(stages, videos, this.store, this.id, progress, cluster)
+        except StageBrokenError as broken:
+            if broken.by_request:
+                raise ValueError(str(broken)) from None
+            raise
+
+
+def _prepare(due: Sequence[Due]) -> None:
+    """Have the weights of every stage that will run, before anything runs. Raises `WeightsMissingError`."""
+    reached = False
+    for one in due:
+        reached = reached or bool(one.enter)
+        if reached:
+            for name in one.stage.models():
+                weights.path(name)
+
+
+@contextlib.contextmanager
+def _serving(this: _Run) -> Iterator[tuple[Stage[Any], ...]]:
+    """The stages to run; for the sample recipe with a server of its corpus on loopback, reached as a proxy.
+
+    As a proxy, so that the corpus has addresses of its own (http://sample.invalid/...) that no port changes.
+    """
+    if this.job.recipe != "sample" or this.options.manifest:
+        yield this.stages
+        return
+    from manifests.sample.serve import serve
+
+    with serve() as proxy:
+        first, *rest = this.stages
+        fetch = replace(this.recipe.fetch, access=replace(this.recipe.fetch.access, proxy=proxy))
+        assert first.name == fetch.name
+        yield (fetch, *rest)
+
+
+def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> tuple[Video, ...]:
+    """Wave after wave, until every language has its hours or no more is found."""
+    while True:
+        known, verdicts = judged(this.recipe, videos, this.store)
+        wave = wild.next_wave(Hours.of(known, verdicts), videos)
+        for said in wild.closed:
+            this.console.print(f"[yellow]{said}[/]")
+        if not wave:
+            return videos
+        this.console.print(f"found {len(wave)} more videos")
+        videos = add_videos(this.store, wave)
+        _carry(this, videos)
+
+
+def _end(this: _Run, videos: Sequence[Video], seconds: float) -> int:
+    from pipeline.ending import print_end, print_paths
+
+    if this.options.until:
+        return 0
+    if is_finished(this.store, state(this.recipe, videos, this.store)):
+        print_paths(this.store, this.job, this.console)
+        return 0
+    finished = finish(this.recipe, this.job, videos, this.store)
+    print_end(this.job, finished, this.console, seconds)
+    print_paths(this.store, this.job, this.console)
+    return 0
+
+
+def _due_table(due: Sequence[Due]) -> Table:
+    table = Table("stage", "due", "settled", "kept", "rejected", "failed", "quarantined", "key", box=None)
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    for d in due:
+        settled = d.ok + d.rejected + d.quarantined
+        numbers = (len(d.enter), settled, d.ok, d.rejected, d.failed, d.quarantined)
+        table.add_row(d.stage.name, *(str(n) for n in numbers), d.key)
+    return table

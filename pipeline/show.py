@@ -1,0 +1,74 @@
+"""`python -m pipeline show ID`: everything known about one video."""
+
+import json
+from argparse import Namespace
+from typing import Any
+
+from rich.console import Console
+
+from manifests.codec import to_plain
+from manifests.records import Verdict, Video
+from manifests.store import Store
+from pipeline.facts import outcomes
+from pipeline.finish import judged
+from pipeline.job import read_job, read_videos
+
+_SHORT = 400
+"""Characters of one value: curves and embeddings would bury the rest."""
+
+
+def show(options: Namespace, console: Console) -> int:
+    """Facts, verdicts with receipts, rejections, tracebacks. Raises `ValueError` for an id that fits not one video."""
+    store = Store(options.store)
+    job = read_job(store)
+    if job is None:
+        raise ValueError(f"{options.store} holds no results")
+    videos = read_videos(store)
+    video = _one(options.id, videos)
+    recipe = job.build()
+    console.rule(f"{video.id}  {video.url}")
+    _print(console, to_plain(video))
+    for name, outcome in outcomes(recipe.stages(), video.id, store).items():
+        console.rule(f"{name}: {outcome.status}, attempt {outcome.attempt}, {outcome.seconds:.1f} s", align="left")
+        if "error" in outcome.body:
+            console.print(str(outcome.body["error"]), markup=False, soft_wrap=True)
+        else:
+            _print(console, outcome.body)
+    # Verdicts depend on the whole data set (duplicates, identities), so all of it is judged to show one.
+    for verdict in judged(recipe, videos, store)[1]:
+        if verdict.video == video.id:
+            _verdict(console, verdict)
+    return 0
+
+
+def _one(given: str, videos: tuple[Video, ...]) -> Video:
+    wanted = given.split("-")[0]
+    found = [video for video in videos if video.id.startswith(wanted) or video.url == given]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ValueError(f"no video {given!r} among {len(videos)}; ids stand in videos.parquet and in report.html")
+    raise ValueError(f"{given!r} begins {len(found)} ids: {', '.join(video.id for video in found[:5])}")
+
+
+def _verdict(console: Console, verdict: Verdict) -> None:
+    word = f"kept, {verdict.split}, person {verdict.person}" if verdict.kept else "dropped"
+    console.rule(f"{verdict.key}: {word} (policy {verdict.policy})", align="left")
+    for receipt in verdict.receipts:
+        console.print(f"  {receipt.rule}: {receipt.value}, limit {receipt.limit}, margin {receipt.margin:.3g}")
+
+
+def _print(console: Console, record: dict[str, Any]) -> None:
+    for name, value in record.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            for item in value:
+                console.print(f"  {name}:", markup=False)
+                for inner, content in item.items():
+                    console.print(f"    {inner}: {_short(content)}", markup=False, soft_wrap=True)
+        else:
+            console.print(f"  {name}: {_short(value)}", markup=False, soft_wrap=True)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]} ... ({len(text)} characters)"

@@ -1,0 +1,118 @@
+"""Which videos a run is about: the built-in sample corpus, a list of one's own, or what the wild manifests find."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from manifests import sample, table
+from manifests.languages import Language, languages, load
+from manifests.records import RATE_HZ, Verdict, Video
+from manifests.store import Store
+from stages.discover import Discovery, discover
+from stages.judge import Measured
+from stages.politeness import HostClosedError
+
+CORPUS = Path(sample.__file__).parent / "corpus"
+SAMPLE_HOST = "http://sample.invalid"
+"""Where the corpus seems to lie: addresses that no port changes, so that ids and shards are the same in every run."""
+
+_FIRST_YIELD = 0.15
+"""Kept share of source hours before anything is known: published pipelines keep 14 to 21 %."""
+
+_LOWEST_YIELD = 0.03
+_WAVE_HOURS = 25.0
+"""The most source hours per language that one wave looks for: a wrong first guess of the yield then costs little."""
+
+
+def sample_videos(langs: str | None) -> tuple[Video, ...]:
+    """The corpus that comes with the project, of the languages picked. Raises `ValueError`."""
+    videos = tuple(_served(video) for video in table.read(str(CORPUS / "videos.csv")))
+    available = tuple(dict.fromkeys(video.language for video in videos if video.language))
+    wanted = languages(langs or str(len(available)), available)
+    return tuple(video for video in videos if video.language in wanted)
+
+
+def _served(video: Video) -> Video:
+    """The same video, at the address under which the run's own server has it."""
+    url = f"{SAMPLE_HOST}/{Path(video.url).relative_to(CORPUS)}"
+    return replace(video, url=url, id=Video.of(url, start_s=video.start_s, end_s=video.end_s).id)
+
+
+def own_videos(manifest: str, langs: str | None, language: str | None) -> tuple[Video, ...]:
+    """Videos of a list, folder, URL or file, those of the languages picked. Raises `ManifestError`, `ValueError`."""
+    videos = table.read(manifest, language=language)
+    if langs is None:
+        return videos
+    available = tuple(dict.fromkeys(video.language for video in videos if video.language))
+    if not available:
+        raise ValueError(f"--langs {langs}: {manifest} states no languages; leave --langs out")
+    wanted = languages(langs, available)
+    return tuple(video for video in videos if video.language in wanted)
+
+
+@dataclass(frozen=True)
+class Hours:
+    """Source hours looked at and hours kept, by expected language."""
+
+    seen: Mapping[str, float]
+    kept: Mapping[str, float]
+
+    @classmethod
+    def of(cls, known: Iterable[Measured], verdicts: Iterable[Verdict]) -> "Hours":
+        """Add up what is in a store."""
+        seen: dict[str, float] = defaultdict(float)
+        kept: dict[str, float] = defaultdict(float)
+        kept_keys = {verdict.key for verdict in verdicts if verdict.kept}
+        for one in known:
+            language = one.video.language or ""
+            seen[language] += (one.source.duration_s if one.source else one.video.duration_s or 0.0) / 3600
+            frames = sum(clip.n_frames for clip in (one.clips.items if one.clips else ()) if clip.key in kept_keys)
+            kept[language] += frames / RATE_HZ / 3600
+        return cls(seen, kept)
+
+
+class Wild:
+    """Finds videos in waves until every language has its hours kept, or nothing more is found."""
+
+    def __init__(self, langs: str | None, hours: float | None, store: Store, options: Discovery) -> None:
+        """`hours` wanted per language; None: what each language's manifest asks for. Raises `ValueError`."""
+        every = load()
+        tags = languages(langs or str(len(every)), tuple(language.tag for language in every))
+        self.languages: Sequence[Language] = [language for language in every if language.tag in tags]
+        self._wanted = {language.tag: hours or language.hours for language in self.languages}
+        self._options = options
+        self._pace_url = store.at("pace")
+        self._found = {language.tag: self._all_of(language) for language in self.languages}
+        self.closed: list[str] = []
+        """What hosts that want to be left alone said."""
+
+    def next_wave(self, hours: Hours, known: Iterable[Video]) -> tuple[Video, ...]:
+        """More videos for every language that is short of its hours; none when all are satisfied or run dry."""
+        ids = {video.id for video in known}
+        wave: list[Video] = []
+        for tag, found in self._found.items():
+            short = self._wanted[tag] - hours.kept.get(tag, 0.0)
+            if short <= 0:
+                continue
+            seen = hours.seen.get(tag, 0.0)
+            share = max(_LOWEST_YIELD, hours.kept.get(tag, 0.0) / seen) if seen > 1.0 else _FIRST_YIELD
+            wave += self._take(found, min(short / share, _WAVE_HOURS), ids)
+        return tuple(wave)
+
+    def _take(self, found: Iterator[Video], hours: float, known: set[str]) -> Iterator[Video]:
+        taken = 0.0
+        while taken < hours:
+            try:
+                video = next(found, None)
+            except HostClosedError as why:
+                self.closed.append(str(why))
+                return
+            if video is None:
+                return
+            if video.id not in known:
+                taken += (video.duration_s or self._options.unknown_duration_s) / 3600
+                yield video
+
+    def _all_of(self, language: Language) -> Iterator[Video]:
+        return discover(language, float("inf"), self._options, pace_url=self._pace_url)

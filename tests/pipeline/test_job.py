@@ -1,0 +1,44 @@
+"""What a store remembers of the run that made it."""
+
+import pytest
+
+from manifests.records import Video
+from manifests.store import Store
+from pipeline.job import Job, add_videos, read_job, read_videos, write_job
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(str(tmp_path))
+
+
+def test_a_job_comes_back_as_it_was_written(store):
+    job = Job(recipe="sample", policy="strict", overrides=("sync.reach=10",), command="x", versions={"ray": "1"})
+    assert read_job(store) is None
+    write_job(store, job)
+    assert read_job(store) == job and job.build().sync.reach == 10 and job.build().policy.name == "strict"
+
+
+def test_a_store_does_not_mix_recipes(store):
+    write_job(store, Job(recipe="sample"))
+    with pytest.raises(ValueError, match="holds the results of recipe 'sample'; give 'wild' a --store of its own"):
+        write_job(store, Job(recipe="wild"))
+
+
+def test_a_new_policy_takes_the_old_policy_s_changes_off():
+    job = Job(recipe="sample", overrides=("sync.reach=10", "policy.min_face_px=5"))
+    changed = job.changed("strict", ["policy.max_yaw_deg=10"])
+    assert changed.overrides == ("sync.reach=10", "policy.max_yaw_deg=10")
+    assert changed.build().policy.name == "strict" and changed.build().policy.max_yaw_deg == 10
+
+
+def test_videos_add_up_and_the_newest_word_wins(store):
+    first = [Video.of("a", language="de"), Video.of("b")]
+    add_videos(store, first)
+    both = add_videos(store, [Video.of("a", language="fr"), Video.of("c")])
+    assert both == read_videos(store) and {v.url: v.language for v in both} == {"a": "fr", "b": None, "c": None}
+
+
+def test_a_part_of_a_video_is_a_video_of_its_own():
+    whole, part = Video.of("a"), Video.of("a", start_s=1.0, end_s=2.0)
+    assert whole.id != part.id and part.id == Video.of("a", start_s=1, end_s=2).id
