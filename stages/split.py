@@ -64,7 +64,7 @@ def assign(frames: Mapping[str, int], *, val_share: float, test_share: float) ->
     """A split for every group, by the hash of its name, so that it stays there when other groups come.
 
     A group larger than a split's whole share is trained on. With two groups there is a val, with ten a test, however
-    small the shares: then the group with the lowest hash among the smallest half moves.
+    small the shares: then the group with the lowest hash moves, of those with at most half of all frames.
     """
     order = sorted(frames, key=lambda group: (_unit(group), group))
     total = sum(frames.values())
@@ -82,11 +82,12 @@ def assign(frames: Mapping[str, int], *, val_share: float, test_share: float) ->
     return chosen
 
 
-def _move_one(chosen: dict[str, str], shipped: list[str], frames: Mapping[str, int], name: str) -> None:
-    trained = sorted((group for group in shipped if chosen[group] == "train"), key=lambda group: frames[group])
+def _move_one(chosen: dict[str, str], shipped: Sequence[str], frames: Mapping[str, int], name: str) -> None:
+    """`shipped` is sorted by hash."""
+    trained = [group for group in shipped if chosen[group] == "train"]
     if len(trained) > 1:
-        small = trained[: max(len(trained) // 2, 1)]
-        chosen[min(small, key=lambda group: (_unit(group), group))] = name
+        most = max(sum(frames[group] for group in shipped) // 2, min(frames[group] for group in trained))
+        chosen[next(group for group in trained if frames[group] <= most)] = name
 
 
 def _name(kind: str, first: str) -> str:
