@@ -1,4 +1,7 @@
-"""Records to plain JSON and back, strictly: an unknown, missing or ill-typed field is an error that names its place."""
+"""Records to plain JSON and back: a missing or ill-typed field is an error that names its place.
+
+A field that the record does not know is passed over, so that a newer version's stores can be read.
+"""
 
 from typing import Any, TypeVar
 

@@ -119,7 +119,7 @@ def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, r
                 compute=_pool(asked),
                 num_cpus=asked.cpus * share,
                 num_gpus=_gpus(asked),
-                resources=asked.custom or None,
+                resources=_custom(asked),
             )
     return 0 if flow is None else sum(1 for _ in flow.iter_rows())
 
@@ -138,6 +138,14 @@ def _gpus(asked: Resources) -> float | None:
     import ray
 
     return asked.gpus if asked.gpus and ray.cluster_resources().get("GPU") else None
+
+
+def _custom(asked: Resources) -> dict[str, float] | None:
+    """Custom resources, where the cluster knows them: a laptop has none, and would wait for them for ever."""
+    import ray
+
+    known = ray.cluster_resources()
+    return {name: amount for name, amount in asked.custom.items() if name in known} or None
 
 
 def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:

@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stages.speech import Transcribe
-
 from pipeline.override import override
 from pipeline.stage import Resources, Stage
 from stages.clip import CutClips
@@ -13,6 +11,8 @@ from stages.faces import Faces
 from stages.fetch import Fetch
 from stages.identity import Recognise
 from stages.policies import PAPER, POLICIES, SAMPLE, Policy
+from stages.politeness import Manners
+from stages.speech import Transcribe
 from stages.sync import ScoreSync
 from stages.watch import Watch
 
@@ -35,26 +35,41 @@ class TalkingFaces:
         return self.fetch, self.watch, self.clip, self.sync, self.speech, self.identity
 
 
-def wild() -> TalkingFaces:
-    """The full models, for real sources: insightface buffalo_l, SyncNet v2, Whisper large-v3."""
-    return TalkingFaces(fetch=Fetch(licence="cc"))
+_HOURS = 3600.0
 
 
 def own() -> TalkingFaces:
-    """The full models, for one's own material: any licence, the manifest's owner knows."""
-    return TalkingFaces()
+    """The full models, for one's own material: any licence, its owner knows. Wants a GPU; runs without one, slowly."""
+    half = Resources(cpus=2.0, gpus=0.25)
+    return TalkingFaces(
+        fetch=Fetch(resources=Resources(cpus=0.5, workers=(1, 4)), deadline_s=4 * _HOURS),
+        watch=Watch(resources=half, deadline_s=4 * _HOURS),
+        clip=CutClips(deadline_s=4 * _HOURS),
+        sync=ScoreSync(resources=half, deadline_s=4 * _HOURS),
+        speech=Transcribe(resources=half, deadline_s=4 * _HOURS),
+        identity=Recognise(resources=Resources(cpus=1.0, gpus=0.1), deadline_s=4 * _HOURS),
+    )
+
+
+def wild() -> TalkingFaces:
+    """The full models on real sources: insightface buffalo_l, SyncNet v2, Whisper large-v3; Creative Commons only.
+
+    Fetching asks for the custom resource `net`, of which each fetching node of `ray_cluster.yaml` has four.
+    """
+    recipe = own()
+    net = Resources(cpus=0.5, workers=(1, 32), custom={"net": 1.0})
+    return replace(recipe, fetch=replace(recipe.fetch, licence="cc", resources=net))
 
 
 def sample() -> TalkingFaces:
     """The built-in sample world and the small networks trained on its kind: no network, no GPU, minutes."""
-    small = Resources(cpus=0.5)
     return TalkingFaces(
-        fetch=Fetch(resources=small),
-        watch=Watch(faces=Faces(pack="sample/faces")),
-        clip=CutClips(),
-        sync=ScoreSync(model="sample/sync"),
-        speech=Transcribe(model="sample/whisper", align=False),
-        identity=Recognise(pack="sample/faces"),
+        fetch=Fetch(manners=Manners(interval_s=0.0), resources=Resources(cpus=0.25), deadline_s=_HOURS),
+        watch=Watch(faces=Faces(pack="sample/faces"), deadline_s=_HOURS),
+        clip=CutClips(deadline_s=_HOURS),
+        sync=ScoreSync(model="sample/sync", deadline_s=_HOURS),
+        speech=Transcribe(model="sample/whisper", align=False, deadline_s=_HOURS),
+        identity=Recognise(pack="sample/faces", deadline_s=_HOURS),
         policy=SAMPLE,
     )
 

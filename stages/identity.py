@@ -49,6 +49,9 @@ class Recognise(Stage[Identities]):
         if self.faces < 1 or self.pictures < 1:
             raise ValueError("identity: faces and pictures must be at least 1")
 
+    def models(self) -> tuple[str, ...]:
+        return (self.pack,)
+
     def weights(self) -> dict[str, str]:
         return {"pack": weights.digest(self.pack)}
 

@@ -75,6 +75,9 @@ class Transcribe(Stage[Speeches]):
         if not 1 <= self.window_s <= CHUNK_S or self.windows < 1 or self.beam < 1 or self.batch < 1:
             raise ValueError("speech: window_s must lie in 1..30; windows, beam and batch must be at least 1")
 
+    def models(self) -> tuple[str, ...]:
+        return (self.model,)
+
     def weights(self) -> dict[str, str]:
         return {"model": weights.digest(self.model)}
 

@@ -53,6 +53,9 @@ class ScoreSync(Stage[Syncs]):
         if self.reach < 1 or self.batch < 1 or self.curve_window_s <= 0 or self.curve_hop_s <= 0:
             raise ValueError("sync: reach, batch, curve_window_s and curve_hop_s must be positive")
 
+    def models(self) -> tuple[str, ...]:
+        return (self.model,)
+
     def weights(self) -> dict[str, str]:
         return {"model": weights.digest(self.model)}
 

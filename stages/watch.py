@@ -49,6 +49,9 @@ class Watch(Stage[Seen]):
     linking: Linking = field(default=Linking())
     threads: int = field(default=1, metadata=RUNTIME)
 
+    def models(self) -> tuple[str, ...]:
+        return (self.faces.pack,)
+
     def weights(self) -> dict[str, str]:
         """The face pack's digest."""
         from stages import weights
