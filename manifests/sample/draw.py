@@ -169,10 +169,12 @@ def _fill(layer: Layer, flat: Floats, triangles: Ints, lights: Floats, uv: Float
     values[layer.first : layer.last, :2] = uv
     cv2.triangleRasterize(flat, triangles, values, at, depth, _UPRIGHT, _FOV, 0.5, _FAR, _settings())
     across, down = layer.cells
-    glow = np.zeros((down * across, lights.shape[1]), np.float32)
-    glow[layer.slots] = lights[layer.first : layer.last]
+    glow = np.zeros((down * across, 4), np.float32)
+    glow[layer.slots, :3] = lights[layer.first : layer.last]
+    glow[layer.slots, 3] = 1
+    glow = _spread(glow.reshape(down, across, 4))
     u, v, _ = cv2.split(at)
-    light = cv2.remap(glow.reshape(down, across, -1), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    light = cv2.remap(glow, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     level = 0 if view.px_per_dm > 110 else 1 if view.px_per_dm > 55 else 2
     scale = TEXELS >> level
     cv2.multiply(u, float(scale), dst=u)
@@ -184,6 +186,13 @@ def _fill(layer: Layer, flat: Floats, triangles: Ints, lights: Floats, uv: Float
         drawn: Floats = cv2.multiply(picture, light, dtype=cv2.CV_32F)
         return drawn
     return cv2.merge([cv2.multiply(picture[..., :3], light, dtype=cv2.CV_32F), picture[..., 3].astype(np.float32)])
+
+
+def _spread(glow: Floats) -> Floats:
+    """Light for the cells without a vertex of their own: the mean of those around, by normalised convolution."""
+    around = cv2.blur(cv2.blur(glow, (3, 3)), (3, 3))
+    filled: Floats = np.where(glow[..., 3:] > 0, glow[..., :3], around[..., :3] / np.maximum(around[..., 3:], 1e-6))
+    return filled
 
 
 def _facing(triangles: Ints, seen: Floats, view: View) -> Ints:

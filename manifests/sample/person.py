@@ -37,6 +37,7 @@ class Person:
     """One rendered person. Frozen and hashable: meshes and textures are made from it once and kept."""
 
     seed: int
+    woman: bool
     shape: Shape
     skin: Colour
     redness: float
@@ -96,6 +97,10 @@ _CLOTHES = (
 )
 
 
+CORPUS_PEOPLE = range(1000)
+"""Seeds of the people of the corpus: never trained on."""
+
+
 @functools.lru_cache(maxsize=4096)
 def person(seed: int) -> Person:
     """Draw a person: equal seeds give equal people, on any machine."""
@@ -120,6 +125,7 @@ def person(seed: int) -> Person:
     lips = natural * (1 - 0.6 * makeup) + painted * 0.6 * makeup
     return Person(
         seed=seed,
+        woman=woman,
         shape=_shape(rng, woman=woman),
         skin=skin,
         redness=float(rng.uniform(0.3, 1.0)),

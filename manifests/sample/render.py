@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from manifests.sample.coarse import coarse_body
 from manifests.sample.draw import View, paint
 from manifests.sample.head import Floats
 from manifests.sample.motion import Motion
@@ -51,7 +52,7 @@ def seat(person: Person, motion: Motion, where: Scene) -> Seat:
 
 
 def render(
-    seats: Sequence[Seat], where: Scene, *, supersample: float = 1.5
+    seats: Sequence[Seat], where: Scene, *, supersample: float = 1.25
 ) -> Iterator[tuple[Image, tuple[Face, ...]]]:
     """Yield an RGB frame (height, width, 3) and its faces, in the order of `seats`, for every frame of the motion.
 
@@ -73,9 +74,9 @@ def _frames(
     rng = np.random.default_rng([where.seed, 0xF7])
     back = background(where)
     dx, dy, zoom = _camera(where, n, rng)
-    bodies = [body(s.person) for s in seats]
+    bodies = [_body(s.person, s.head_px) for s in seats]
     tint = np.array((1 + where.warmth, 1.0, 1 - where.warmth), np.float32) * where.contrast
-    grain = rng.normal(0, where.grain, (where.height + 64, where.width + 64, 1)).astype(np.float32)
+    grain = rng.normal(0, where.grain, (where.height + 64, where.width + 64, 1)).astype(np.float32) + (1 - tint) * 128
     for i in range(n):
         picture = _behind(back, where, float(dx[i]), float(dy[i]), float(zoom[i]))
         faces = []
@@ -87,12 +88,12 @@ def _frames(
             view = View(scale, (cx, cy), (where.width, where.height), where.distance)
             _compose(picture, who, at, s.motion, i, view, where.light, supersample)
             faces.append(_truth(who, at, s.motion, i, view))
-        picture = (picture - 128) * tint + 128
         if where.blur > 0.2:
             picture = cv2.GaussianBlur(picture, (0, 0), where.blur)
         oy, ox = rng.integers(0, 64, 2)
+        picture *= tint
         picture += grain[oy : oy + where.height, ox : ox + where.width]
-        yield np.clip(picture + 0.5, 0, 255).astype(np.uint8), tuple(faces)
+        yield cv2.convertScaleAbs(np.maximum(picture, 0)), tuple(faces)
 
 
 def render_crop(
@@ -115,7 +116,7 @@ def render_crop(
     shown = Seat(person, motion, where.centre, where.head_px)
     frames = np.empty((len(motion), size_px, size_px, 3), np.uint8)
     faces = []
-    who, back = body(person), background(where, margin=1.0)
+    who, back = _body(person, where.head_px), background(where, margin=1.0)
     for i in range(len(motion)):
         picture = back.astype(np.float32)
         at = who.placed(who.shapes_at(motion, i), motion, i)
@@ -127,6 +128,10 @@ def render_crop(
         frames[i] = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
         faces.append(_truth(who, at, motion, i, view))
     return frames, tuple(faces)
+
+
+def _body(who: Person, head_px: float) -> Body:
+    return coarse_body(who) if head_px < 300 else body(who)
 
 
 def _camera(where: Scene, n: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:

@@ -49,6 +49,7 @@ class Body:
     eyes: tuple[slice, slice]
     tongue: slice
     casters: Ints  # (C, 3): a coarser mesh that throws the shadows
+    parts: tuple[p.Part, ...]  # in the order of their vertices
     normal_sum: csr_matrix  # (N, 3T) -> normals of vertices from those of triangles
     strands: Ints  # (S,): vertices of hair
     tangents: Floats  # (S, 3): the direction of the strands there, at rest
@@ -157,7 +158,8 @@ def body(who: Person) -> Body:
         layers=layers,
         eyes=(spans("eye0"), spans("eye1")),
         tongue=spans("tongue"),
-        casters=np.concatenate([_triangles(q, 2) + starts[q.name] for q in ordered if q.name in _CASTERS]),
+        casters=np.concatenate([triangles_of(q, 2) + starts[q.name] for q in ordered if q.name in _CASTERS]),
+        parts=tuple(ordered),
         normal_sum=_incidence(triangles, rest),
         strands=np.flatnonzero(material == p.HAIR).astype(np.int32),
         tangents=_tangents(ordered)[material == p.HAIR],
@@ -189,7 +191,7 @@ def _layer(pieces: list[p.Part], starts: dict[str, int], channels: int) -> Layer
     triangles, uvs, top = [], [], 1
     for piece in pieces:
         rows, width = piece.points.shape[:2]
-        triangles.append(_triangles(piece) + starts[piece.name])
+        triangles.append(triangles_of(piece) + starts[piece.name])
         v, u = np.mgrid[:rows, :width].astype(np.float32)
         uvs.append(np.stack([u + 1, v + top], -1).reshape(-1, 2))
         picture = cv2.resize(np.ascontiguousarray(piece.picture[..., :channels]), (width * TEXELS, rows * TEXELS))
@@ -212,7 +214,7 @@ def _layer(pieces: list[p.Part], starts: dict[str, int], channels: int) -> Layer
     )
 
 
-def _triangles(piece: p.Part, stride: int = 1) -> Ints:
+def triangles_of(piece: p.Part, stride: int = 1) -> Ints:
     """Two triangles for every quad that is there, counter-clockwise from outside."""
     rows, cols = piece.points.shape[:2]
     index = np.arange(rows * cols).reshape(rows, cols)[::stride, ::stride]

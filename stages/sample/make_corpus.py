@@ -1,0 +1,111 @@
+"""Make a sample corpus: `python -m stages.sample.make_corpus --seed 1 --out DIR [--minutes N] [--hard]`.
+
+Writes the videos, the manifest `videos.csv` and `truth.json`. Deterministic in its options. Needs espeak-ng.
+"""
+
+import argparse
+import csv
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import av
+import numpy as np
+
+from manifests.sample.truth import Truth, VideoTruth, write_truth
+from stages.sample.film import encode, film
+from stages.sample.script import HARD, Hardness, Script, scripts
+
+_LICENCE = "CC0-1.0"
+
+
+def make(out: Path, seed: int, *, minutes: float | None = None, hard: bool = False, workers: int = 2) -> Truth:
+    """Make a corpus in `out`; about 80 ms of CPU a frame."""
+    out.mkdir(parents=True, exist_ok=True)
+    hardness = HARD if hard else Hardness()
+    wanted = scripts(seed, minutes=minutes, hardness=hardness)
+    originals = [s for s in wanted if not s.copy_of]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        made = {s.name: t for s, t in zip(originals, pool.map(partial(_film, out, hardness), originals), strict=True)}
+    for script in wanted:
+        if script.copy_of:
+            made[script.name] = _copy(out, script, made[script.copy_of], hardness)
+    truth = Truth(seed=seed, hard=hard, videos=tuple(made[s.name] for s in wanted))
+    write_truth(out / "truth.json", truth)
+    with (out / "videos.csv").open("w", newline="", encoding="utf-8") as f:
+        table = csv.writer(f, lineterminator="\n")
+        table.writerow(("url", "language", "title", "channel", "licence"))
+        for s in wanted:
+            table.writerow((f"{s.name}.mp4", s.language, s.title, s.channel, _LICENCE))
+    return truth
+
+
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _film(out: Path, hardness: Hardness, script: Script) -> VideoTruth:
+    truth = film(script, out, hardness)
+    for _ in range(hardness.generations - 1):
+        _encode_again(out / truth.path, out / truth.path, (script.width, script.height), hardness)
+    return truth
+
+
+def _copy(out: Path, script: Script, original: VideoTruth, hardness: Hardness) -> VideoTruth:
+    """The same video again, smaller and re-encoded, as a re-upload would be."""
+    size = (script.width * 9 // 10 // 2 * 2, script.height * 9 // 10 // 2 * 2)
+    path = out / f"{script.name}.mp4"
+    _encode_again(out / original.path, path, size, replace(hardness, crf=hardness.crf + 3))
+    factor = size[0] / script.width
+    segments = tuple(
+        replace(s, box=tuple(v * factor for v in s.box), flaw="duplicate", should_keep=None) for s in original.segments
+    )
+    return replace(
+        original,
+        path=path.name,
+        width_px=size[0],
+        height_px=size[1],
+        segments=segments,
+        flaw="duplicate",
+        copy_of=original.path,
+    )
+
+
+def _encode_again(source: Path, target: Path, size: tuple[int, int], hardness: Hardness) -> None:
+    with av.open(str(source)) as f:
+        rate = f.streams.video[0].average_rate
+        pictures = [frame.to_ndarray(format="rgb24", width=size[0], height=size[1]) for frame in f.decode(video=0)]
+    with av.open(str(source)) as f:
+        sound = None
+        if f.streams.audio:
+            sound = np.concatenate([frame.to_ndarray()[0] for frame in f.decode(audio=0)]).astype(np.float32)
+    partial_path = target.with_suffix(".part.mp4")
+    steady = replace(hardness, variable_rate=0.0)
+    encode(partial_path, iter(pictures), size, rate, sound, steady, np.random.default_rng(0))
+    partial_path.replace(target)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 2 for a request that cannot be met."""
+    parser = argparse.ArgumentParser(prog="python -m stages.sample.make_corpus", description=__doc__)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, help="at least so many minutes (default: one round of the script, 11)")
+    parser.add_argument("--hard", action="store_true", help="noise, music, side poses, re-encodes, variable frame rate")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args(arguments)
+    try:
+        make(options.out, options.seed, minutes=options.minutes, hard=options.hard, workers=options.workers)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"make_corpus: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
