@@ -5,15 +5,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from manifests import sample, table
+from manifests import table
 from manifests.languages import Language, languages, load
 from manifests.records import RATE_HZ, Verdict, Video
+from manifests.sample.serve import CORPUS
 from manifests.store import Store
 from stages.discover import Discovery, discover
 from stages.judge import Measured
 from stages.politeness import HostClosedError
 
-CORPUS = Path(sample.__file__).parent / "corpus"
 SAMPLE_HOST = "http://sample.invalid"
 """Where the corpus seems to lie: addresses that no port changes, so that ids and shards are the same in every run."""
 
