@@ -227,7 +227,7 @@ def tiny() -> Recipe:
         codec=CodecConfig(kind="dct", size_px=64, factor=4, channels=16),
         audio=AudioConfig(kind="mel", width=128, vectors=1),
         image=ImageConfig(kind="thumbnail", width=192),
-        motion=MotionConfig(width=64, head_tokens=1, lip_tokens=2, expression_tokens=1, token_width=16),
+        motion=MotionConfig(patch_px=12, width=64, head_tokens=1, lip_tokens=2, expression_tokens=1, token_width=16),
         archive=ArchiveConfig(
             frames=8, patch=4, queries=16, width=64, positions=True, anchor=True, noise=0.1, start_share=0.15
         ),
@@ -248,10 +248,10 @@ def tiny() -> Recipe:
             sampling_steps=8,
         ),
         plans=(
-            StagePlan(steps=400, batch=32, rate=1e-3, warmup=20, final_rate=0.05),
+            StagePlan(steps=400, batch=16, rate=1e-3, warmup=20, final_rate=0.05),
             StagePlan(steps=700, batch=4, rate=1e-3, warmup=30, final_rate=0.05),
-            StagePlan(steps=600, batch=16, rate=1e-3, warmup=30, final_rate=0.05),
-            StagePlan(steps=500, batch=4, rate=1.5e-3, warmup=30, final_rate=0.05),
+            StagePlan(steps=500, batch=16, rate=1e-3, warmup=30, final_rate=0.05),
+            StagePlan(steps=400, batch=4, rate=1.5e-3, warmup=30, final_rate=0.05),
         ),
         optimizer=OptimizerConfig(ema_decay=0.99, betas=(0.9, 0.99)),
     )

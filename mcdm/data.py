@@ -46,8 +46,11 @@ class Drawn:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "Drawn":
-        """The same, on another device."""
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
+        """The same, on another device; seeds stay on the CPU, where noise is drawn."""
+        moved = {
+            name: tensor if name == "seed" else tensor.to(device, non_blocking=True)
+            for name, tensor in self.tensors.items()
+        }
         return Drawn(moved, self.keys, self.skipped)
 
 

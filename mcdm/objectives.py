@@ -140,7 +140,8 @@ class LearnMotion(Objective):
         lip_i = torch.unflatten(noisy_lip, 0, (-1, f)).roll(f // 2, 1).flatten(0, 1)
         own = torch.cat([lip_target, rest_target], 2).flatten(0, 1)
         crossed = torch.cat([lip_target.roll(f // 2, 1), rest_target], 2).flatten(0, 1)
-        self_part = (motion.decoder(noisy_lip, noisy_expression) - own).abs().mean()
+        rows = (motion.decoder(noisy_lip, noisy_expression) - own).abs().mean(1).view(-1, f).mean(1)
+        self_part = rows.mean()
         cross_part = (motion.decoder(lip_i, noisy_expression) - crossed).abs().mean()
         consistency = (
             (motion.lip(swapped) - torch.unflatten(lip, 0, (-1, f)).roll(f // 2, 1).flatten(0, 1)).square().mean()
@@ -153,7 +154,7 @@ class LearnMotion(Objective):
             motion.observe(torch.unflatten(torch.cat([tokens, lip, expression], 1), 0, (-1, f)), 0.05)
         total = self_part + config.cross_weight * cross_part + config.consistency_weight * consistency + head_part
         parts = {"self": self_part, "cross": cross_part, "consistency": consistency, "head": head_part}
-        return Loss(total, {name: part.detach() for name, part in parts.items()})
+        return Loss(total, {name: part.detach() for name, part in parts.items()}, rows.detach())
 
 
 class _LearnLatents(Objective):

@@ -1,0 +1,198 @@
+"""`python -m mcdm`: train, encode, generate, evaluate. Heavy imports wait until a command needs them."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcdm.config import RECIPES, STAGES, Recipe, override
+
+if TYPE_CHECKING:
+    from mcdm.course import Options
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m mcdm", description="Train MCDM on talking-face shards and use it.")
+    commands = top.add_subparsers(dest="command", required=True)
+    _add_train(commands.add_parser("train", help="train the stages of a recipe, in order"))
+    encode = commands.add_parser("encode", help="write latents and features beside the clips")
+    _add_recipe(encode)
+    encode.add_argument("--shards", required=True, help="folder or URL of the shards")
+    encode.add_argument("--cache", default="auto", metavar="URL", help="where to write; default: <shards>/encoded")
+    encode.add_argument("--device", default="auto")
+    encode.add_argument("--workers", type=int, default=2, help="clips at once on a CPU (default 2)")
+    generate = commands.add_parser("generate", help="make a talking-face video of one picture and a voice")
+    generate.add_argument("--run", type=Path, default=Path("runs/tiny"), help="what `train` wrote (default runs/tiny)")
+    generate.add_argument("--reference", type=Path, required=True, help="picture of one face")
+    generate.add_argument("--audio", type=Path, required=True, help="any sound file; made 16 kHz mono")
+    generate.add_argument("--seconds", type=float, default=0.0, help="length; default: the sound's; longer repeats it")
+    generate.add_argument("--out", type=Path, required=True, help="mp4 to write")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--steps", type=int, default=0, help="denoising steps; default: the recipe's")
+    generate.add_argument("--face-pack", type=Path, help="insightface pack (folder) that finds and crops the face")
+    generate.add_argument("--device", default="auto")
+    evaluate = commands.add_parser("evaluate", help="measure a run on held-out clips: eval.json and eval.html")
+    evaluate.add_argument("--run", type=Path, default=Path("runs/tiny"))
+    evaluate.add_argument("--shards", required=True)
+    evaluate.add_argument("--splits", default="val,test", help="which splits (default val,test)")
+    evaluate.add_argument("--clips", type=int, default=8, help="how many held-out videos at most (default 8)")
+    evaluate.add_argument("--frames", type=int, default=1800, help="longest roll-out (default 1800)")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--steps", type=int, default=0, help="denoising steps; default: the recipe's")
+    evaluate.add_argument("--face-pack", type=Path, help="insightface pack (folder) for identity and landmarks")
+    evaluate.add_argument("--sync", metavar="WEIGHTS", default="", help="SyncNet weights for Sync-C and Sync-D")
+    evaluate.add_argument("--fid", type=Path, help="TorchScript picture network for FID")
+    evaluate.add_argument("--fvd", type=Path, help="TorchScript video network for FVD")
+    evaluate.add_argument("--no-archive", action="store_true", help="ablation: the archive is always the reference")
+    evaluate.add_argument("--no-memory", action="store_true", help="ablation: memory is never carried between clips")
+    evaluate.add_argument("--cache", default="auto", metavar="URL")
+    evaluate.add_argument("--device", default="auto")
+    return top
+
+
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--recipe", choices=sorted(RECIPES), default="tiny")
+    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="assignments")
+
+
+def _add_train(train: argparse.ArgumentParser) -> None:
+    _add_recipe(train)
+    train.add_argument("--shards", required=True, help="folder or URL of the shards that the pipeline wrote")
+    train.add_argument("--stages", default="0-3", help="such as 0-3, 1 or 0,2 (default 0-3)")
+    train.add_argument("--out", type=Path, required=True, help="folder of the run")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    train.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="of the computation")
+    train.add_argument("--micro-batch", type=int, default=0, help="clips at once per process; default: its whole share")
+    train.add_argument("--workers", type=int, default=1, help="reading processes per rank (default 1)")
+    train.add_argument("--compile", action="store_true", help="torch.compile the blocks")
+    train.add_argument("--fsdp", action="store_true", help="shard weights and optimizer over the processes (FSDP2)")
+    train.add_argument("--cache", default="auto", metavar="URL|off", help="where encoded clips lie; off: none")
+    train.add_argument("--save-every", type=int, default=200, metavar="STEPS")
+    train.add_argument("--log-every", type=int, default=20, metavar="STEPS")
+    train.add_argument("--validate-every", type=int, default=100, metavar="STEPS")
+    train.add_argument("--stop-after", type=int, default=0, metavar="STEPS", help="stop each stage early; resumable")
+    train.add_argument("--ray", action="store_true", help="train on Ray, on the pipeline's cluster")
+    train.add_argument("--ray-workers", type=int, default=1)
+
+
+def stages_of(text: str) -> tuple[int, ...]:
+    """`0-3`, `1`, `0,2` as stage numbers; raises `ValueError`."""
+    try:
+        ranges = [part.split("-") for part in text.split(",")]
+        numbers = tuple(n for ends in ranges for n in range(int(ends[0]), int(ends[-1]) + 1))
+    except ValueError:
+        numbers = ()
+    if not numbers or not set(numbers) <= set(STAGES):
+        raise ValueError(f"--stages {text}: expected some of 0-3, such as 0-3, 1 or 0,2")
+    return numbers
+
+
+def _recipe(given: argparse.Namespace) -> Recipe:
+    return override(RECIPES[given.recipe](), given.assignments)
+
+
+def _train(given: argparse.Namespace) -> None:
+    recipe, options = _recipe(given), _options(given)
+    if given.ray:
+        import torch
+
+        from mcdm.ray_train import train_on_ray
+
+        train_on_ray(recipe, options, workers=given.ray_workers, gpu=torch.cuda.is_available())
+        return
+    from mcdm.course import train
+
+    train(recipe, options)
+
+
+def _options(given: argparse.Namespace) -> "Options":
+    stages = stages_of(given.stages)
+    for name in ("save_every", "log_every", "validate_every"):
+        if getattr(given, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1")
+    from mcdm.course import Options
+
+    return Options(
+        shards=given.shards,
+        run=given.out,
+        stages=stages,
+        seed=given.seed,
+        device=given.device,
+        precision=given.precision,
+        micro_batch=given.micro_batch,
+        workers=given.workers,
+        compiled=given.compile,
+        sharded=given.fsdp,
+        cache=given.cache,
+        save_every=given.save_every,
+        log_every=given.log_every,
+        validate_every=given.validate_every,
+        stop_after=given.stop_after,
+    )
+
+
+def _encode(given: argparse.Namespace) -> None:
+    recipe = _recipe(given)
+    from rich.progress import Progress
+
+    from mcdm import distributed
+    from mcdm.course import cache_url
+    from mcdm.encode import encode
+    from mcdm.shards import Shards
+
+    shards, device = Shards(given.shards), distributed.start(given.device).device
+    with Progress(transient=True) as progress:
+        task = progress.add_task("encoding", total=len(shards.clips))
+        url = cache_url(shards, given.cache)
+        bad = encode(shards, recipe, url, device=device, workers=given.workers, tick=lambda _: progress.advance(task))
+    logging.getLogger("mcdm").info("encoded below %s; %d clips cannot be used", url, len(bad))
+
+
+def _generate(given: argparse.Namespace) -> None:
+    from mcdm.generate import generate_file
+
+    generate_file(
+        run=given.run,
+        reference=given.reference,
+        audio=given.audio,
+        out=given.out,
+        seconds=given.seconds,
+        seed=given.seed,
+        steps=given.steps,
+        face_pack=given.face_pack,
+        device=given.device,
+    )
+
+
+def _evaluate(given: argparse.Namespace) -> None:
+    from mcdm.evaluate import EvaluateOptions, evaluate
+
+    names = ("run", "shards", "frames", "seed", "steps", "face_pack", "sync", "fid", "fvd", "cache", "device")
+    options = EvaluateOptions(
+        splits=tuple(given.splits.split(",")),
+        n_videos=given.clips,
+        use_archive=not given.no_archive,
+        carry_memory=not given.no_memory,
+        **{name: getattr(given, name) for name in names},
+    )
+    evaluate(options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command: 0, or 2 with one line on standard error for what the user can mend."""
+    given = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    try:
+        {"train": _train, "encode": _encode, "generate": _generate, "evaluate": _evaluate}[given.command](given)
+    except (ValueError, FileNotFoundError) as error:
+        sys.stderr.write(f"mcdm {given.command}: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

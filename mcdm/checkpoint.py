@@ -1,0 +1,162 @@
+"""Checkpoints: one file per saved step, written whole and then named, refused where they do not belong.
+
+`<run>/stage<k>/step-00000400.pt` holds recipe, stage, step, model, averaged weights and optimizer. There is no loader
+or random state in it: batches and noise are functions of (seed, step). A stage is finished when its newest checkpoint
+is at the last step of its plan. Files are the same whatever the number of processes, and whether DDP or FSDP wrote them.
+"""
+
+import dataclasses
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim import Optimizer
+
+from mcdm.config import NEEDS, Recipe
+from mcdm.ema import Ema
+
+_FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def folder_of(run: Path, stage: int) -> Path:
+    """Where a stage's checkpoints lie."""
+    return run / f"stage{stage}"
+
+
+def newest(run: Path, stage: int) -> Path | None:
+    """The newest whole checkpoint of a stage, or None."""
+    return max(folder_of(run, stage).glob("step-*.pt"), default=None)
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(path.stem.removeprefix("step-"))
+
+
+def contents(recipe: Recipe, stage: int, step: int, model: nn.Module, ema: Ema, optimizer: Optimizer) -> dict[str, Any]:
+    """All of a training state, on the CPU. Every rank must call this; any may write it."""
+    averaged = {name: _whole(value) if isinstance(value, Tensor) else value for name, value in ema.state_dict().items()}
+    return {
+        "recipe": recipe.name,
+        "digest": recipe.digest,
+        "stage": stage,
+        "step": step,
+        "model": get_model_state_dict(model, options=_FULL),
+        "ema": averaged,
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=_FULL),
+    }
+
+
+def restore(saved: dict[str, Any], model: nn.Module, ema: Ema, optimizer: Optimizer) -> int:
+    """Put a training state back; returns the step."""
+    options = StateDictOptions(full_state_dict=True)
+    set_model_state_dict(model, saved["model"], options=options)
+    set_optimizer_state_dict(model, optimizer, saved["optimizer"], options=options)
+    ema.load_state_dict(saved["ema"])
+    step: int = saved["step"]
+    return step
+
+
+def write(run: Path, saved: dict[str, Any], *, keep: int = 2) -> Path:
+    """Write whole: a temporary name, flushed to the disk, then renamed. Only the newest `keep` stay."""
+    folder = folder_of(run, saved["stage"])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{saved['step']:08d}.pt"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        torch.save(saved, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    for old in sorted(folder.glob("step-*.pt"))[:-keep]:
+        old.unlink()
+    return path
+
+
+def read(path: Path, recipe: Recipe, stage: int) -> dict[str, Any]:
+    """A checkpoint's contents; raises `ValueError` if it is damaged or of another recipe or stage."""
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if saved.get("digest") != recipe.digest:
+        raise ValueError(
+            f"{path} is of recipe {saved.get('recipe')} ({saved.get('digest')}), not {recipe.name} ({recipe.digest})"
+        )
+    if saved["stage"] != stage:
+        raise ValueError(f"{path} is of stage {saved['stage']}, not {stage}")
+    return saved
+
+
+def finished(run: Path, stage: int, recipe: Recipe) -> bool:
+    """Whether the stage has come to the end of its plan."""
+    path = newest(run, stage)
+    return path is not None and step_of(path) >= recipe.plans[stage].steps
+
+
+def check_needs(run: Path, stage: int, recipe: Recipe) -> None:
+    """Raise `ValueError`, by name, for what an earlier stage left missing."""
+    for need in NEEDS[stage]:
+        if finished(run, need, recipe):
+            continue
+        path = newest(run, need)
+        state = f"ends at step {step_of(path)} of {recipe.plans[need].steps}" if path else "has no checkpoint"
+        raise ValueError(f"stage {stage} needs stage {need}, which {state} in {folder_of(run, need)}")
+
+
+def learned(run: Path, stage: int, recipe: Recipe) -> dict[str, Tensor]:
+    """A finished stage's model: its weights, averaged where they were learned."""
+    path = newest(run, stage)
+    if path is None:
+        raise ValueError(f"stage {stage} has no checkpoint in {folder_of(run, stage)}: train it first")
+    saved = read(path, recipe, stage)
+    model: dict[str, Tensor] = saved["model"]
+    averaged = {name: value for name, value in saved["ema"].items() if name != "updates"}
+    missing = set(averaged) - set(model)
+    if missing:
+        raise ValueError(f"{path}: averaged weights without a model's: {sorted(missing)[0]}")
+    return {**model, **averaged}
+
+
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    """Put the recipe beside the checkpoints; raises `ValueError` if the run is of another."""
+    path = run / "recipe.json"
+    if path.exists():
+        old = read_recipe(run)
+        if old.digest != recipe.digest:
+            raise ValueError(f"{run} is a run of recipe {old.name} ({old.digest}), not {recipe.name} ({recipe.digest})")
+    run.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(dataclasses.asdict(recipe), indent=1))
+    temporary.replace(path)
+
+
+def read_recipe(run: Path) -> Recipe:
+    """The recipe that a run was made with; raises `ValueError`."""
+    import msgspec
+
+    path = run / "recipe.json"
+    if not path.exists():
+        raise ValueError(f"{run}: no recipe.json; is it a folder that `mcdm train` made?")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Recipe)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _whole(value: Tensor) -> Tensor:
+    """A tensor on the CPU, gathered if it is sharded over processes."""
+    gather = getattr(value, "full_tensor", None)
+    whole: Tensor = gather() if gather is not None else value
+    return whole.detach().cpu().clone()

@@ -1,0 +1,137 @@
+"""The course of training: stages in order, what each stands on, and the data they share."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mcdm import checkpoint, distributed
+from mcdm.checkpoint import check_needs, learned
+from mcdm.config import Recipe
+from mcdm.data import RandomWindows, Source, collate
+from mcdm.distributed import World
+from mcdm.encode import Encoded, encode
+from mcdm.motion import Motion
+from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior, Objective
+from mcdm.shards import Clip, Shards
+from mcdm.train import Loop, LoopOptions
+
+log = logging.getLogger("mcdm")
+
+N_HELD_OUT = 32
+"""Samples of the fixed held-out batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to train here; nothing of it changes what is learned, but for `seed`."""
+
+    shards: str
+    run: Path
+    stages: tuple[int, ...] = (0, 1, 2, 3)
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on a GPU, fp32 on a CPU
+    micro_batch: int = 0  # per process at once; 0: the process's whole share
+    workers: int = 1
+    compiled: bool = False
+    sharded: bool = False
+    cache: str = "auto"  # auto: encode beside the shards first; off: read the clips themselves; or a URL
+    save_every: int = 200
+    log_every: int = 20
+    validate_every: int = 100
+    stop_after: int = 0  # steps of this call; 0: to the end of the plan
+
+
+def train(recipe: Recipe, options: Options) -> None:
+    """Train the stages in order. Raises `ValueError` with one line for whatever the user can mend."""
+    world = distributed.start(options.device)
+    if world.rank == 0:
+        checkpoint.write_recipe(options.run, recipe)
+    distributed.barrier(world)
+    shards = Shards(options.shards)
+    encoded = prepare(shards, recipe, options, world)
+    for stage in options.stages:
+        check_needs(options.run, stage, recipe)
+        if checkpoint.finished(options.run, stage, recipe):
+            log.info("stage %d is finished", stage)
+            continue
+        fit(make_objective(stage, recipe, options.run), shards, encoded, options, world)
+
+
+def fit(objective: Objective, shards: Shards, encoded: Encoded | None, options: Options, world: World) -> None:
+    """Train one stage from its newest checkpoint, or from the start, to the end of its plan."""
+    recipe = objective.recipe
+    source = Source(shards, recipe, encoded, objective.needs)
+    windows = RandomWindows(source, usable(shards.split("train"), encoded), options.seed)
+    held_out = RandomWindows(source, held_out_clips(shards, encoded), options.seed)
+    fixed = collate([held_out[number] for number in range(N_HELD_OUT)])
+    loop_options = LoopOptions(
+        run=options.run,
+        bf16=options.precision == "bf16" or (options.precision == "auto" and world.device.type == "cuda"),
+        micro_batch=options.micro_batch,
+        workers=options.workers,
+        compiled=options.compiled,
+        sharded=options.sharded,
+        save_every=options.save_every,
+        log_every=options.log_every,
+        validate_every=options.validate_every,
+        stop_after=options.stop_after,
+    )
+    Loop(objective, windows, fixed, loop_options, world).run()
+
+
+def usable(clips: list[Clip], encoded: Encoded | None) -> list[Clip]:
+    """The clips that could be encoded, or all where nothing is cached."""
+    if encoded is None:
+        return clips
+    there = encoded.keys()
+    return [clip for clip in clips if clip.key in there]
+
+
+def held_out_clips(shards: Shards, encoded: Encoded | None) -> list[Clip]:
+    """Clips that training never sees; raises `ValueError` where the shards have none."""
+    clips = usable(shards.split("val", "test"), encoded)
+    if not clips:
+        raise ValueError(f"{shards.url}: no clips of splits val or test to hold out")
+    return clips
+
+
+def prepare(shards: Shards, recipe: Recipe, options: Options, world: World) -> Encoded | None:
+    """Encode what is not encoded yet, on one process; None where the cache is off."""
+    if options.cache == "off":
+        return None
+    url = cache_url(shards, options.cache)
+    if world.rank == 0:
+        began = time.perf_counter()
+        bad = encode(shards, recipe, url, device=world.device)
+        log.info("encoded below %s in %.0f s; %d clips cannot be used", url, time.perf_counter() - began, len(bad))
+    distributed.barrier(world)
+    return Encoded(url, recipe.encoding)
+
+
+def cache_url(shards: Shards, cache: str) -> str:
+    """Where encoded clips lie."""
+    return f"{shards.url}/encoded" if cache == "auto" else cache
+
+
+def make_objective(stage: int, recipe: Recipe, run: Path) -> Objective:
+    """The objective of a stage, on top of what the stages before it learned. Weights start from a fixed seed."""
+    torch.manual_seed(1000 + stage)
+    if stage == 0:
+        return LearnMotion(recipe)
+    if stage == 1:
+        objective = LearnArchive(recipe)
+        if recipe.sd_weights or recipe.motion_weights:
+            from mcdm.import_weights import load_pretrained
+
+            load_pretrained(objective.denoiser, recipe)
+        return objective
+    motion = Motion(recipe.motion)
+    motion.load_state_dict(learned(run, 0, recipe))
+    if stage == 2:
+        return LearnPrior(recipe, motion)
+    return LearnPresent(recipe, motion, learned(run, 1, recipe))

@@ -1,0 +1,75 @@
+"""One process or many: DDP under `torchrun`, FSDP2 for models that do not fit, the same code for one."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mcdm.prior import CausalBlock, TemporalBlock
+from mcdm.unet import Block, ResBlock
+
+
+@dataclass(frozen=True)
+class World:
+    """Which process this is, of how many, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+
+def start(device: str = "auto") -> World:
+    """Join the process group that `torchrun` (or Ray Train) describes in the environment; alone, there is none."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    chosen = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(chosen)
+        torch.set_float32_matmul_precision("high")
+    if "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo")
+    if not dist.is_initialized():
+        return World(0, 1, chosen)
+    return World(dist.get_rank(), dist.get_world_size(), chosen)
+
+
+def wrap(objective: nn.Module, world: World, *, sharded: bool) -> nn.Module:
+    """DDP, or FSDP2 over all processes with `sharded`; the objective itself where it is alone."""
+    if sharded:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        if not dist.is_initialized():
+            raise ValueError("FSDP needs a process group: start it with torchrun")
+        mesh = init_device_mesh(world.device.type, (world.size,))
+        for part in objective.modules():
+            if isinstance(part, (Block, ResBlock, CausalBlock, TemporalBlock)):
+                fully_shard(part, mesh=mesh)
+        fully_shard(objective, mesh=mesh)
+        return objective
+    if world.size == 1:
+        return objective
+    return DistributedDataParallel(objective, device_ids=[world.device.index] if world.device.type == "cuda" else None)
+
+
+def hold_gradients(wrapped: nn.Module) -> AbstractContextManager[None]:
+    """While it accumulates: do not exchange gradients yet."""
+    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
+
+
+def mean(value: Tensor, world: World) -> Tensor:
+    """The mean over all processes."""
+    if world.size > 1:
+        dist.all_reduce(value)
+        value = value / world.size
+    return value
+
+
+def barrier(world: World) -> None:
+    """Wait for all processes."""
+    if world.size > 1:
+        dist.barrier()

@@ -1,0 +1,38 @@
+"""Exponential moving average of the weights that learn, in float32."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """Shadow copies of a model's trainable parameters. Update n averages at min(decay, (1 + n) / (10 + n))."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.shadow = {n: p.detach().clone().float() for n, p in model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the shadows towards the weights by one step."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        live = dict(model.named_parameters())
+        shadows = list(self.shadow.values())
+        torch._foreach_lerp_(shadows, [live[name].detach().float() for name in self.shadow], 1 - decay)
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """Shadows by parameter name, and the number of updates."""
+        return {**self.shadow, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """Take over what `state_dict` gave; raises `ValueError` if the parameters are others."""
+        missing = sorted(set(self.shadow) ^ (set(state) - {"updates"}))
+        if missing:
+            raise ValueError(f"the averaged weights differ in {missing[0]} ({len(missing)} differ)")
+        for name, shadow in self.shadow.items():
+            value = state[name]
+            assert isinstance(value, Tensor)
+            shadow.copy_(value.to(shadow.device))
+        updates = state["updates"]
+        assert isinstance(updates, int)
+        self.updates = updates

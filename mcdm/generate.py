@@ -1,0 +1,238 @@
+"""Long talking-face video, clip after clip: archived frames, motion and memory are carried; memory use is constant."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from mcdm import diffusion, distributed
+from mcdm.checkpoint import learned, read_recipe
+from mcdm.config import Recipe
+from mcdm.diffusion import draw_normal
+from mcdm.encoders import freeze, heard, make_audio, make_codec, make_image
+from mcdm.faces import Bytes
+from mcdm.motion import Motion
+from mcdm.objectives import Denoiser, encode_pictures
+from mcdm.prior import MotionPrior
+from mcdm.sound import feature_rows, sound_chunks
+from mcdm.video import VideoWriter
+
+log = logging.getLogger("mcdm")
+
+_MOTION_NOISE, _LATENT_NOISE = 0, 1
+
+
+@dataclass
+class State:
+    """What goes from clip to clip, one row per video. `carries`: per denoising step, per block, (b, h w, c)."""
+
+    seeds: Tensor  # (b,)
+    reference: Tensor  # (b, 1, c, h, w)
+    image: Tensor  # (b, e)
+    archived: Tensor  # (b, a, c, h, w)
+    tokens: Tensor  # (b, a, n, d), of the archived frames
+    fresh: bool = True  # nothing was made yet: the archive is the reference, tokens are unknown
+    carries: list[list[Tensor]] | None = None
+    number: int = 0  # of the next clip
+
+    def rows(self, keep: Tensor) -> "State":
+        """Only these rows."""
+        carries = None if self.carries is None else [[c[keep] for c in step] for step in self.carries]
+        parts = (self.seeds[keep.cpu()], self.reference[keep], self.image[keep], self.archived[keep], self.tokens[keep])
+        return State(*parts, self.fresh, carries, self.number)
+
+
+class Talker:
+    """The four trained models of a run together. Raises `ValueError` where a stage is missing.
+
+    `use_archive` and `carry_memory` switch off, for ablations, history frames and the memory between clips.
+    """
+
+    def __init__(
+        self, run: Path, device: torch.device, *, steps: int = 0, use_archive: bool = True, carry_memory: bool = True
+    ) -> None:
+        self.recipe: Recipe = read_recipe(run)
+        recipe, self.device = self.recipe, device
+        self.motion, self.prior, self.denoiser = Motion(recipe.motion), MotionPrior(recipe), Denoiser(recipe)
+        self.motion.load_state_dict(learned(run, 0, recipe))
+        self.prior.load_state_dict(learned(run, 2, recipe))
+        self.denoiser.load_state_dict(learned(run, 3, recipe))
+        for model in (self.motion, self.prior, self.denoiser):
+            freeze(model).to(device)
+        self.codec = make_codec(recipe.codec).to(device)
+        self.image = make_image(recipe.image).to(device)
+        self.steps = steps or recipe.unet.sampling_steps
+        self.use_archive, self.carry_memory = use_archive, carry_memory
+        self.motion_schedule = diffusion.make_schedule("cosine")
+
+    @property
+    def history(self) -> int:
+        """Frames before the present clip whose sound the prior hears too."""
+        return self.prior.window - self.recipe.frames
+
+    @torch.no_grad()
+    def begin(self, references: Bytes, seeds: list[int]) -> State:
+        """Start videos of reference pictures (b, side, side, 3) at the recipe's size."""
+        pictures = torch.from_numpy(references).to(self.device)
+        latents = encode_pictures(self.codec, pictures[:, None])
+        image = self.image(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        a, motion = self.recipe.archive.frames, self.recipe.motion
+        tokens = torch.zeros(len(pictures), a, motion.tokens, motion.token_width, device=self.device)
+        return State(torch.tensor(seeds), latents, image, latents.expand(-1, a, -1, -1, -1), tokens)
+
+    @torch.no_grad()
+    def clip(self, state: State, audio: Tensor) -> tuple[Tensor, State]:
+        """The next f frames, latents (b, f, c, h, w), for sound (b, history + f, k, c) in audio tokens."""
+        tokens = self._move(state, audio)
+        latents, carries = self._paint(state, tokens)
+        a = self.recipe.archive.frames
+        archived = torch.cat([state.archived, latents], 1)[:, -a:] if self.use_archive else state.archived
+        return latents, State(
+            state.seeds,
+            state.reference,
+            state.image,
+            archived,
+            torch.cat([state.tokens, tokens], 1)[:, -a:],
+            fresh=False,
+            carries=carries if self.carry_memory else None,
+            number=state.number + 1,
+        )
+
+    def _move(self, state: State, audio: Tensor) -> Tensor:
+        """Motion tokens (b, f, n, d) from the prior."""
+        recipe, w = self.recipe, self.prior.window
+        shape = (w, recipe.motion.tokens, recipe.motion.token_width)
+        z = draw_normal(state.seeds, 2 * state.number + _MOTION_NOISE + 100, shape, self.device)
+        known = torch.zeros(len(z), w, dtype=torch.bool, device=self.device)
+        known[:, : self.history] = not state.fresh
+        given = torch.cat([state.tokens[:, -self.history :] if self.history else z[:, :0], z[:, self.history :]], 1)
+        steps = self.motion_schedule.timesteps(recipe.prior.sampling_steps)
+        for t, t_next in zip(steps, [*steps[1:], -1], strict=True):
+            z = torch.where(known[:, :, None, None], given, z)
+            at = torch.full((len(z),), t, device=self.device)
+            answer = self.prior(z, at, audio, state.image, known=known)
+            x, eps = diffusion.split(self.motion_schedule, recipe.prior.prediction, z, answer, at)
+            z = diffusion.ddim_step(self.motion_schedule, x.clamp(-4, 4), eps, t_next)
+        return z[:, -recipe.frames :]
+
+    def _paint(self, state: State, tokens: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+        """Latents (b, f, c, h, w) from the denoiser, and its memories per denoising step."""
+        denoiser, config, b = self.denoiser, self.recipe.unet, len(tokens)
+        guided = config.guidance != 1.0
+        past, now = denoiser.archive(state.reference, state.archived), denoiser.context(tokens)
+        if guided:
+            past, now = torch.cat([past, torch.zeros_like(past)]), torch.cat([now, torch.zeros_like(now)])
+        shape = (self.recipe.frames, *state.reference.shape[2:])
+        z = draw_normal(state.seeds, 2 * state.number + _LATENT_NOISE + 100, shape, self.device)
+        steps, carries = denoiser.schedule.timesteps(self.steps), []
+        for i, (t, t_next) in enumerate(zip(steps, [*steps[1:], -1], strict=True)):
+            at = torch.full((b * (1 + guided),), t, device=self.device)
+            carry = state.carries[i] if state.carries is not None else None
+            answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry)
+            carries.append(kept)
+            if guided:
+                full, empty = answer.chunk(2)
+                answer = empty + config.guidance * (full - empty)
+            x, eps = diffusion.split(denoiser.schedule, config.prediction, z, answer, at[:b])
+            z = diffusion.ddim_step(denoiser.schedule, x, eps, t_next)
+        return z, carries
+
+    @torch.no_grad()
+    def pictures(self, latents: Tensor) -> Bytes:
+        """Latents (b, f, c, h, w) to pictures (b, f, side, side, 3)."""
+        flat = self.codec.decode(latents.flatten(0, 1))
+        shown = ((flat + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        pictures: Bytes = torch.unflatten(shown, 0, latents.shape[:2]).cpu().numpy()
+        return pictures
+
+    def talk(self, reference: Bytes, rows: Iterator[Tensor], frames: int, seed: int) -> Iterator[Bytes]:
+        """One video: pictures (n, side, side, 3), clip after clip, `frames` in all, for audio feature rows (v, c)."""
+        f, reach, state = self.recipe.frames, self.recipe.audio.reach, self.begin(reference[None], [seed])
+        first = next(rows)
+        heard_rows = [first] * (self.history + reach + 1)
+        for done in range(0, frames, f):
+            missing = self.history + f + 2 * reach - len(heard_rows)
+            heard_rows += [next(rows, heard_rows[-1]) for _ in range(missing)]
+            window = heard(torch.stack(heard_rows).to(self.device), reach)
+            latents, state = self.clip(state, window[None])
+            yield self.pictures(latents)[0, : frames - done]
+            heard_rows = heard_rows[f:]
+
+
+def read_reference(path: Path, talker: Talker, face_pack: Path | None) -> Bytes:
+    """A picture as the recipe wants it (side, side, 3); raises `ValueError` if it cannot be.
+
+    With a face pack the one face is found and put where faces are in training; without, the picture must be square.
+    """
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise ValueError(f"{path}: no such picture, or none that can be read")
+    side = talker.recipe.codec.size_px
+    if face_pack is None:
+        height, width = picture.shape[:2]
+        if abs(height - width) > 0.02 * width:
+            raise ValueError(f"{path} is {width} x {height}: give a square crop of the face, or --face-pack")
+        cropped = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    else:
+        from mcdm.identity import FacePack
+
+        faces = FacePack(face_pack).find(picture)
+        if len(faces) != 1:
+            raise ValueError(f"{path}: {'no face' if not faces else f'{len(faces)} faces'} found, expected one")
+        cropped = place_face(picture, faces[0].landmarks, usual_landmarks(talker) * side, side)
+    rgb: Bytes = cv2.cvtColor(cropped, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def usual_landmarks(talker: Talker) -> np.ndarray:  # type: ignore[type-arg]
+    """Where training faces have their landmarks, (5, 2) as shares of the side: the mean motion token, decoded."""
+    motion = talker.recipe.motion
+    zero = torch.zeros(1, 1, motion.tokens, motion.token_width, device=talker.device)
+    with torch.no_grad():
+        state = talker.motion.head_of(zero)[0, 0, :10].cpu().numpy()
+    return state.reshape(5, 2) + 0.5
+
+
+def place_face(picture: Bytes, landmarks: np.ndarray, wanted: np.ndarray, side: int) -> Bytes:  # type: ignore[type-arg]
+    """Crop (scale and shift, no turn) so that landmarks (5, 2) come to lie on the wanted ones; edges are repeated."""
+    source, target = landmarks - landmarks.mean(0), wanted - wanted.mean(0)
+    scale = float(np.sqrt((target**2).sum() / max((source**2).sum(), 1e-6)))
+    shift = wanted.mean(0) - scale * landmarks.mean(0)
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], np.float32)
+    flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    placed: Bytes = cv2.warpAffine(picture, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return placed
+
+
+def generate_file(
+    *,
+    run: Path,
+    reference: Path,
+    audio: Path,
+    out: Path,
+    seconds: float,
+    seed: int,
+    steps: int,
+    face_pack: Path | None,
+    device: str,
+) -> None:
+    """Make `out` (mp4) of a picture and a sound file; raises `ValueError` with one line for what the user can mend."""
+    from rich.progress import Progress
+
+    talker = Talker(run, distributed.start(device).device, steps=steps)
+    picture = read_reference(reference, talker, face_pack)
+    spoken = sound_chunks(audio, seconds)
+    audio_encoder = make_audio(talker.recipe.audio).to(talker.device)
+    with VideoWriter(out, talker.recipe.codec.size_px) as writer:
+        rows = feature_rows(writer.listen(spoken), audio_encoder, talker.device)
+        with Progress(transient=True) as progress:
+            task = progress.add_task("frames", total=spoken.frames)
+            for pictures in talker.talk(picture, rows, spoken.frames, seed):
+                writer.show(pictures)
+                progress.advance(task, len(pictures))
+    log.info("%s: %d frames, %.1f s", out, spoken.frames, spoken.frames / 25)

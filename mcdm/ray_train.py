@@ -1,0 +1,36 @@
+"""Training on Ray: the same `course.train` in every worker of a Ray Train group. Only this file imports Ray."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from mcdm.config import Recipe
+from mcdm.course import Options, train
+
+
+def train_on_ray(recipe: Recipe, options: Options, *, workers: int, gpu: bool) -> None:
+    """Train with so many workers on the cluster that this process is connected to, or on a new local one.
+
+    Workers share `options.run` and a local `options.shards` by path: on several machines both must lie on a shared
+    disk. Raises what the workers raise.
+    """
+    there = options if "://" in options.shards else replace(options, shards=str(Path(options.shards).absolute()))
+    there = replace(there, run=options.run.absolute())
+    storage = there.run / "ray"
+    storage.mkdir(parents=True, exist_ok=True)
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"recipe": recipe, "options": there, "folder": str(Path.cwd())},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+        run_config=RunConfig(name="mcdm", storage_path=str(storage)),
+    )
+    trainer.fit()
+
+
+def _work(given: dict[str, Any]) -> None:
+    os.chdir(given["folder"])
+    train(given["recipe"], given["options"])

@@ -1,0 +1,84 @@
+"""Sound files as a stream of 16 kHz mono samples, and as feature rows at 25 fps, at constant memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from mcdm.faces import Floats
+
+CHUNK_FRAMES = 250
+"""Features are made ten seconds at a time."""
+
+CONTEXT_FRAMES = 25
+"""Sound on either side of a chunk that the encoder hears too, so that chunks meet without a seam."""
+
+
+class SoundFile:
+    """A sound file for a wanted time: repeated where it is shorter. Iterates over samples (n,) in [-1, 1]."""
+
+    def __init__(self, path: Path, frames: int) -> None:
+        self.path, self.frames = path, frames
+
+    def __iter__(self) -> Iterator[Floats]:
+        left = self.frames * SAMPLES_PER_FRAME
+        while left > 0:
+            for samples in _decode(self.path):
+                yield samples[:left]
+                left -= len(samples[:left])
+                if left <= 0:
+                    return
+
+
+def sound_chunks(path: Path, seconds: float) -> SoundFile:
+    """Open a sound file for so many seconds, 0 for its own length; raises `ValueError` for one without sound."""
+    if seconds < 0:
+        raise ValueError(f"--seconds {seconds:g}: expected a length above 0")
+    frames = round(seconds * RATE_HZ)
+    try:
+        if not frames:
+            frames = sum(len(samples) for samples in _decode(path)) // SAMPLES_PER_FRAME
+        elif next(_decode(path), None) is None:
+            frames = 0
+    except (av.error.FFmpegError, OSError) as error:
+        raise ValueError(f"{path}: no sound that can be read ({type(error).__name__})") from error
+    if not frames:
+        raise ValueError(f"{path}: no sound in it")
+    return SoundFile(path, frames)
+
+
+def feature_rows(samples: Iterator[Floats], encoder: nn.Module, device: torch.device) -> Iterator[Tensor]:
+    """Audio features (v, c), one row per frame, of a stream of samples."""
+    buffer: NDArray[np.float32] = np.zeros(0, np.float32)
+    size, context = CHUNK_FRAMES * SAMPLES_PER_FRAME, CONTEXT_FRAMES * SAMPLES_PER_FRAME
+    before = 0  # samples of the buffer that were answered for already
+    ended = False
+    while not ended:
+        while len(buffer) < before + size + context and not ended:
+            more = next(samples, None)
+            ended = more is None
+            if more is not None:
+                buffer = np.concatenate([buffer, more])
+        stop = len(buffer) if ended else before + size
+        with torch.no_grad():
+            rows = encoder(torch.from_numpy(buffer[: stop if ended else stop + context]).to(device))
+        yield from rows[before // SAMPLES_PER_FRAME : stop // SAMPLES_PER_FRAME]
+        cut = max(stop - context, 0)
+        buffer, before = buffer[cut:], stop - cut
+
+
+def _decode(path: Path) -> Iterator[Floats]:
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            return
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
+        for frame in container.decode(container.streams.audio[0]):
+            for part in resampler.resample(frame):
+                yield part.to_ndarray()[0].astype(np.float32) / np.float32(32768)
+        for part in resampler.resample(None):
+            yield part.to_ndarray()[0].astype(np.float32) / np.float32(32768)

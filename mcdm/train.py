@@ -1,0 +1,223 @@
+"""The loop, which knows nothing but `objective.loss(batch)`."""
+
+import contextlib
+import copy
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mcdm import checkpoint, distributed
+from mcdm.config import StagePlan
+from mcdm.data import Drawn, RandomWindows, batches
+from mcdm.distributed import World
+from mcdm.ema import Ema
+from mcdm.log import TrainingLog
+from mcdm.objectives import Loss, Objective
+from mcdm.prior import CausalBlock, TemporalBlock
+from mcdm.unet import Block, ResBlock, SpatialTransformer
+
+log = logging.getLogger("mcdm")
+
+
+class NotFiniteError(ValueError):
+    """A loss or a gradient that is not finite: which step, which clips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """How the loop runs; see `mcdm.course.Options`."""
+
+    run: Path
+    bf16: bool = False
+    micro_batch: int = 0
+    workers: int = 0
+    compiled: bool = False
+    sharded: bool = False
+    save_every: int = 200
+    log_every: int = 20
+    validate_every: int = 100
+    stop_after: int = 0
+
+
+def rate_at(plan: StagePlan, step: int) -> float:
+    """Learning rate of a step: linear warm-up, then a cosine to `final_rate` of it."""
+    if step < plan.warmup:
+        return plan.rate * (step + 1) / plan.warmup
+    done = (step - plan.warmup) / max(plan.steps - plan.warmup, 1)
+    return plan.rate * (plan.final_rate + (1 - plan.final_rate) * (1 + math.cos(math.pi * done)) / 2)
+
+
+class Loop:
+    """One stage of training: from its newest checkpoint, or from the start, to the end of its plan."""
+
+    def __init__(
+        self, objective: Objective, windows: RandomWindows, held_out: Drawn, options: LoopOptions, world: World
+    ) -> None:
+        recipe = objective.recipe
+        self.objective, self.windows, self.options, self.world = objective, windows, options, world
+        self.recipe, self.stage, self.plan = recipe, objective.stage, recipe.plans[objective.stage]
+        self.share = self.plan.batch // world.size
+        self.micro = options.micro_batch or self.share
+        self.held_out = held_out.to(world.device)
+        flops = step_flops(objective, self.held_out, self.plan.batch)
+        objective.to(world.device).train()
+        if options.compiled:
+            compile_blocks(objective)
+        self.wrapped = distributed.wrap(objective, world, sharded=options.sharded)
+        self.learning = [p for p in objective.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.learning,
+            lr=self.plan.rate,
+            betas=recipe.optimizer.betas,
+            weight_decay=recipe.optimizer.weight_decay,
+            fused=True,
+        )
+        self.ema = Ema(objective.model, recipe.optimizer.ema_decay)
+        self.log = TrainingLog(
+            options.run,
+            self.stage,
+            every=options.log_every,
+            steps=self.plan.steps,
+            flops=flops,
+            device=world.device,
+            world=world.size,
+            rank=world.rank,
+        )
+
+    def run(self) -> None:
+        """Train. Raises `NotFiniteError` before a bad step is taken: the last checkpoint stays good."""
+        options, first = self.options, self._resume()
+        last = min(self.plan.steps, first + options.stop_after) if options.stop_after else self.plan.steps
+        stream = batches(
+            self.windows,
+            batch=self.plan.batch,
+            micro=self.micro,
+            first_step=first,
+            steps=last,
+            rank=self.world.rank,
+            world=self.world.size,
+            workers=options.workers,
+        )
+        for step in range(first, last):
+            self._step(step, stream)
+            done = step + 1
+            if done % options.validate_every == 0 or done == self.plan.steps:
+                self.log.write({"stage": self.stage, "step": done, "held_out_loss": self.validate()})
+            if done % options.save_every == 0 or done == last:
+                self._save(done)
+        self.log.close()
+
+    def _resume(self) -> int:
+        path = checkpoint.newest(self.options.run, self.stage)
+        if path is None:
+            return 0
+        saved = checkpoint.read(path, self.recipe, self.stage)
+        log.info("stage %d goes on from %s", self.stage, path)
+        return checkpoint.restore(saved, self.objective.model, self.ema, self.optimizer)
+
+    def _save(self, step: int) -> None:
+        objective = self.objective
+        saved = checkpoint.contents(self.recipe, self.stage, step, objective.model, self.ema, self.optimizer)
+        if self.world.rank == 0:
+            checkpoint.write(self.options.run, saved)
+        distributed.barrier(self.world)
+
+    def _step(self, step: int, stream: Iterator[Drawn]) -> None:
+        rate = rate_at(self.plan, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        suspects = self._accumulate(stream)
+        norms = {}
+        if self.log.due(step + 1):
+            norms = {name: gradient_norm(group) for name, group in self.objective.groups().items()}
+        norm = float(nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip_norm))
+        if not math.isfinite(norm):
+            raise NotFiniteError(self._not_finite(step, suspects))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.objective.model)
+        self.log.step(step + 1, rate, norm, norms)
+
+    def _accumulate(self, stream: Iterator[Drawn]) -> list[str]:
+        """Gradients of one global step; returns the clips whose loss is not finite, or all if none stands out."""
+        suspects: list[str] = []
+        keys: list[str] = []
+        parts = self.share // self.micro
+        for part in range(parts):
+            began = time.perf_counter()
+            drawn = next(stream)
+            waited = time.perf_counter() - began
+            drawn = drawn.to(self.world.device)
+            exchange = contextlib.nullcontext() if part == parts - 1 else distributed.hold_gradients(self.wrapped)
+            with exchange:
+                with self._autocast():
+                    loss: Loss = self.wrapped(drawn.tensors)
+                (loss.total / parts).backward()  # type: ignore[no-untyped-call]
+            keys += drawn.keys
+            if loss.rows is not None and not bool(loss.total.isfinite()):
+                bad = (~loss.rows.isfinite()).nonzero().flatten().tolist()
+                suspects += [drawn.keys[row] for row in bad]
+            self.log.micro(loss, waited, len(drawn.keys), drawn.skipped)
+        return suspects or keys
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if not self.options.bf16:
+            return contextlib.nullcontext()
+        return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
+
+    def _not_finite(self, step: int, suspects: list[str]) -> str:
+        path = checkpoint.newest(self.options.run, self.stage)
+        kept = f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
+        named = ", ".join(sorted(set(suspects))[:4])
+        return f"stage {self.stage} step {step + 1}: loss or gradient is not finite, from clip {named}; {kept}"
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """The loss of the fixed held-out batch, whose noise is fixed too."""
+        self.objective.eval()
+        with self._autocast():
+            value = self.objective.loss(self.held_out.tensors).total.float()
+        self.objective.train()
+        return float(distributed.mean(value, self.world))
+
+
+def gradient_norm(parameters: list[nn.Parameter]) -> float:
+    """L2 norm of all gradients of a group together."""
+    gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return 0.0
+    return float(nn.utils.get_total_norm(gradients))
+
+
+def step_flops(objective: Objective, drawn: Drawn, batch: int) -> float:
+    """Floating point operations of a global step, forward and backward without recomputation.
+
+    Counted by torch on shapes alone, for one row; pictures that still have to be encoded are left out.
+    """
+    shadow = copy.deepcopy(objective).to("meta").train()
+    for part in shadow.modules():
+        if isinstance(part, SpatialTransformer):
+            part.checkpointing = False
+    tensors = {name: tensor[:1] for name, tensor in drawn.tensors.items()}
+    side, channels = objective.recipe.codec.latent_px, objective.recipe.codec.channels
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.uint8:
+            tensors[name] = torch.empty(1, tensor.shape[1], channels, side, side)
+    rows = {name: tensor if name == "seed" else tensor.to("meta") for name, tensor in tensors.items()}
+    with FlopCounterMode(display=False) as counter:
+        shadow.loss(rows).total.backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops() * batch)
+
+
+def compile_blocks(objective: Objective) -> None:
+    """`torch.compile` for every transformer and residual block: the same few graphs serve all levels."""
+    for part in objective.model.modules():
+        if isinstance(part, (Block, ResBlock, CausalBlock, TemporalBlock)):
+            part.compile()  # type: ignore[no-untyped-call]

@@ -1,0 +1,69 @@
+"""Pictures and their sound into an mp4, as they come; named only when it is whole."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+
+from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from mcdm.faces import Bytes, Floats
+
+
+class VideoWriter:
+    """H.264 at 25 fps and AAC. A context manager; on an error nothing is left behind. Sound and picture are muxed side
+    by side, so neither is kept for long."""
+
+    def __init__(self, path: Path, side_px: int) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+        self._side_px = side_px
+        self._shown, self._said, self._waiting = 0, 0, np.zeros(0, np.int16)
+
+    def __enter__(self) -> "VideoWriter":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._container = av.open(str(self._temporary), "w", format="mp4")
+        self._picture = self._container.add_stream("libx264", rate=RATE_HZ, options={"crf": "18", "preset": "veryfast"})
+        self._picture.width = self._picture.height = self._side_px
+        self._picture.pix_fmt = "yuv420p"
+        self._sound = self._container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono")
+        return self
+
+    def listen(self, chunks: Iterable[Floats]) -> Iterator[Floats]:
+        """Pass samples (n,) in [-1, 1] through and remember them for the pictures that they belong to."""
+        for samples in chunks:
+            self.hear(samples)
+            yield samples
+
+    def hear(self, samples: Floats) -> None:
+        """Samples (n,) that follow those heard before."""
+        level = (samples * 32767).clip(-32768, 32767).astype(np.int16)
+        self._waiting = np.concatenate([self._waiting, level])
+
+    def show(self, pictures: Bytes) -> None:
+        """Pictures (n, side, side, 3) that follow those shown before, with as much sound as belongs to them."""
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            self._container.mux(self._picture.encode(frame))
+        self._shown += len(pictures)
+        due = self._shown * SAMPLES_PER_FRAME - self._said
+        now, self._waiting = self._waiting[:due], self._waiting[due:]
+        if len(now):
+            sound = av.AudioFrame.from_ndarray(now[None], format="s16", layout="mono")
+            sound.sample_rate, sound.pts = SAMPLE_RATE_HZ, self._said
+            self._said += len(now)
+            self._container.mux(self._sound.encode(sound))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._container.mux(self._picture.encode())
+            self._container.mux(self._sound.encode())
+        self._container.close()
+        if error is None:
+            self._temporary.replace(self.path)
+        else:
+            self._temporary.unlink(missing_ok=True)
