@@ -9,6 +9,7 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation
+from numpy.typing import NDArray
 
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 _BT709, _BT2020 = 1, (9, 10)
@@ -18,8 +19,6 @@ _MATRICES = {_BT709: int(Colorspace.ITU709), 4: int(Colorspace.FCC), 7: int(Colo
 _HD_HEIGHT_PX = 720
 
 _PLANAR_8BIT = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
-_CROP_FILTER = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
-"""1.2 ms per 512 x 512 px and true to one level; unrounded it is 0.1 ms and darkens by 2, full chroma takes 3.7 ms."""
 
 
 def matrix_of(frame: VideoFrame) -> int:
@@ -101,31 +100,52 @@ class Picture:
         x0, y0, x1, y1 = self.shape.coded_box(box)
         left, right = _whole_span(x0, x1, self.shape.coded_width_px)
         top, bottom = _whole_span(y0, y1, self.shape.coded_height_px)
-        patch = self._bgr(left, top, right, bottom)
-        above, below, before, after = (max(math.ceil(v), 0) for v in (top - y0, y1 - bottom, left - x0, x1 - right))
-        if above or below or before or after:
-            patch = cv2.copyMakeBorder(patch, above, below, before, after, cv2.BORDER_REPLICATE)
-            left, top = left - before, top - above
-        square = _resample(patch, (x0 - left, y0 - top, x1 - left, y1 - top), size_px)
-        return self.shape.upright(square)
+        if max(abs(left - x0), abs(top - y0), abs(right - x1), abs(bottom - y1)) < 1e-3:
+            return self.shape.upright(self._bgr(left, top, right, bottom, size_px, size_px))
+        # Shrunk first, so that the bicubic step neither shrinks nor aliases; it places fractions and repeats borders.
+        x_zoom, y_zoom = (x1 - x0) / size_px, (y1 - y0) / size_px  # coded pixels per output pixel
+        width = max(round((right - left) / max(x_zoom, 1.0)), 1)
+        height = max(round((bottom - top) / max(y_zoom, 1.0)), 1)
+        patch = self._bgr(left, top, right, bottom, width, height)
+        x_ratio, y_ratio = width / (right - left), height / (bottom - top)
+        # Pixel centres lie at half coordinates.
+        inverse = np.array(
+            [
+                [x_zoom * x_ratio, 0, (x0 - left + 0.5 * x_zoom) * x_ratio - 0.5],
+                [0, y_zoom * y_ratio, (y0 - top + 0.5 * y_zoom) * y_ratio - 0.5],
+            ]
+        )
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        square = cv2.warpAffine(patch, inverse, (size_px, size_px), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return self.shape.upright(np.asarray(square))
 
-    def _bgr(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
+    def _bgr(self, left: int, top: int, right: int, bottom: int, width: int, height: int) -> np.ndarray:
+        """Whole coded pixels, converted and scaled in one pass: 1.1 ms for 560 to 512 px, OpenCV's area alone 4.5."""
         frame = self.frame
-        if frame.format.name not in _PLANAR_8BIT:  # 10 bit, interleaved chroma, RGB: rare; the whole picture
-            whole = frame.reformat(
-                format="bgr24", src_colorspace=matrix_of(frame), interpolation=_CROP_FILTER, threads=1
-            )
-            return np.ascontiguousarray(whole.to_ndarray()[top:bottom, left:right])
-        part = VideoFrame(right - left, bottom - top, frame.format.name)
-        for source, target in zip(frame.planes, part.planes, strict=True):
-            x_step, y_step = round(frame.width / source.width), round(frame.height / source.height)
-            rows = np.frombuffer(memoryview(source), np.uint8).reshape(-1, source.line_size)
-            x, y = left // x_step, top // y_step
-            out = np.frombuffer(memoryview(target), np.uint8).reshape(-1, target.line_size)
-            out[: target.height, : target.width] = rows[y : y + target.height, x : x + target.width]
-        part.color_range = frame.color_range
-        bgr = part.reformat(format="bgr24", src_colorspace=matrix_of(frame), interpolation=_CROP_FILTER, threads=1)
+        matrix = matrix_of(frame)
+        shrink = width <= right - left and height <= bottom - top
+        filter_ = (Interpolation.AREA if shrink else Interpolation.BICUBIC) | Interpolation.ACCURATE_RND
+        if frame.format.name in _PLANAR_8BIT:
+            part = _part(frame, left, top, right, bottom)
+        else:  # 10 bit, interleaved chroma, RGB: rare; the whole picture is converted
+            whole = frame.reformat(format="bgr24", src_colorspace=matrix, interpolation=filter_, threads=1)
+            pixels: NDArray[np.uint8] = np.ascontiguousarray(whole.to_ndarray()[top:bottom, left:right], np.uint8)
+            part = VideoFrame.from_ndarray(pixels, "bgr24")
+        bgr = part.reformat(
+            width=width, height=height, format="bgr24", src_colorspace=matrix, interpolation=filter_, threads=1
+        )
         return bgr.to_ndarray()
+
+
+def _part(frame: VideoFrame, left: int, top: int, right: int, bottom: int) -> VideoFrame:
+    part = VideoFrame(right - left, bottom - top, frame.format.name)
+    for source, target in zip(frame.planes, part.planes, strict=True):
+        x, y = left // round(frame.width / source.width), top // round(frame.height / source.height)
+        rows = np.frombuffer(memoryview(source), np.uint8).reshape(-1, source.line_size)
+        out = np.frombuffer(memoryview(target), np.uint8).reshape(-1, target.line_size)
+        out[: target.height, : target.width] = rows[y : y + target.height, x : x + target.width]
+    part.color_range = frame.color_range
+    return part
 
 
 def _whole_span(low: float, high: float, size: int) -> tuple[int, int]:
@@ -138,23 +158,3 @@ def _whole_span(low: float, high: float, size: int) -> tuple[int, int]:
 def _floor_even(value: float) -> int:
     """The largest even number not above `value` (chroma planes of 4:2:0 start at even pixels)."""
     return math.floor(value / 2) * 2
-
-
-def _resample(patch: np.ndarray, box: tuple[float, float, float, float], size_px: int) -> np.ndarray:
-    x0, y0, x1, y1 = box
-    height, width = patch.shape[:2]
-    x_zoom, y_zoom = (x1 - x0) / size_px, (y1 - y0) / size_px  # patch pixels per output pixel
-    if max(abs(x0), abs(y0), abs(width - x1), abs(height - y1)) < 1e-3:
-        shrink = x_zoom >= 1 and y_zoom >= 1
-        square = cv2.resize(patch, (size_px, size_px), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
-        return np.asarray(square)
-    if x_zoom > 1 or y_zoom > 1:  # areas first, so that the bicubic step below neither shrinks nor aliases
-        reduced = max(round(width / max(x_zoom, 1.0)), 1), max(round(height / max(y_zoom, 1.0)), 1)
-        patch = cv2.resize(patch, reduced, interpolation=cv2.INTER_AREA)
-        x_ratio, y_ratio = reduced[0] / width, reduced[1] / height
-        x0, x1, y0, y1 = x0 * x_ratio, x1 * x_ratio, y0 * y_ratio, y1 * y_ratio
-        x_zoom, y_zoom = (x1 - x0) / size_px, (y1 - y0) / size_px
-    # Pixel centres lie at half coordinates: output i is seen at x0 + (i + 0.5) * zoom - 0.5 of the patch.
-    inverse = np.array([[x_zoom, 0, x0 + 0.5 * x_zoom - 0.5], [0, y_zoom, y0 + 0.5 * y_zoom - 0.5]])
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(patch, inverse, (size_px, size_px), flags=flags, borderMode=cv2.BORDER_REPLICATE))
