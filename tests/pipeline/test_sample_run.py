@@ -179,3 +179,29 @@ def test_the_report_is_one_page_that_needs_nothing_else(store):
     page = (store / "report.html").read_text()
     assert "<svg" in page and "data:image/jpeg;base64," in page
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
+
+
+def test_report_says_the_same_again(copied):
+    page = (copied / "report.html").read_text()
+    said = pipeline("report", "--store", copied)
+    assert said.code == 0 and "By language" in said.out and (copied / "report.html").read_text() == page
+
+
+def test_the_score_can_be_had_again(copied):
+    before = json.loads((copied / "score.json").read_text())
+    said = pipeline("score", "--store", copied)
+    assert said.code == 0 and "kept_recall" in said.out
+    assert json.loads((copied / "score.json").read_text()) == before
+
+
+def test_shard_writes_shards_of_another_size(copied):
+    before = len(list((copied / "shards").glob("train-*.tar")))
+    assert pipeline("shard", "--bytes", "1000000", "--store", copied).code == 0
+    assert len(list((copied / "shards").glob("train-*.tar"))) > before
+    assert pipeline("verify", "--store", copied).code == 0
+
+
+def test_models_lists_what_is_here():
+    said = pipeline("models", "list")
+    assert said.code == 0 and all(name in said.out for name in ("sample/sync", "syncnet_v2", "buffalo_l", "large-v3"))
+    assert pipeline("models", "check", "sample/sync").code == 0

@@ -1,0 +1,46 @@
+"""Recipes and their keys. The diff of `tests/golden/keys.json` is the bill of a change: which stages will recompute."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from manifests.records import Video
+from pipeline.recipes import RECIPES, build
+from pipeline.stage import keys
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "keys.json"
+
+
+def current() -> dict[str, dict[str, str]]:
+    return {name: keys(build(name).stages(), Video) for name in RECIPES}
+
+
+def test_no_stage_key_changes_unseen():
+    assert current() == json.loads(GOLDEN.read_text()), (
+        "write tests/golden/keys.json anew if stages are meant to recompute"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_running_differently_does_not_change_what_is_computed(name):
+    plain = keys(build(name).stages(), Video)
+    tuned = build(name, overrides=["sync.batch=7", "watch.threads=3", "speech.batch=2", "fetch.access.proxy=http://p"])
+    assert keys(tuned.stages(), Video) == plain
+
+
+def test_a_stage_s_weights_are_part_of_its_key():
+    assert current()["sample"]["sync"] != current()["own"]["sync"]
+    assert current()["sample"]["fetch"] != current()["wild"]["fetch"]  # the licence rule
+
+
+def test_every_stage_that_loads_weights_names_them_for_the_run_to_have_beforehand():
+    named = {stage.name: stage.models() for stage in build("sample").stages()}
+    assert named == {
+        "fetch": (),
+        "watch": ("sample/faces",),
+        "clip": (),
+        "sync": ("sample/sync",),
+        "speech": ("sample/whisper",),
+        "identity": ("sample/faces",),
+    }

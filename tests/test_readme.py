@@ -1,0 +1,55 @@
+"""Every command in the README is one that a test runs, or one that nothing here can run, named below with the reason."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import parser
+
+ROOT = Path(__file__).parents[1]
+TESTS = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+NOT_HERE = {
+    "python3 -m tests": "this very suite",
+    'pip install -U "yt-dlp[default,deno]"': "changes the environment under test",
+    "ray up ray_cluster.yaml": "needs a cloud; the file is held against Ray's schema in tests/pipeline/test_cluster_file.py",
+    "python -m pipeline models fetch buffalo_l": "needs the web; fetching is tested against a local server",
+    "python -m pipeline run wild --langs 10 --hours 0.5 --store wild": "needs the web; its parts are tested on loopback",
+}
+
+RUN_BY = {
+    "run": "test_the_run_ends_with_the_funnel",
+    "judge": "test_judge_applies_new_thresholds",
+    "show": "test_show_tells_everything",
+    "report": "test_report_says_the_same_again",
+    "verify": "test_verify_finds_nothing_wrong",
+    "score": "test_the_score_can_be_had_again",
+    "shard": "test_shard_writes_shards_of_another_size",
+    "forget": "test_forget_takes_a_video_out",
+    "models": "test_models_lists_what_is_here",
+}
+
+
+def commands() -> list[str]:
+    """Shell lines of the README: those of bash blocks, and those in tables."""
+    text = (ROOT / "README.md").read_text()
+    blocks = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines() if line]
+    return blocks + re.findall(r"\| `(python -m [^`]+)`", text)
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_of_the_readme_is_one_that_the_tests_run(line):
+    if line in NOT_HERE:
+        return
+    if line.startswith("ray job submit"):
+        assert "test_ray_job_submit" in TESTS
+        line = line.split(" -- ")[1]
+    words = shlex.split(line)
+    assert words[0] in ("python", "python3") and words[1] == "-m"
+    if words[2] == "pipeline":
+        options = parser().parse_args(words[3:])
+        assert RUN_BY[options.command] in TESTS
+    else:
+        assert words[2] == "mcdm" and f'"{words[3]}"' in TESTS
