@@ -2,7 +2,7 @@
 
 J. S. Chung and A. Zisserman, "Out of time: automated lip sync in the wild", 2016. Layer names, sizes and inputs are
 those of the published `syncnet_v2.model`. A state dict with other sizes makes a network of those sizes; one whose first
-lip layer reads one channel is the small variant: it looks at the mouth only, 112 px of luma out of the same face crop.
+lip layer reads one channel is the small variant: it looks at the mouth only, in luma and at half the face crop's scale.
 """
 
 import pickle
@@ -22,7 +22,7 @@ FACE_PX = 224
 
 MOUTH_PX = 112
 MOUTH_TOP_PX, MOUTH_LEFT_PX = 72, 56
-"""The part of the face crop that the small variant reads: from below the eyes to the chin."""
+"""The part of the face crop that the small variant reads, halved to 56 px: from below the eyes to the chin."""
 
 WINDOW_FRAMES = 5
 """Frames that one lip feature sees (25 fps)."""
@@ -42,7 +42,7 @@ class Sizes:
     lip: tuple[int, ...] = (96, 256, 256, 256, 256, 512)
     hidden: int = 512
     embedding: int = 1024
-    colours: int = 3  # 3: 224 px face, BGR 0..255; 1: 112 px mouth, luma 0..255
+    colours: int = 3  # 3: 224 px face, BGR 0..255; 1: 56 px mouth, luma 0..255
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "Sizes":
@@ -92,7 +92,7 @@ class SyncNet(nn.Module):
             rows = slice(MOUTH_TOP_PX, MOUTH_TOP_PX + MOUTH_PX)
             columns = slice(MOUTH_LEFT_PX, MOUTH_LEFT_PX + MOUTH_PX)
             mouths = pixels[:, rows, columns].to(device).float()
-            return (mouths @ torch.tensor(_LUMA, device=device))[None, None]
+            return F.avg_pool2d(mouths @ torch.tensor(_LUMA, device=device), 2)[None, None]
         return pixels.to(device).float().permute(3, 0, 1, 2)[None]
 
 
@@ -170,13 +170,16 @@ def _audio_layers(widths: tuple[int, ...]) -> nn.Sequential:
 
 def _lip_layers(widths: tuple[int, ...], colours: int) -> nn.Sequential:
     a, b, c, d, e, f = widths
-    # 224 px by a stride of two and 112 px by a stride of one leave maps of nearly one size: all later layers agree
-    kernel, stride = ((WINDOW_FRAMES, 7, 7), (1, 2, 2)) if colours > 1 else ((WINDOW_FRAMES, 3, 3), (1, 1, 1))
+    if colours > 1:
+        first = nn.Conv3d(colours, a, (WINDOW_FRAMES, 7, 7), (1, 2, 2))
+        pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2))
+    else:  # a quarter of the side to begin with: leaves 54 px maps as the two above do
+        first, pool = nn.Conv3d(colours, a, (WINDOW_FRAMES, 3, 3)), nn.MaxPool3d(1, 1)
     return nn.Sequential(
-        nn.Conv3d(colours, a, kernel, stride),
+        first,
         nn.BatchNorm3d(a),
         nn.ReLU(inplace=True),
-        nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+        pool,
         *_convolved3d(a, b, 5, stride=2),
         nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
         *_convolved3d(b, c, 3),

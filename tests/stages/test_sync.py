@@ -102,7 +102,7 @@ def test_the_small_variant_looks_at_the_mouth_only():
     faces = np.zeros((5, 224, 224, 3), np.uint8)
     faces[:, :60] = 255
     faces[:, 200:] = 255
-    assert network.inputs(faces, CPU).shape == (1, 1, 5, 112, 112)
+    assert network.inputs(faces, CPU).shape == (1, 1, 5, 56, 56)
     assert network.inputs(faces, CPU).abs().max() == 0
 
 
