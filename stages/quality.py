@@ -13,9 +13,10 @@ Image = NDArray[np.uint8]
 _TEMPLATE = (np.array([(38.29, 51.70), (73.53, 51.50), (56.03, 71.74), (41.55, 92.37), (70.73, 92.20)]) - 56) / 112
 TEMPLATE: NDArray[np.float64] = _TEMPLATE * 0.8 + (0.5, 0.45)
 
-# Scaling a still by a fraction of a pixel and encoding it again changes single pixels; blurred by one pixel, two zoomed
-# photos move by 0.3 and 0.7, 39 live talking faces by 1.3 to 8 (unblurred and uncompensated: 1.9 and 2.9, 2.5 to 30).
-_BLUR_PX = 1.0
+# Scaling a still by a fraction of a pixel and encoding it again changes single pixels. Blurred by two pixels, two
+# photos under zoom move by 0.3 and 0.7 and live talking faces by 1.7 and more; unblurred and uncompensated it was 1.9
+# and 2.9 against 2.5 and more.
+_BLUR_PX = 2.0
 _CONTRAST = 40.0
 _LEAST_CONTRAST = 10.0
 
@@ -25,7 +26,7 @@ class Quality:
     """The scale at which faces are measured."""
 
     size_px: int = 96  # side of the aligned face
-    motion_gap_frames: int = 3  # compared with the frame this far back: 12 per second or more are then real changes
+    motion_gap_frames: int = 4  # compared with the frame this far back, so that 8 pictures a second are real changes
 
     def measure(
         self, image: Image, before: Image | None, landmarks: NDArray[np.floating]
