@@ -43,9 +43,7 @@ def parser() -> argparse.ArgumentParser:
     verify = command("verify", "read every member of every shard back")
     verify.add_argument("shards", nargs="?", help="any folder or URL of WebDataset tars, instead of --store's own")
     score = command("score", "compare the results with the truth, where the videos have one")
-    score.add_argument(
-        "--truth", help="truth.json of another corpus (default: the sample's)"
-    )
+    score.add_argument("--truth", help="truth.json of another corpus (default: the sample's)")
     forget = command("forget", "remove videos for good, and keep them out of later runs")
     forget.add_argument("what", nargs="+", metavar="video:ID|channel:NAME|person:ID", help="what to remove")
     forget.add_argument("--dry", action="store_true", help="only say what would go")
@@ -89,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except commands.REQUEST_ERRORS as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except commands.RUN_ERRORS as error:
+        sys.stderr.write(f"{getattr(error, 'trace', '')}error: {error}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; run the same command again to go on\n")
         return 130

@@ -160,14 +160,15 @@ def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:
 @contextlib.contextmanager
 def _ray(cluster: Cluster) -> Iterator[None]:
     """A Ray to work on; one that was running before stays."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if cluster.address is None else "token")
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if address is None:  # a Ray of our own listens on loopback only; a joined one states its mode itself
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
     import ray.data
 
     started = not ray.is_initialized()
     if started:
-        address = cluster.address or os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {
             "num_cpus": cluster.cpus,
             "include_dashboard": False,

@@ -13,12 +13,30 @@ from pipeline.job import Job, read_job, read_videos, write_job
 from pipeline.recipes import TalkingFaces
 from pipeline.run import run
 from pipeline.show import show
+from pipeline.stage import PostponedError
+from pipeline.step import StageBrokenError
 from stages import weights
+from stages.outcomes import NetworkError
 
 REQUEST_ERRORS = (ValueError, FileNotFoundError, PermissionError)
 """What is the user's to mend: told in one line, exit code 2. All else is a fault of ours and shows its traceback."""
 
-__all__ = ["REQUEST_ERRORS", "forget", "judge", "models", "report", "run", "score", "shard", "show", "verify"]
+RUN_ERRORS = (NetworkError, PostponedError, StageBrokenError)
+"""What is nobody's request and no fault of a video: told in one line, after the stage's own traceback if it has one."""
+
+__all__ = [
+    "REQUEST_ERRORS",
+    "RUN_ERRORS",
+    "forget",
+    "judge",
+    "models",
+    "report",
+    "run",
+    "score",
+    "shard",
+    "show",
+    "verify",
+]
 
 
 def judge(options: Namespace, console: Console) -> int:

@@ -112,7 +112,8 @@ def _carry(this: _Run, videos: Sequence[Video]) -> None:
         this.console.print(f"nothing to do: all {len(videos)} videos are settled at every stage")
         return
     this.console.print(_due_table(due))
-    _prepare(due)
+    reached = next(i for i, d in enumerate(due) if d.enter)
+    _prepare([d.stage for d in due[reached:]])
     cluster = Cluster(this.options.address, this.options.cpus)
     with _serving(this) as stages, Progress(due, this.console) as progress:
         try:
@@ -123,14 +124,11 @@ def _carry(this: _Run, videos: Sequence[Video]) -> None:
             raise
 
 
-def _prepare(due: Sequence[Due]) -> None:
-    """Have the weights of every stage that will run, before anything runs. Raises `WeightsMissingError`."""
-    reached = False
-    for one in due:
-        reached = reached or bool(one.enter)
-        if reached:
-            for name in one.stage.models():
-                weights.path(name)
+def _prepare(stages: Sequence[Stage[Any]]) -> None:
+    """Have the weights of the stages that will run, before anything runs. Raises `WeightsMissingError`."""
+    for stage in stages:
+        for name in stage.models():
+            weights.path(name)
 
 
 @contextlib.contextmanager
@@ -153,6 +151,7 @@ def _serving(this: _Run) -> Iterator[tuple[Stage[Any], ...]]:
 
 def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> tuple[Video, ...]:
     """Wave after wave, until every language has its hours or no more is found."""
+    _prepare(this.stages)  # hours of search and download are worth nothing where the models are out of reach
     while True:
         known, verdicts = judged(this.recipe, videos, this.store)
         wave = wild.next_wave(Hours.of(known, verdicts), videos)

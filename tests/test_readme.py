@@ -1,4 +1,4 @@
-"""Every command in the README is one that a test runs, or one that nothing here can run, named below with the reason."""
+"""Every command in the README is one that a test runs, or one named below with the reason why none can."""
 
 import re
 import shlex
@@ -14,9 +14,9 @@ TESTS = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py")
 NOT_HERE = {
     "python3 -m tests": "this very suite",
     'pip install -U "yt-dlp[default,deno]"': "changes the environment under test",
-    "ray up ray_cluster.yaml": "needs a cloud; the file is held against Ray's schema in tests/pipeline/test_cluster_file.py",
+    "ray up ray_cluster.yaml": "needs a cloud; the file is held against Ray's own schema",
     "python -m pipeline models fetch buffalo_l": "needs the web; fetching is tested against a local server",
-    "python -m pipeline run wild --langs 10 --hours 0.5 --store wild": "needs the web; its parts are tested on loopback",
+    "python -m pipeline run wild --langs 10 --hours 0.5 --store wild": "needs the web; its parts are tried on loopback",
 }
 
 RUN_BY = {

@@ -4,6 +4,10 @@ import dataclasses
 import hashlib
 import io
 import json
+import multiprocessing
+import os
+import pickle
+import signal
 import subprocess
 import wave
 from pathlib import Path
@@ -141,6 +145,44 @@ def test_after_a_crash_before_the_index_finished_shards_are_kept_as_they_are(tmp
     assert again.written == (lost,) and sorted(again.found) == left
     assert {name: (tmp_path / "shards" / name).stat().st_mtime_ns for name in left} == before
     assert store.get(INDEX) == index
+
+
+def _shard_all(url):
+    store = Store(url)
+    videos = pickle.loads(store.get("videos.pickle"))
+    shard(store, videos, judge(videos, POLICY), size_bytes=1, workers=1)
+
+
+def _shard_some_and_die(url):
+    put, done = Store.put_file, []
+
+    def dies_at_the_fourth(store, source, path):
+        if len(done) == 3:
+            (store.local / path).with_name(".partial-0").write_bytes(source.read_bytes()[:1000])
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.append(path)
+        return put(store, source, path)
+
+    Store.put_file = dies_at_the_fourth
+    _shard_all(url)
+
+
+def test_a_run_killed_in_the_middle_resumes_to_the_same_bytes(tmp_path):
+    whole, killed = Store(str(tmp_path / "whole")), Store(str(tmp_path / "killed"))
+    for store in (whole, killed):
+        videos = [measured(f"v{n}", clips=(stored_clip(store, f"v{n}", seed=n),), person=n) for n in range(12)]
+        store.put("videos.pickle", pickle.dumps(videos))
+    _shard_all(whole.url)
+    process = multiprocessing.get_context("spawn").Process(target=_shard_some_and_die, args=(killed.url,))
+    process.start()
+    process.join()
+    left = tars(killed)
+    assert process.exitcode == -signal.SIGKILL and len(left) == 3 and not killed.exists(INDEX)
+    before = {name: (tmp_path / "killed" / "shards" / name).stat().st_mtime_ns for name in left}
+    _shard_all(killed.url)
+    assert tars(killed) == tars(whole) and killed.get(INDEX) == whole.get(INDEX)
+    assert {name: (tmp_path / "killed" / "shards" / name).stat().st_mtime_ns for name in left} == before
+    assert not list((tmp_path / "killed" / "shards").glob(".partial-*"))
 
 
 def test_the_old_set_stands_until_the_new_one_is_whole(tmp_path, monkeypatch):
