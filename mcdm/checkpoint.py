@@ -2,7 +2,8 @@
 
 `<run>/stage<k>/step-00000400.pt` holds recipe, stage, step, model, averaged weights and optimizer. There is no loader
 or random state in it: batches and noise are functions of (seed, step). A stage is finished when its newest checkpoint
-is at the last step of its plan. Files are the same whatever the number of processes, and whether DDP or FSDP wrote them.
+is at the last step of its plan. Files are the same whatever the number of processes, and whether DDP or FSDP wrote
+them.
 """
 
 import dataclasses

@@ -1,0 +1,105 @@
+"""SD 1.5 and AnimateDiff by their published names and shapes, at full size on the meta device."""
+
+import pytest
+import torch
+
+from mcdm.config import paper
+from mcdm.import_weights import load_motion, load_sd, motion_name, sd_name
+from mcdm.objectives import Denoiser
+from mcdm.unet import UNet
+from tests.mcdm.nano import nano
+
+diffusers = pytest.importorskip("diffusers")
+
+ATTENTION = (True, True, True, False)
+
+
+@pytest.fixture(scope="module")
+def sd():
+    with torch.device("meta"):
+        model = diffusers.UNet2DConditionModel(cross_attention_dim=768)
+        return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def ours():
+    recipe = paper()
+    with torch.device("meta"):
+        unet = UNet(recipe.unet, latent=4, frames=16, archived=768, present=768)
+    return {name: tuple(value.shape) for name, value in unet.state_dict().items()}
+
+
+def test_the_table_covers_every_name_and_shape_of_sd_15(sd, ours):
+    renamed = {sd_name(name): shape for name, shape in sd.items()}
+    assert len(renamed) == len(sd)
+    assert all(ours[name] == shape for name, shape in renamed.items())
+    new = {name for name in ours if name not in renamed}
+    assert all(any(part in name for part in (".norm_present.", ".attend_present.", ".memory.")) for name in new)
+
+
+def size(shapes):
+    return sum(int(torch.tensor(shape).prod()) for shape in shapes)
+
+
+def test_sd_15_has_its_859_5_million_parameters_here_too(sd, ours):
+    assert size(sd.values()) == 859_520_964
+    renamed = {sd_name(name) for name in sd}
+    assert size(shape for name, shape in ours.items() if name in renamed) == 859_520_964
+    added = size(s for n, s in ours.items() if n not in renamed and not n.endswith("projection"))
+    assert 953.0e6 < 859_520_964 + added < 953.5e6, "the count of the design: 953.1 M"
+
+
+def motion_module():
+    """The names of mm_sd_v15_v2, as AnimateDiff's own code makes them: 21 modules."""
+    parts = ["norm.weight", "norm.bias", "proj_in.weight", "proj_in.bias", "proj_out.weight", "proj_out.bias"]
+    block = "transformer_blocks.0."
+    for i in range(2):
+        parts += [f"{block}attention_blocks.{i}.{p}.weight" for p in ("to_q", "to_k", "to_v", "to_out.0")]
+        parts += [f"{block}attention_blocks.{i}.to_out.0.bias", f"{block}attention_blocks.{i}.pos_encoder.pe"]
+        parts += [f"{block}norms.{i}.weight", f"{block}norms.{i}.bias"]
+    parts += [f"{block}{p}.{k}" for p in ("ff_norm", "ff.net.0.proj", "ff.net.2") for k in ("weight", "bias")]
+    places = [f"down_blocks.{i}.motion_modules.{j}" for i in range(4) for j in range(2)]
+    places += [f"up_blocks.{i}.motion_modules.{j}" for i in range(4) for j in range(3)]
+    places += ["mid_block.motion_modules.0"]
+    return [f"{place}.temporal_transformer.{part}" for place in places for part in parts]
+
+
+def test_every_name_of_animatediff_is_taken_or_left_out_and_every_memory_is_filled(ours):
+    taken = [motion_name(name, ATTENTION) for name in motion_module()]
+    filled = [name for name in taken if name is not None]
+    wanted = [name for name in ours if ".memory." in name and not name.endswith("projection")]
+    assert sorted(filled) == sorted(wanted) and len(set(filled)) == len(filled)
+    with pytest.raises(ValueError, match="no name of AnimateDiff"):
+        motion_name("down_blocks.0.motion_modules.0.temporal_transformer.wings", ATTENTION)
+
+
+def test_weights_arrive_and_foreign_ones_are_refused():
+    denoiser = Denoiser(nano())
+    back = {sd_name(name): name for name in _sd_like(denoiser)}
+    weights = {
+        back[name]: torch.randn_like(value) for name, value in denoiser.unet.state_dict().items() if name in back
+    }
+    load_sd(denoiser, weights)
+    state = denoiser.unet.state_dict()
+    assert all(torch.equal(state[sd_name(name)], value) for name, value in weights.items())
+    with pytest.raises(ValueError, match=r"not the UNet of SD 1\.5"):
+        load_sd(denoiser, {**weights, "wings.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"not AnimateDiff's|no name of"):
+        load_motion(denoiser, {})
+
+
+def _sd_like(denoiser):
+    """Names of diffusers' UNet of the same shape."""
+    channels = denoiser.unet.config.channels
+    with torch.device("meta"):
+        model = diffusers.UNet2DConditionModel(
+            in_channels=16,
+            out_channels=16,
+            block_out_channels=channels,
+            layers_per_block=1,
+            cross_attention_dim=16,
+            down_block_types=("CrossAttnDownBlock2D",) * 2,
+            up_block_types=("CrossAttnUpBlock2D",) * 2,
+            norm_num_groups=4,
+        )
+    return model.state_dict()

@@ -1,0 +1,235 @@
+"""The loop: exact resume, stages in order, faults in one line, one process equals two."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mcdm import checkpoint
+from mcdm.course import Options, make_objective, train
+from mcdm.distributed import World
+from mcdm.ema import Ema
+from mcdm.objectives import LearnArchive, LearnMotion
+from mcdm.train import Loop, NotFiniteError, rate_at, step_flops
+from tests.mcdm.nano import nano, random_batch
+from tests.mcdm.shards import write_shards
+
+CPU = World(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return str(write_shards(tmp_path_factory.mktemp("world"), people=3, clips=1, n_frames=40))
+
+
+def options(shards, run, **given):
+    return Options(shards=shards, run=run, **{"workers": 0, "save_every": 2, "log_every": 1, "device": "cpu", **given})
+
+
+def flat(value, path=""):
+    if isinstance(value, dict):
+        return [pair for key in sorted(value, key=str) for pair in flat(value[key], f"{path}/{key}")]
+    if isinstance(value, list):
+        return [pair for i, item in enumerate(value) for pair in flat(item, f"{path}/{i}")]
+    return [(path, value)]
+
+
+def test_four_steps_equal_two_and_a_resume_and_two_bit_by_bit(shards, tmp_path):
+    recipe = nano()
+    train(recipe, options(shards, tmp_path / "whole"))
+    for stage in range(4):
+        train(recipe, options(shards, tmp_path / "halves", stages=(stage,), stop_after=2))
+        train(recipe, options(shards, tmp_path / "halves", stages=(stage,)))
+    for stage in range(4):
+        one, two = (
+            dict(flat(torch.load(checkpoint.newest(tmp_path / name, stage), weights_only=True)))
+            for name in ("whole", "halves")
+        )
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            same = torch.equal(value, two[name]) if isinstance(value, torch.Tensor) else value == two[name]
+            assert same, (stage, name)
+        assert one["/step"] == 4
+    records = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    steps = [r for r in records if "loss" in r and r["stage"] == 1]
+    assert [r["step"] for r in steps] == [1, 2, 3, 4]
+    assert {"loss_by_timestep", "gradient_norms", "samples_per_s", "data_wait_share", "memory_gb"} <= steps[0].keys()
+    assert "archive" in steps[0]["gradient_norms"]
+
+
+def test_a_stage_names_what_its_predecessor_left_missing(shards, tmp_path):
+    with pytest.raises(ValueError, match=r"stage 2 needs stage 0, which has no checkpoint in .*stage0"):
+        train(nano(), options(shards, tmp_path, stages=(2,)))
+    train(nano(), options(shards, tmp_path, stages=(0,), stop_after=2))
+    with pytest.raises(ValueError, match="stage 3 needs stage 0, which ends at step 2 of 4"):
+        train(nano(), options(shards, tmp_path, stages=(3,)))
+
+
+def test_a_run_of_another_recipe_is_refused_by_name(shards, tmp_path):
+    recipe = nano()
+    train(recipe, options(shards, tmp_path, stages=(1,), stop_after=1))
+    other = replace(recipe, name="other", motion=replace(recipe.motion, token_width=4))
+    with pytest.raises(ValueError, match=r"is a run of recipe nano .*, not other"):
+        train(other, options(shards, tmp_path, stages=(1,)))
+    with pytest.raises(ValueError, match=r"step-00000001\.pt is of recipe nano .*, not other"):
+        checkpoint.read(checkpoint.newest(tmp_path, 1), other, 1)
+    assert checkpoint.read_recipe(tmp_path) == recipe
+
+
+def test_a_damaged_checkpoint_is_refused_and_a_broken_write_leaves_none(tmp_path, monkeypatch):
+    recipe, objective = nano(), LearnMotion(nano())
+    saved = checkpoint.contents(
+        recipe, 0, 3, objective.model, Ema(objective.model, 0.9), torch.optim.AdamW(objective.model.parameters())
+    )
+    path = checkpoint.write(tmp_path, saved)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"step-00000003\.pt cannot be read"):
+        checkpoint.read(path, recipe, 0)
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.write(tmp_path, {**saved, "step": 4})
+    assert checkpoint.newest(tmp_path, 0) == path
+
+
+class Poisoned(LearnArchive):
+    """Stage 1, but one clip's latents are not numbers from its third step on."""
+
+    calls = 0
+
+    def loss(self, batch):
+        if self.training:
+            self.calls += 1
+            if self.calls > 2:
+                batch = {**batch, "present": batch["present"].clone()}
+                batch["present"][1] = float("nan")
+        return super().loss(batch)
+
+
+def test_a_nan_is_one_line_with_the_clip_and_the_last_checkpoint_stays_good(shards, tmp_path):
+    import mcdm.course as course
+    from mcdm.shards import Shards
+
+    recipe = nano()
+    with pytest.raises(NotFiniteError) as caught:
+        course.fit(Poisoned(recipe), Shards(shards), None, options(shards, tmp_path), CPU)
+    message = str(caught.value)
+    assert "\n" not in message and "stage 1 step 3" in message and "video" in message
+    good = checkpoint.newest(tmp_path, 1)
+    assert str(good) in message and checkpoint.step_of(good) == 2
+    assert all(v.isfinite().all() for v in torch.load(good, weights_only=True)["model"].values())
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_each_stage_overfits_one_batch(shards, tmp_path, stage):
+    recipe = nano()
+    if stage >= 2:
+        train(recipe, options(shards, tmp_path, stages=(0, 1), cache="auto"))
+    torch.manual_seed(0)
+    objective = make_objective(stage, recipe, tmp_path) if stage != 3 else _stage_3(recipe, tmp_path)
+    batch = random_batch(recipe)
+    learning = [p for p in objective.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=1e-2, weight_decay=0.0)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = objective.loss(batch).total
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    # stage 3 may only steer a frozen denoiser, so it cannot come near to zero
+    assert losses[-1] < (0.9 if stage == 3 else 0.6) * losses[0], losses[::20]
+
+
+def _stage_3(recipe, run):
+    from mcdm.motion import Motion
+    from mcdm.objectives import LearnPresent
+
+    motion = Motion(recipe.motion)
+    motion.load_state_dict(checkpoint.learned(run, 0, recipe))
+    return LearnPresent(recipe, motion, checkpoint.learned(run, 1, recipe))
+
+
+GRADIENTS = """
+import sys, torch, torch.distributed as dist
+torch.set_num_threads(1)
+from mcdm.course import make_objective
+from mcdm.distributed import start, wrap
+from tests.mcdm.nano import nano, random_batch
+world = start("cpu")
+recipe = nano()
+objective = make_objective(1, recipe, None)
+wrapped = wrap(objective, world, sharded=False)
+rows = random_batch(recipe, 4)
+share = 4 // world.size
+mine = {k: v[world.rank * share : (world.rank + 1) * share] for k, v in rows.items()}
+wrapped(mine).total.backward()
+if world.rank == 0:
+    torch.save({n: p.grad for n, p in objective.named_parameters() if p.grad is not None}, sys.argv[1])
+"""
+
+
+def test_two_processes_give_the_gradients_of_one(tmp_path):
+    (tmp_path / "gradients.py").write_text(GRADIENTS)
+    found = []
+    for size in (1, 2):
+        out = tmp_path / f"{size}.pt"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+        environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+        subprocess.run([*command, str(tmp_path / "gradients.py"), str(out)], check=True, env=environment)
+        found.append(torch.load(out, weights_only=True))
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 50
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], atol=1e-6, rtol=1e-3), name
+
+
+def test_accumulated_micro_batches_take_the_same_steps(shards, tmp_path):
+    recipe = nano()
+    for name, micro in (("whole", 0), ("parts", 1)):
+        train(recipe, options(shards, tmp_path / name, stages=(1,), micro_batch=micro, stop_after=2))
+    one, two = (checkpoint.learned(tmp_path / name, 1, recipe) for name in ("whole", "parts"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
+
+
+def test_the_rate_warms_up_and_ends_where_the_plan_says():
+    plan = replace(nano().plans[0], steps=100, rate=1.0, warmup=10, final_rate=0.1)
+    assert rate_at(plan, 0) == pytest.approx(0.1)
+    assert rate_at(plan, 10) == pytest.approx(1.0)
+    assert rate_at(plan, 100) == pytest.approx(0.1)
+
+
+def test_flops_are_counted_without_recomputation():
+    from mcdm.data import Drawn
+
+    counts = []
+    for again in (False, True):
+        recipe = nano(checkpointing=again)
+        counts.append(step_flops(LearnArchive(recipe), Drawn(random_batch(recipe), ["a", "b"]), 2))
+    assert counts[0] == counts[1] > 1e6
+
+
+def test_averaged_weights_follow_and_are_what_a_later_stage_gets(shards, tmp_path):
+    recipe = nano()
+    train(recipe, options(shards, tmp_path, stages=(0,)))
+    saved = checkpoint.read(checkpoint.newest(tmp_path, 0), recipe, 0)
+    got = checkpoint.learned(tmp_path, 0, recipe)
+    name = "decoder.body.1.weight"
+    assert torch.equal(got[name], saved["ema"][name]) and not torch.equal(got[name], saved["model"][name])
+    assert torch.equal(got["mean"], saved["model"]["mean"])
+
+
+def test_a_loop_on_bf16_keeps_fp32_masters(shards, tmp_path):
+    recipe = nano()
+    train(recipe, options(shards, tmp_path, stages=(1,), precision="bf16", stop_after=1))
+    saved = checkpoint.read(checkpoint.newest(tmp_path, 1), recipe, 1)
+    kinds = {v.dtype for _, v in flat(saved["model"]) + flat(saved["optimizer"]) if isinstance(v, torch.Tensor)}
+    assert kinds == {torch.float32}
+    assert Loop.__doc__
