@@ -137,7 +137,12 @@ def _pool(asked: Resources) -> Any:
 def _gpus(asked: Resources) -> float | None:
     import ray
 
-    return asked.gpus if asked.gpus and ray.cluster_resources().get("GPU") else None
+    return asked.gpus if asked.gpus and (_grows() or ray.cluster_resources().get("GPU")) else None
+
+
+def _grows() -> bool:
+    """Whether nodes come when asked for, as `ray_cluster.yaml` says: then what is not there yet may be asked for."""
+    return os.environ.get("TFW_AUTOSCALES") == "1"
 
 
 def _custom(asked: Resources) -> dict[str, float] | None:
@@ -145,7 +150,7 @@ def _custom(asked: Resources) -> dict[str, float] | None:
     import ray
 
     known = ray.cluster_resources()
-    return {name: amount for name, amount in asked.custom.items() if name in known} or None
+    return {name: amount for name, amount in asked.custom.items() if _grows() or name in known} or None
 
 
 def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:
@@ -153,6 +158,8 @@ def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:
 
     The tenth left over is for Ray's own tasks, which would otherwise wait for ever behind the actors.
     """
+    if _grows():
+        return 1.0
     wanted = sum(stage.resources.cpus * (stage.resources.initial or stage.resources.workers[0]) for stage in stages)
     return 1.0 if not wanted else min(1.0, 0.9 * has.get("CPU", 1.0) / wanted)
 
