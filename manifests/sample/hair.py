@@ -115,7 +115,7 @@ def _inside(who: Person, points: Floats, y: Floats, theta: Floats) -> Floats:
     inside = y[:, None] - hairline(theta, who)[None]
     if who.hair in _END:
         curtain = (np.abs(theta)[None] - 1.06 - 0.10 * step(y, -0.2, -1.2)[:, None]) * 0.75
-        inside = np.where(y[:, None] > 0.1, inside, np.minimum(inside, curtain))
+        inside = np.where(y[:, None] > 0.08, inside, curtain)
     if who.hair == "side":
         inside = inside + 0.05 * np.sin(theta)[None] * (1 if who.seed % 2 else -1)
     return inside.astype(np.float32)
@@ -160,6 +160,8 @@ def _alpha(who: Person, inside: Floats, y: Floats, rng: np.random.Generator) -> 
     alpha = step(fine + jag, -0.03, 0.05)
     if who.hair in _END:
         heights = cv2.resize(y[:, None], (1, tall), interpolation=cv2.INTER_LINEAR)
+        # A see-through curtain edge would hide the hair behind the neck: the mesh ends there instead.
+        alpha = np.maximum(alpha, step(heights, 0.12, 0.02) * (fine > -0.2))
         alpha = alpha * step(heights - y[-1] + 2.0 * jag, 0.0, 0.10)
     return alpha.astype(np.float32)
 

@@ -28,7 +28,7 @@ def make(out: Path, seed: int, *, minutes: float | None = None, hard: bool = Fal
     hardness = HARD if hard else Hardness()
     wanted = scripts(seed, minutes=minutes, hardness=hardness)
     originals = [s for s in wanted if not s.copy_of]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_one_thread) as pool:
         made = {s.name: t for s, t in zip(originals, pool.map(partial(_film, out, hardness), originals), strict=True)}
     for script in wanted:
         if script.copy_of:

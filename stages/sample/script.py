@@ -67,7 +67,7 @@ class Hardness:
     music: float = 0.0
     yaw_deg: float = 0.0  # people sit turned by up to this much
     grain: float = 0.0  # more noise in the picture
-    crf: int = 27  # of x264
+    crf: int = 29  # of x264
     generations: int = 1  # encoded so many times
     variable_rate: float = 0.0  # share of frames left out
 
