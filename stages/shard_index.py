@@ -102,11 +102,14 @@ def write_index(store: Store, index: ShardIndex) -> None:
 
 
 def drop_stale(store: Store, index: ShardIndex) -> tuple[str, ...]:
-    """Remove the tars that the index does not name; returns their names."""
+    """Remove the tars that the index does not name and what a killed run left half written; returns the tars' names."""
     wanted = {f"shards/{name}" for name in index.shards}
     stale = [path for path in store.list("shards") if path.endswith(".tar") and path not in wanted]
     for path in stale:
         store.delete(path)
+    if store.local is not None:
+        for partial in (store.local / "shards").glob(".partial-*"):
+            partial.unlink(missing_ok=True)
     return tuple(path.removeprefix("shards/") for path in stale)
 
 
