@@ -207,11 +207,7 @@ class Aligners:
             return None
         if language not in self._loaded:
             try:
-                with quiet():
-                    from whisperx.alignment import load_align_model
-
-                    self._folder.mkdir(parents=True, exist_ok=True)
-                    self._loaded[language] = load_align_model(language, self._device, model_dir=str(self._folder))
+                self._loaded[language] = self._load(language)
             except (ValueError, OSError) as error:
                 log.warning("no word times in %s: %s", language, str(error).splitlines()[0])
                 self._absent.add(language)
@@ -220,6 +216,16 @@ class Aligners:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(language)
         return self._loaded[language]
+
+    def _load(self, language: str) -> tuple[Any, Any]:
+        with quiet():
+            from whisperx.alignment import load_align_model
+
+            self._folder.mkdir(parents=True, exist_ok=True)
+            where = {"device": self._device, "model_dir": str(self._folder)}
+            with contextlib.suppress(ValueError):  # not here yet
+                return load_align_model(language, model_cache_only=True, **where)  # type: ignore[no-any-return]
+            return load_align_model(language, **where)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager

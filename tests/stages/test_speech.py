@@ -1,0 +1,189 @@
+"""Speech of clips through the real WhisperX: on random weights what does not depend on their meaning."""
+
+import io
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clips, Speeches, Video
+from manifests.store import Store
+from pipeline.bench import Bench
+from pipeline.stage import Facts
+from stages.language import Heard
+from stages.speech import Part, Transcribe
+from stages.whisper import Aligners, Voiced
+from tests.stages.measured import clip, put
+from tests.stages.tiny_whisper import make
+
+
+@pytest.fixture(scope="module")
+def random_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("whisper"))
+
+
+def babble(seconds: float, seed: int = 0) -> np.ndarray:
+    """Something that voice activity detection takes for a voice: a buzz through moving formants."""
+    from scipy.signal import lfilter
+
+    rng = np.random.default_rng(seed)
+    pieces = []
+    while sum(map(len, pieces)) < seconds * SAMPLE_RATE_HZ:
+        n = int(rng.uniform(0.08, 0.2) * SAMPLE_RATE_HZ)
+        buzz = (np.cumsum(np.full(n, rng.uniform(100, 140) / SAMPLE_RATE_HZ)) % 1 < 0.1).astype(float)
+        for hz in (rng.uniform(300, 800), rng.uniform(900, 2200), rng.uniform(2300, 3000)):
+            radius = 0.97
+            buzz = lfilter([1], [1, -2 * radius * np.cos(2 * np.pi * hz / SAMPLE_RATE_HZ), radius**2], buzz)
+        pieces.append(buzz / np.abs(buzz).max() * np.hanning(n) * 9000)
+    return np.concatenate(pieces)[: int(seconds * SAMPLE_RATE_HZ)].astype(np.int16)
+
+
+def silence(seconds: float) -> np.ndarray:
+    return np.zeros(int(seconds * SAMPLE_RATE_HZ), np.int16)
+
+
+def spoken(folder: Path, stage: Transcribe, sounds: list[np.ndarray], language: str | None = None) -> Speeches:
+    """What the stage finds in clips of these sounds."""
+    store = Store(str(folder))
+    clips = []
+    for number, sound in enumerate(sounds):
+        buffer = io.BytesIO()
+        with wave.open(buffer, "wb") as target:
+            target.setnchannels(1)
+            target.setsampwidth(2)
+            target.setframerate(SAMPLE_RATE_HZ)
+            target.writeframes(sound.tobytes())
+        audio = put(store, f"{number}.wav", buffer.getvalue())
+        clips.append(clip("v0", number, n_frames=len(sound) // SAMPLES_PER_FRAME, files=(audio, audio, audio)))
+    video = Video(id="v0", url="file:///v0.mp4", language=language)
+    with Bench(store, "speech-test", "v0") as bench:
+        found = stage.open()(Facts([video, Clips(items=tuple(clips))]), bench)
+    assert isinstance(found, Speeches)
+    return found
+
+
+def test_every_clip_is_measured_and_silence_is_a_reading(tmp_path: Path, random_whisper: Path):
+    stage = Transcribe(model=str(random_whisper), align=False, beam=1)
+    sounds = [np.concatenate([silence(4), babble(4), silence(2)]), silence(6), babble(32, seed=1)]
+    talking, silent, long = spoken(tmp_path, stage, sounds, "de").items
+    assert [one.key for one in (talking, silent, long)] == ["v0-0000", "v0-0001", "v0-0002"]
+    assert 0.3 < talking.speech_share < 0.6
+    assert all(3.5 < window.start_s < window.end_s < 8.7 for window in talking.windows)
+    assert (silent.speech_share, silent.speech_s, silent.text, silent.words) == (0.0, 0.0, "", ())
+    assert (silent.language, silent.verdict, silent.windows, silent.avg_logprob) == ("", "unsure", (), 0.0)
+    assert long.speech_share > 0.9
+    assert len(long.windows) == stage.windows
+    assert all(window.end_s - window.start_s <= stage.window_s for window in long.windows)
+    # random weights: the hundred languages are about equally likely, and nothing may be made of them
+    assert 0.005 < long.language_probability < 0.2
+    assert long.verdict == "unsure"
+    assert not long.aligned
+
+
+def test_pyannote_finds_the_same_voice(tmp_path: Path, random_whisper: Path):
+    stage = Transcribe(model=str(random_whisper), align=False, beam=1, vad="pyannote")
+    (silent,) = spoken(tmp_path, stage, [silence(6)]).items
+    assert (silent.speech_share, silent.verdict) == (0.0, "")
+
+
+def test_a_batch_of_one_and_of_many_read_the_same(tmp_path: Path, random_whisper: Path):
+    sounds = [babble(3, seed) for seed in range(3)]
+    alone, together = (
+        spoken(tmp_path, Transcribe(model=str(random_whisper), align=False, beam=1, batch=batch), sounds).items
+        for batch in (1, 8)
+    )
+    assert [(one.text, one.language) for one in alone] == [(one.text, one.language) for one in together]
+
+
+def test_languages_that_no_list_knows_are_heard_transcribed_and_judged(tmp_path: Path):
+    model = make(tmp_path, languages=["en", "jw", "haw", "qqq"])
+    stage = Transcribe(model=str(model), align=True, beam=1)
+    found = spoken(tmp_path / "store", stage, [babble(4, seed) for seed in range(2)], "qqq-Latn").items
+    assert {one.language for one in found} <= {"en", "jv", "haw", "qqq"}
+    assert all(one.verdict in ("agree", "other", "unsure") and not one.aligned for one in found)
+
+
+def test_a_clip_is_transcribed_in_its_language_and_a_mixed_one_part_by_part():
+    stage = Transcribe()
+    voiced = [Voiced(0.0, 6.0, 5.0), Voiced(6.5, 12.0, 5.0), Voiced(12.5, 18.0, 5.0)]
+    german, english, doubtful = {"de": 0.9, "en": 0.1}, {"de": 0.1, "en": 0.9}, {"de": 0.45, "en": 0.55}
+
+    def parts(*probabilities: dict[str, float]) -> list[Part]:
+        heard = [
+            Heard(start_s=one.start_s, end_s=one.end_s, probabilities=known)
+            for one, known in zip(voiced, probabilities, strict=True)
+        ]
+        return stage.parts(voiced, heard)
+
+    assert parts(german, german, german) == [Part(0.0, 18.0, "de")]
+    assert parts(german, doubtful, german) == [Part(0.0, 18.0, "de")]
+    assert parts(german, german, english) == [Part(0.0, 12.0, "de"), Part(12.5, 18.0, "en")]
+    assert parts(german, english, german) == [Part(0, 6, "de"), Part(6.5, 12, "en"), Part(12.5, 18, "de")]
+
+
+def test_no_part_is_longer_than_whisper_hears():
+    stage = Transcribe()
+    voiced = [Voiced(start, start + 5.5, 5.0) for start in range(0, 60, 6)]
+    heard = [Heard(start_s=0.0, end_s=5.5, probabilities={"de": 1.0})]
+    found = stage.parts(voiced, heard)
+    assert [(part.start_s, part.end_s) for part in found] == [(0, 29.5), (30, 59.5)]
+
+
+def test_words_get_times_from_an_aligner_and_none_where_there_is_none(tmp_path: Path):
+    dutch = tmp_path / "models--jonatasgrosman--wav2vec2-large-xlsr-53-dutch"
+    random_aligner(dutch / "snapshots" / "0")
+    (dutch / "refs").mkdir()
+    (dutch / "refs" / "main").write_text("0")
+    aligners = Aligners(tmp_path, "cpu")
+    sound = babble(5).astype(np.float32) / 32768
+    words = aligners.words(sound, start_s=1.0, end_s=4.0, text="Dit is een zin. Nog 1!", language="nl")
+    assert words is not None
+    assert [word.text for word in words] == ["Dit", "is", "een", "zin.", "Nog", "1!"]
+    times = [time for word in words for time in (word.start_s, word.end_s)]
+    assert times == sorted(times)
+    assert all(1.0 <= time <= 4.0 for time in times)
+    assert aligners.words(sound, start_s=1.0, end_s=4.0, text="aloha", language="haw") is None
+
+
+def random_aligner(folder: Path) -> None:
+    import torch
+    from transformers import (
+        Wav2Vec2Config,
+        Wav2Vec2CTCTokenizer,
+        Wav2Vec2FeatureExtractor,
+        Wav2Vec2ForCTC,
+        Wav2Vec2Processor,
+    )
+
+    folder.mkdir(parents=True)
+    characters = ["[PAD]", "<s>", "</s>", "[UNK]", "|", *"abcdefghijklmnopqrstuvwxyz'"]
+    (folder / "vocab.json").write_text(json.dumps({c: number for number, c in enumerate(characters)}))
+    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), unk_token="[UNK]", pad_token="[PAD]")
+    Wav2Vec2Processor(feature_extractor=Wav2Vec2FeatureExtractor(), tokenizer=tokenizer).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        vocab_size=len(characters), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        conv_dim=(32,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, pad_token_id=0,
+    )  # fmt: skip
+    Wav2Vec2ForCTC(config).save_pretrained(folder)
+
+
+def test_nothing_is_printed(tmp_path: Path, random_whisper: Path, capfd: pytest.CaptureFixture[str]):
+    spoken(tmp_path, Transcribe(model=str(random_whisper), align=False, beam=1), [babble(2), silence(2)])
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"vad": "webrtc"}, {"onset": 1.0}, {"sure": 0.3}, {"mixed_share": 0.9}, {"window_s": 40}, {"beam": 0}]
+)
+def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, object]):
+    with pytest.raises(ValueError, match="speech: "):
+        Transcribe(**wrong)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path):
+    (tmp_path / "readme.txt").touch()
+    with pytest.raises(ValueError, match="no CTranslate2 Whisper"):
+        Transcribe(model=str(tmp_path)).open()
