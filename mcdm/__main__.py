@@ -48,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--fvd", type=Path, help="TorchScript video network for FVD")
     evaluate.add_argument("--no-archive", action="store_true", help="ablation: the archive is always the reference")
     evaluate.add_argument("--no-memory", action="store_true", help="ablation: memory is never carried between clips")
-    evaluate.add_argument("--cache", default="auto", metavar="URL")
     evaluate.add_argument("--device", default="auto")
     return top
 
@@ -171,7 +170,7 @@ def _generate(given: argparse.Namespace) -> None:
 def _evaluate(given: argparse.Namespace) -> None:
     from mcdm.evaluate import EvaluateOptions, evaluate
 
-    names = ("run", "shards", "frames", "seed", "steps", "face_pack", "sync", "fid", "fvd", "cache", "device")
+    names = ("run", "shards", "frames", "seed", "steps", "face_pack", "sync", "fid", "fvd", "device")
     options = EvaluateOptions(
         splits=tuple(given.splits.split(",")),
         n_videos=given.clips,

@@ -16,17 +16,17 @@ class VideoWriter:
     """H.264 at 25 fps and AAC. A context manager; on an error nothing is left behind. Sound and picture are muxed side
     by side, so neither is kept for long."""
 
-    def __init__(self, path: Path, side_px: int) -> None:
+    def __init__(self, path: Path, height_px: int, *, width_px: int = 0) -> None:
         self.path = path
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
-        self._side_px = side_px
+        self._size_px = (width_px or height_px, height_px)
         self._shown, self._said, self._waiting = 0, 0, np.zeros(0, np.int16)
 
     def __enter__(self) -> "VideoWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(self._temporary), "w", format="mp4")
         self._picture = self._container.add_stream("libx264", rate=RATE_HZ, options={"crf": "18", "preset": "veryfast"})
-        self._picture.width = self._picture.height = self._side_px
+        self._picture.width, self._picture.height = self._size_px
         self._picture.pix_fmt = "yuv420p"
         self._sound = self._container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono")
         return self

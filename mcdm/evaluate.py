@@ -1,0 +1,313 @@
+"""A run against held-out clips: the paper's measures and the ones that show learning, as `eval.json` and `eval.html`.
+
+Every held-out video is made again from its own first frame and sound, clip after clip, all videos side by side. Where
+sound and truth end, the sound starts over and only measures without a truth go on.
+"""
+
+import json
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from manifests.records import SAMPLES_PER_FRAME
+from mcdm import distributed, measures
+from mcdm.encode import face_parts, head_state, resize
+from mcdm.encoders import heard, make_audio
+from mcdm.eval_page import write_page
+from mcdm.faces import Bytes, Floats, align, mouth_opening
+from mcdm.generate import Talker
+from mcdm.identity import FacePack
+from mcdm.measures import FrechetNetwork
+from mcdm.shards import Clip, Shards, chains, decode
+from mcdm.video import VideoWriter
+
+log = logging.getLogger("mcdm")
+
+IDENTITY_EVERY = 25
+"""Frames between two looks at the identity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What to evaluate; see the command line."""
+
+    run: Path
+    shards: str
+    splits: tuple[str, ...] = ("val", "test")
+    n_videos: int = 8
+    frames: int = 1800
+    seed: int = 0
+    steps: int = 0
+    face_pack: Path | None = None
+    sync: str = ""
+    fid: Path | None = None
+    fvd: Path | None = None
+    use_archive: bool = True
+    carry_memory: bool = True
+    device: str = "auto"
+
+
+@dataclass
+class Truth:
+    """A held-out video: pictures at the recipe's size, sound, landmarks (crop shares), openings, motion tokens."""
+
+    key: str
+    pictures: Bytes
+    samples: Floats
+    audio: Tensor  # (F, v, c)
+    landmarks: Floats
+    boxes: Floats
+    opening: Floats
+    tokens: Floats  # (F, n, d)
+
+
+@dataclass
+class Made:
+    """What is read off a video as it is made."""
+
+    ssim: list[Floats] = field(default_factory=list)
+    opening: list[Floats] = field(default_factory=list)
+    tokens: list[Floats] = field(default_factory=list)
+    landmarks: list[Floats] = field(default_factory=list)
+    pictures: list[Bytes] = field(default_factory=list)  # as far as the truth goes, for the page and for sync
+    identity: list[tuple[int, float]] = field(default_factory=list)
+    n_lost: int = 0  # looks at which no face was found
+
+
+def read_truth(shards: Shards, chain: list[Clip], talker: Talker, frames: int) -> Truth:
+    """A chain of clips as one video, cut at `frames`; raises `SampleError`."""
+    recipe, audio = talker.recipe, make_audio(talker.recipe.audio).to(talker.device)
+    parts: dict[str, list[NDArray[Any]]] = {}
+    done = 0
+    for clip in chain:
+        count = min(clip.n_frames, frames - done)
+        if count <= 0:
+            break
+        landmarks, pose = face_parts(clip, shards)
+        data, sound = shards.read(clip, "mp4"), shards.sound(clip)
+        boxes = shards.array(clip, "box.npy", (clip.n_frames, 5))
+        for start in range(0, count, 64):
+            stop = min(start + 64, count)
+            pictures = decode(clip.key, data, start, stop)
+            size = pictures.shape[1]
+            faces, _ = align(pictures, landmarks[start:stop], recipe.motion.face_px)
+            head = head_state(landmarks[start:stop], pose[start:stop], size)
+            shown = torch.from_numpy(faces).to(talker.device)[None].float() / 127.5 - 1
+            tokens = talker.motion.tokens(shown, torch.from_numpy(head).to(talker.device)[None])[0]
+            new = {
+                "pictures": resize(pictures, recipe.codec.size_px),
+                "landmarks": landmarks[start:stop] / size,
+                "boxes": boxes[start:stop, :4] / size,
+                "opening": mouth_opening(faces),
+                "tokens": tokens.cpu().numpy(),
+            }
+            for name, values in new.items():
+                parts.setdefault(name, []).append(values)
+        parts.setdefault("samples", []).append(sound[: count * SAMPLES_PER_FRAME])
+        done += count
+    whole = {name: np.concatenate(values) for name, values in parts.items()}
+    with torch.no_grad():
+        features = audio(torch.from_numpy(whole["samples"]).to(talker.device))
+    return Truth(key=chain[0].key, audio=features, **whole)
+
+
+def audio_window(truth: Truth, talker: Talker, start: int) -> Tensor:
+    """Audio tokens (history + f, k, c) of the clip at `start`; the sound starts over where it ends."""
+    reach, length = talker.recipe.audio.reach, len(truth.audio)
+    at = torch.arange(start - talker.history - reach, start + talker.recipe.frames + reach).clamp(min=0)
+    return heard(truth.audio[at.to(truth.audio.device) % length], reach)
+
+
+def roll_out(
+    talker: Talker, truths: list[Truth], options: EvaluateOptions, networks: dict[str, FrechetNetwork]
+) -> list[Made]:
+    """Make all videos side by side and measure them on the way: memory does not grow with what has no truth."""
+    pack = FacePack(options.face_pack) if options.face_pack else None
+    made = [Made() for _ in truths]
+    state = talker.begin(
+        np.stack([truth.pictures[0] for truth in truths]), [options.seed * 1000 + i for i in range(len(truths))]
+    )
+    anchors = [pack.of(truth.pictures[0]) if pack else None for truth in truths]
+    for start in range(0, options.frames, talker.recipe.frames):
+        window = torch.stack([audio_window(truth, talker, start) for truth in truths])
+        latents, state = talker.clip(state, window)
+        f = talker.recipe.frames
+        tokens = state.tokens[:, -f:]
+        heads = torch.unflatten(talker.motion.head_of(tokens)[..., :10], 2, (5, 2)).cpu().numpy() + 0.5
+        for i, pictures in enumerate(talker.pictures(latents)):
+            note(made[i], truths[i], start, pictures, heads[i], tokens[i].cpu().numpy(), talker.recipe.motion.face_px)
+            at = -start % IDENTITY_EVERY
+            if pack and at < f:
+                seen, anchor = pack.of(pictures[at]), anchors[i]
+                made[i].n_lost += seen is None
+                if seen is not None and anchor is not None:
+                    made[i].identity.append((start + at, float(seen.embedding @ anchor.embedding)))
+            if start + f <= len(truths[i].pictures):
+                for name, network in networks.items():
+                    for kind, shown in (("true", truths[i].pictures[start : start + f]), ("made", pictures)):
+                        network.add(kind, shown if name == "fid" else shown[None])
+    return made
+
+
+def note(made: Made, truth: Truth, start: int, pictures: Bytes, heads: Floats, tokens: Floats, face_px: int) -> None:
+    """Measure one clip of one video. The landmarks are where the motion tokens put them."""
+    side = pictures.shape[1]
+    faces, _ = align(pictures, (heads * side).astype(np.float32), face_px)
+    made.opening.append(mouth_opening(faces))
+    true = truth.pictures[start : start + len(pictures)]
+    if len(true):
+        made.ssim.append(measures.ssim(true, pictures[: len(true)]))
+        made.tokens.append(tokens[: len(true)])
+        made.landmarks.append(heads[: len(true)])
+        made.pictures.append(pictures[: len(true)])
+
+
+def of_video(truth: Truth, made: Made, groups: dict[str, slice]) -> dict[str, Any]:
+    """All numbers of one video."""
+    n = len(truth.pictures)
+    opening = np.concatenate(made.opening)[:n]
+    loud = measures.loudness(truth.samples, SAMPLES_PER_FRAME)
+    tokens, ssim = np.concatenate(made.tokens), np.concatenate(made.ssim)
+    first, last = made.pictures[0][0].astype(float), made.pictures[-1][-1].astype(float)
+    return {
+        "key": truth.key,
+        "frames_with_truth": n,
+        "frames_made": sum(len(part) for part in made.opening),
+        "ssim": float(ssim.mean()),
+        "ssim_at": measures.at_horizons(ssim),
+        "mouth_and_true_mouth": measures.correlation(opening, truth.opening),
+        "mouth_and_true_mouth_shuffled": measures.shuffled_correlation(opening, truth.opening),
+        "mouth_and_loudness": measures.correlation(opening, loud),
+        "mouth_and_loudness_shuffled": measures.shuffled_correlation(opening, loud),
+        "true_mouth_and_loudness": measures.correlation(truth.opening, loud),
+        "motion_cosine": {
+            name: float(measures.cosine(tokens[:, part], truth.tokens[:, part]).mean()) for name, part in groups.items()
+        },
+        "contrast_kept": float(last.std() / max(first.std(), 1e-6)),
+        "identity": [list(pair) for pair in made.identity],
+        "identity_at": measures.at_horizons(_series(made.identity)),
+        "faces_lost": made.n_lost,
+    }
+
+
+def _series(pairs: list[tuple[int, float]]) -> Floats:
+    if not pairs:
+        return np.zeros(0, np.float32)
+    values: Floats = np.full(pairs[-1][0] + IDENTITY_EVERY, np.nan, np.float32)
+    for at, value in pairs:
+        values[at] = value
+    return values
+
+
+def synchrony(truth: Truth, made: Made, model: str, device: torch.device) -> dict[str, Any]:
+    """Sync-C and Sync-D of the made and of the true video by the pipeline's own stage; raises `ValueError`."""
+    from stages import weights
+    from stages.nets.syncnet import load
+    from stages.sync import face_crops, offset_distances, reading, state_file
+
+    try:
+        network = load(state_file(weights.path(model))).to(device)
+    except weights.WeightsMissingError as error:
+        raise ValueError(f"--sync {model}: {error}") from error
+    samples = (truth.samples * 32768).astype(np.int16)
+    offset = truth.boxes.reshape(-1, 2, 2) - truth.landmarks.mean(1, keepdims=True)
+    centre = np.concatenate(made.landmarks).mean(1, keepdims=True)
+    boxes = (centre + np.median(offset, axis=0)).reshape(-1, 4)
+    found = {}
+    for name, pictures, box in (
+        ("made", np.concatenate(made.pictures), boxes),
+        ("true", truth.pictures, truth.boxes),
+    ):
+        scaled = box.astype(np.float64) * pictures.shape[1]
+        crops = face_crops([pictures[i : i + 64, ..., ::-1] for i in range(0, len(pictures), 64)], scaled)
+        matrix = offset_distances(network, crops, samples, reach=15, batch=32, device=device)
+        score = reading(truth.key, matrix, window_s=3.0, hop_s=1.0)
+        found[name] = {"sync_c": score.confidence, "sync_d": score.distance, "offset_frames": score.offset_frames}
+    return found
+
+
+def mean_of(videos: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over videos of every number that they have, nested groups too."""
+    found: dict[str, Any] = {}
+    for name in videos[0]:
+        values = [video[name] for video in videos if video.get(name) is not None]
+        if values and isinstance(values[0], dict):
+            found[name] = mean_of(values)
+        elif values and isinstance(values[0], (int, float)):
+            found[name] = float(np.mean(values))
+    return found
+
+
+def evaluate(options: EvaluateOptions) -> dict[str, Any]:
+    """Measure, write `eval.json` and `eval.html` into the run, return the numbers. Raises `ValueError`."""
+    device = distributed.start(options.device).device
+    talker = Talker(
+        options.run,
+        device,
+        steps=options.steps,
+        use_archive=options.use_archive,
+        carry_memory=options.carry_memory,
+    )
+    shards = Shards(options.shards)
+    held_out = shards.split(*options.splits)
+    if not held_out:
+        raise ValueError(f"{options.shards}: no clips of splits {', '.join(options.splits)}")
+    longest = sorted(chains(held_out), key=lambda chain: -sum(clip.n_frames for clip in chain))[: options.n_videos]
+    truths = [read_truth(shards, chain, talker, options.frames) for chain in longest]
+    paths = {"fid": options.fid, "fvd": options.fvd}
+    networks = {name: FrechetNetwork(path, device) for name, path in paths.items() if path is not None}
+    made = roll_out(talker, truths, options, networks)
+    motion = talker.recipe.motion
+    lip = motion.head_tokens + motion.lip_tokens
+    groups = {
+        "head": slice(0, motion.head_tokens),
+        "lip": slice(motion.head_tokens, lip),
+        "expression": slice(lip, None),
+    }
+    videos = [of_video(truth, one, groups) for truth, one in zip(truths, made, strict=True)]
+    if options.sync:
+        for video, truth, one in zip(videos, truths, made, strict=True):
+            video["sync"] = synchrony(truth, one, options.sync, device)
+    result = {
+        "recipe": talker.recipe.name,
+        "options": {name: str(value) for name, value in asdict(options).items()},
+        "mean": mean_of(videos),
+        "frechet": {name: networks[name].distance() if name in networks else None for name in paths},
+        "not_measured": not_measured(options),
+        "videos": videos,
+    }
+    (options.run / "eval.json").write_text(json.dumps(result, indent=1))
+    shown = [side_by_side(options.run, truth, one) for truth, one in list(zip(truths, made, strict=True))[:4]]
+    write_page(options.run / "eval.html", result, shown, options.run)
+    log.info("%s: %s", options.run / "eval.json", json.dumps(result["mean"]))
+    return result
+
+
+def not_measured(options: EvaluateOptions) -> dict[str, str]:
+    """What was left out, and what it would take."""
+    wanted = {
+        "identity": (options.face_pack, "--face-pack"),
+        "sync": (options.sync, "--sync"),
+        "fid": (options.fid, "--fid"),
+        "fvd": (options.fvd, "--fvd"),
+    }
+    return {name: f"no network given ({flag})" for name, (value, flag) in wanted.items() if not value}
+
+
+def side_by_side(run: Path, truth: Truth, made: Made) -> tuple[str, bytes]:
+    """The true (left) and the made video (right) with the sound, three times as large: key and mp4 bytes."""
+    pictures = np.concatenate(made.pictures)
+    both = np.concatenate([truth.pictures[: len(pictures)], pictures], 2)
+    scale = max(1, 192 // both.shape[1])
+    path = run / f"eval-{truth.key}.mp4"
+    with VideoWriter(path, both.shape[1] * scale, width_px=both.shape[2] * scale) as writer:
+        writer.hear(truth.samples)
+        for start in range(0, len(both), 64):
+            writer.show(both[start : start + 64].repeat(scale, 1).repeat(scale, 2))
+    return truth.key, path.read_bytes()

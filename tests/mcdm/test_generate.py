@@ -1,0 +1,163 @@
+"""A trained run to video, and its evaluation: exactness, lengths, constant memory, faults, the page."""
+
+import json
+from dataclasses import replace
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mcdm.__main__ import main
+from mcdm.course import Options, train
+from mcdm.encoders import make_audio
+from mcdm.generate import Talker, place_face
+from mcdm.sound import SoundFile, feature_rows
+from tests.mcdm.nano import nano
+from tests.mcdm.shards import SIDE_PX, draw, person, speech, wav, write_shards
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Shards, a run of a few steps, a picture and a voice."""
+    folder = tmp_path_factory.mktemp("world")
+    shards = write_shards(folder, people=3, clips=1, n_frames=40)
+    plan = replace(nano().plans[0], steps=2)
+    recipe = replace(nano(memory_zero_init=False), plans=(plan,) * 4)
+    train(recipe, Options(shards=str(shards), run=folder / "run", workers=0, device="cpu", log_every=1))
+    picture, _ = draw(person(0), 0.3, (0, 0))
+    cv2.imwrite(str(folder / "face.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    (folder / "speech.wav").write_bytes(wav(speech(30, 1)[0]))
+    return folder
+
+
+def generate(world, out, *more):
+    given = ["--run", world / "run", "--reference", world / "face.png", "--audio", world / "speech.wav"]
+    return main([str(a) for a in ["generate", *given, "--out", out, "--device", "cpu", *more]])
+
+
+def read(path):
+    with av.open(str(path)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with av.open(str(path)) as container:
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+    return np.stack(pictures), samples
+
+
+def test_a_picture_and_a_voice_become_a_video_of_the_wanted_length_with_sound(world, tmp_path):
+    assert generate(world, tmp_path / "own.mp4") == 0
+    pictures, samples = read(tmp_path / "own.mp4")
+    assert pictures.shape == (30, 32, 32, 3) and abs(samples - 30 * 640) <= 2048
+    assert generate(world, tmp_path / "long.mp4", "--seconds", "2") == 0
+    pictures, samples = read(tmp_path / "long.mp4")
+    assert len(pictures) == 50 and abs(samples - 50 * 640) <= 2048
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4", "own.mp4"]
+
+
+def test_a_seed_gives_the_same_video_and_another_seed_another(world, tmp_path):
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        generate(world, tmp_path / f"{name}.mp4", "--seed", seed, "--seconds", "0.4")
+    a, b, c = ((tmp_path / f"{name}.mp4").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("face.png", b"nonsense", "none that can be read"),
+        ("speech.wav", b"nonsense", "no sound that can be read"),
+        ("face.png", None, "no such picture"),
+    ],
+)
+def test_a_bad_picture_or_sound_is_one_line(world, tmp_path, capsys, name, content, line):
+    paths = {other: world / other for other in ("face.png", "speech.wav")}
+    paths[name] = tmp_path / name
+    if content is not None:
+        paths[name].write_bytes(content)
+    given = ["--reference", paths["face.png"], "--audio", paths["speech.wav"], "--out", tmp_path / "o.mp4"]
+    assert main([str(a) for a in ["generate", "--run", world / "run", "--device", "cpu", *given]]) == 2
+    said = capsys.readouterr().err.strip()
+    assert line in said and "\n" not in said
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_a_picture_that_is_not_square_is_refused_without_a_face_pack(world, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((50, 90, 3), np.uint8))
+    assert generate(world, tmp_path / "o.mp4", "--reference", tmp_path / "wide.png") == 2
+    assert "90 x 50: give a square crop" in capsys.readouterr().err
+
+
+def test_state_does_not_grow_and_memory_and_archive_matter(world):
+    talkers = [Talker(world / "run", CPU), Talker(world / "run", CPU, carry_memory=False)]
+    reference = draw(person(0), 0.3, (0, 0), 32)[0][None]
+    audio = torch.randn(1, 8, 5, 128)
+    third = []
+    for talker in talkers:
+        state = talker.begin(reference, [0])
+        for _ in range(3):
+            latents, state = talker.clip(state, audio)
+        third.append(latents)
+        size = sum(c.numel() for step in state.carries or [] for c in step)
+        _, state = talker.clip(state, audio)
+        assert sum(c.numel() for step in state.carries or [] for c in step) == size
+        assert state.archived.shape[1] == 4
+    assert not torch.equal(*third)
+
+
+def test_videos_made_side_by_side_are_those_made_alone(world):
+    talker = Talker(world / "run", CPU)
+    references = np.stack([draw(person(i), 0.3, (0, 0), 32)[0] for i in range(2)])
+    audio = torch.randn(2, 8, 5, 128)
+    together, state = talker.clip(talker.begin(references, [3, 4]), audio)
+    alone, _ = talker.clip(talker.begin(references[1:], [4]), audio[1:])
+    assert torch.allclose(together[1:], alone, atol=1e-4)
+    kept = state.rows(torch.tensor([1]))
+    one, _ = talker.clip(kept, audio[1:])
+    both, _ = talker.clip(state, audio)
+    assert torch.allclose(both[1:], one, atol=1e-4)
+
+
+def test_guidance_steers(world):
+    talker = Talker(world / "run", CPU)
+    reference, audio = draw(person(0), 0.3, (0, 0), 32)[0][None], torch.randn(1, 8, 5, 128)
+    plain, _ = talker.clip(talker.begin(reference, [0]), audio)
+    talker.recipe = replace(talker.recipe, unet=replace(talker.recipe.unet, guidance=3.0))
+    guided, state = talker.clip(talker.begin(reference, [0]), audio)
+    assert plain.shape == guided.shape and not torch.equal(plain, guided)
+    talker.clip(state, audio)
+
+
+def test_features_of_a_stream_are_those_of_the_whole(tmp_path):
+    samples = speech(600, 3)[0]
+    (tmp_path / "long.wav").write_bytes(wav(samples))
+    encoder = make_audio(nano().audio)
+    rows = torch.stack(list(feature_rows(iter(SoundFile(tmp_path / "long.wav", 600)), encoder, CPU)))
+    whole = encoder(torch.from_numpy(samples.astype(np.float32) / 32768))
+    assert rows.shape == whole.shape == (600, 1, 128)
+    assert torch.allclose(rows[:-26], whole[:-26], atol=1e-3)
+
+
+def test_a_found_face_is_put_where_training_has_it():
+    picture, landmarks = draw(person(1), 0.0, (0.1, 0.05))
+    wanted = draw(person(1), 0.0, (0, 0), 64)[1]
+    placed = place_face(picture, landmarks, wanted, 64)
+    true = draw(person(1), 0.0, (0, 0), 64)[0]
+    assert landmarks.max() < SIDE_PX
+    assert np.abs(placed[16:48, 16:48].astype(int) - true[16:48, 16:48]).mean() < 12
+
+
+def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(world):
+    given = ["--run", world / "run", "--shards", world / "shards", "--frames", "60", "--device", "cpu"]
+    assert main([str(a) for a in ["evaluate", *given]]) == 0
+    result = json.loads((world / "run" / "eval.json").read_text())
+    video = result["videos"][0]
+    assert video["frames_with_truth"] == 40 and video["frames_made"] == 60
+    assert -1 <= video["mouth_and_true_mouth"] <= 1 and video["ssim_at"]["30"] is not None
+    assert video["ssim_at"]["300"] is None, "no truth so long: not measured"
+    assert result["frechet"] == {"fid": None, "fvd": None} and set(result["not_measured"]) >= {"fid", "fvd", "identity"}
+    page = (world / "run" / "eval.html").read_text()
+    assert "data:video/mp4;base64," in page and "data:image/png;base64," in page
+    assert "http" not in page.replace("http-equiv", "")

@@ -1,0 +1,66 @@
+"""Measures against cases with a known answer."""
+
+import numpy as np
+import pytest
+import torch
+
+from mcdm import measures
+from mcdm.config import CodecConfig
+from mcdm.encoders import DctCodec
+from mcdm.faces import CANON, align, mouth_opening, similarity
+from tests.mcdm.shards import draw, person
+
+
+def test_equal_pictures_have_ssim_1_and_noise_less():
+    picture = draw(person(0), 0.2, (0, 0), 64)[0][None]
+    noisy = (picture + np.random.default_rng(0).integers(-40, 40, picture.shape)).clip(0, 255).astype(np.uint8)
+    assert measures.ssim(picture, picture)[0] == pytest.approx(1)
+    assert measures.ssim(picture, noisy)[0] < 0.8
+
+
+def test_a_series_is_read_at_horizons_and_none_where_it_ends_before():
+    values = np.full(400, np.nan, np.float32)
+    values[::25] = 0.5
+    values[290] = 1.0
+    assert measures.at_horizons(values) == {"30": 0.5, "300": pytest.approx(0.75), "1800": None}
+
+
+def test_shuffling_takes_a_true_correlation_away():
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal(500).astype(np.float32)
+    assert measures.correlation(one, 2 * one + 3) == pytest.approx(1, abs=1e-5)
+    assert abs(measures.shuffled_correlation(one, one)) < 0.1
+    assert measures.correlation(one, np.ones(500, np.float32)) == 0
+
+
+def test_frechet_distance_of_shifted_normals_is_the_shift_squared():
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((4000, 3))
+    assert measures.frechet(one, one + np.array([2.0, 0, 0])) == pytest.approx(4, abs=0.01)
+
+
+def test_landmarks_come_to_lie_on_the_canon_whatever_scale_and_turn():
+    angle, scale = 0.3, 2.5
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = (CANON @ turn.T * 40 + 17).astype(np.float32)
+    matrix = similarity(points, 48)
+    assert np.allclose(points @ matrix[:, :2].T + matrix[:, 2], CANON * 48, atol=1e-2)
+
+
+def test_the_mouths_opening_is_read_off_the_pixels():
+    wanted = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
+    for who in range(3):
+        drawn = [draw(person(who), float(o), (0.02 * i, 0.0)) for i, o in enumerate(wanted)]
+        faces, _ = align(np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn]), 48)
+        assert measures.correlation(mouth_opening(faces), wanted) > 0.95
+
+
+@pytest.mark.parametrize(("size", "factor", "channels", "least_db"), [(64, 4, 16, 30), (256, 8, 48, 30)])
+def test_the_block_transform_keeps_a_face_sharp(size, factor, channels, least_db):
+    codec = DctCodec(CodecConfig(kind="dct", size_px=size, factor=factor, channels=channels))
+    picture = torch.from_numpy(draw(person(0), 0.6, (0, 0), size)[0]).permute(2, 0, 1)[None].float() / 127.5 - 1
+    latents = codec.encode(picture)
+    assert latents.shape == (1, channels, size // factor, size // factor)
+    error = (codec.decode(latents) - picture).square().mean()
+    assert 10 * torch.log10(4 / error) > least_db
+    assert 0.2 < float(latents.std()) < 2
