@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from manifests.store import Store
-from pipeline.finish import Finished
+from pipeline.finish import Finished, notes
 from pipeline.job import Job
 from pipeline.progress import clock
 from pipeline.report import print_tables
@@ -18,7 +18,7 @@ PLACES = (
 
 def print_end(job: Job, finished: Finished, console: Console, seconds: float | None = None) -> None:
     """The funnel, the languages, the reasons; where shards were written, how many."""
-    print_tables(console, finished.figures)
+    print_tables(console, finished.figures, notes=notes(job.build()))
     index = finished.sharded.index
     took = f" in {clock(seconds)}" if seconds is not None else ""
     console.print(

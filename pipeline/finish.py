@@ -58,9 +58,19 @@ def finish(recipe: TalkingFaces, job: Job, videos: Sequence[Video], store: Store
     known, verdicts = judged(recipe, videos, store)
     sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes)
     write_catalogue(store, known, verdicts, recipe.policy)
-    figures = write_report(store, known, verdicts, recipe.policy, provenance=_provenance(recipe, job))
+    figures = write_report(
+        store, known, verdicts, recipe.policy, provenance=_provenance(recipe, job), notes=notes(recipe)
+    )
     store.put(_FINISHED, to_json(digest))
     return Finished(known, verdicts, sharded, figures)
+
+
+def notes(recipe: TalkingFaces) -> tuple[str, ...]:
+    """What a reader must know before believing the numbers."""
+    small = sorted({name for stage in recipe.stages() for name in stage.models() if name.startswith("sample/")})
+    if not small:
+        return ()
+    return (f"Made with {', '.join(small)}: small networks for the rendered sample world, not for real footage.",)
 
 
 def _provenance(recipe: TalkingFaces, job: Job) -> dict[str, Any]:

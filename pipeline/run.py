@@ -165,7 +165,9 @@ def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> tuple[Video, .
 
 
 def _end(this: _Run, videos: Sequence[Video], seconds: float) -> int:
+    from manifests.sample.serve import CORPUS
     from pipeline.ending import print_end, print_paths
+    from pipeline.scoring import has_truth, print_score, score_known
 
     if this.options.until:
         return 0
@@ -174,6 +176,8 @@ def _end(this: _Run, videos: Sequence[Video], seconds: float) -> int:
         return 0
     finished = finish(this.recipe, this.job, videos, this.store)
     print_end(this.job, finished, this.console, seconds)
+    if has_truth(this.job, this.options.manifest):
+        print_score(this.console, score_known(this.store, finished.known, finished.verdicts, CORPUS / "truth.json"))
     print_paths(this.store, this.job, this.console)
     return 0
 

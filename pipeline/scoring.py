@@ -1,0 +1,51 @@
+"""`python -m pipeline score`: a store against the truth of the corpus that it was run on."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from manifests.records import Verdict
+from manifests.sample.serve import CORPUS
+from manifests.sample.truth import read_truth
+from manifests.store import Store
+from pipeline.finish import judged
+from pipeline.job import Job, read_videos
+from pipeline.recipes import TalkingFaces
+from stages.judge import Measured
+from stages.score import Score, score
+from stages.score_table import crop_windows, tables
+
+SCORE = "score.json"
+
+
+def score_store(store: Store, recipe: TalkingFaces, truth_file: str | None) -> Score:
+    """Judge what is known, compare and write `score.json`. Raises `FileNotFoundError`, `ValueError`."""
+    known, verdicts = judged(recipe, read_videos(store), store)
+    return score_known(store, known, verdicts, Path(truth_file) if truth_file else CORPUS / "truth.json")
+
+
+def score_known(store: Store, known: Sequence[Measured], verdicts: Sequence[Verdict], truth_file: Path) -> Score:
+    """Compare the videos that were run with their truth; those of other languages are not held against the run."""
+    truth = read_truth(truth_file)
+    ran = {one.video.url.rsplit("/", 1)[-1] for one in known}
+    mine = replace(truth, videos=tuple(video for video in truth.videos if video.path.rsplit("/", 1)[-1] in ran))
+    if not mine.videos:
+        raise ValueError(f"{truth_file} knows none of the {len(known)} videos of {store.url}")
+    found = score(mine, known, verdicts, crop_windows(store, known))
+    store.put(SCORE, found.to_json())
+    return found
+
+
+def print_score(console: Console, found: Score) -> None:
+    """The tables, then every miss by name."""
+    for table in tables(found):
+        console.print(table)
+    for miss in found.misses:
+        console.print(f"  [dim]missed:[/] {miss}", soft_wrap=True)
+
+
+def has_truth(job: Job, manifest: str | None) -> bool:
+    """Whether the videos of a run are those of the corpus that comes with the project."""
+    return job.recipe == "sample" and manifest is None
