@@ -12,7 +12,8 @@
 
     frames, faces = render_crop(who, motion, size_px=224, seed=3)  # (F, 224, 224, 3): one head, fast, for training
 
-People with seeds below 1000 (`person.CORPUS_PEOPLE`) are the corpus's and never trained on. `person(seed)`, `scene(seed)` and `talk(..., seed)` are independent draws: the same person can sit in many scenes.
+People with seeds below 1000 (`person.CORPUS_PEOPLE`) are the corpus's and never trained on. `person(seed)`,
+`scene(seed)` and `talk(..., seed)` are independent draws: the same person can sit in many scenes.
 `talk((), n, seed)` is a listener; `motion.still(m)` freezes; `motion.pick(m, frames)` chooses frames;
 `talk(..., yaw_deg=30)` sits half turned. The lips show the sound at (i + 0.5) / rate_hz: the truth's audio offset is 0.
 Everything is deterministic in its seeds. Call `cv2.setNumThreads(1)` in worker processes.

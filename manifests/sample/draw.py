@@ -1,4 +1,4 @@
-"""From a posed body to pixels: vertices lit, triangles filled by OpenCV's z-buffer, pictures looked up, layers blended."""
+"""From a posed body to pixels: vertices lit, OpenCV's z-buffer filled, pictures looked up, layers blended."""
 
 from dataclasses import dataclass
 
@@ -49,7 +49,8 @@ def normals(body: Body, at: Floats) -> Floats:
             )
         )
     summed = body.normal_sum @ np.concatenate(flat)
-    return summed / (np.sqrt(np.einsum("ij,ij->i", summed, summed))[:, None] + 1e-9)
+    unit: Floats = summed / (np.sqrt(np.einsum("ij,ij->i", summed, summed))[:, None] + 1e-9)
+    return unit
 
 
 def shadow(body: Body, at: Floats, light: Light) -> Floats:
@@ -185,7 +186,8 @@ def _fill(layer: Layer, flat: Floats, triangles: Ints, lights: Floats, uv: Float
     if picture.shape[2] == 3:
         drawn: Floats = cv2.multiply(picture, light, dtype=cv2.CV_32F)
         return drawn
-    return cv2.merge([cv2.multiply(picture[..., :3], light, dtype=cv2.CV_32F), picture[..., 3].astype(np.float32)])
+    lit: Floats = cv2.multiply(picture[..., :3], light, dtype=cv2.CV_32F)
+    return np.dstack([lit, picture[..., 3]])
 
 
 def _spread(glow: Floats) -> Floats:
@@ -202,7 +204,7 @@ def _facing(triangles: Ints, seen: Floats, view: View) -> Ints:
     xa, ya, xb, yb, xc, yc = x[a], y[a], x[b], y[b], x[c], y[c]
     towards = (xb - xa) * (yc - ya) - (yb - ya) * (xc - xa) < 0
     towards &= (np.minimum(np.minimum(xa, xb), xc) < view.size[0]) & (np.minimum(np.minimum(ya, yb), yc) < view.size[1])
-    return triangles[towards]
+    return np.asarray(triangles[towards], np.int32)
 
 
 def _unproject(seen: Floats, view: View) -> Floats:
@@ -212,7 +214,7 @@ def _unproject(seen: Floats, view: View) -> Floats:
     return np.stack([(seen[:, 0] - w / 2) * half, (h / 2 - seen[:, 1]) * half, -seen[:, 2]], -1)
 
 
-def _settings() -> object:
+def _settings() -> cv2.TriangleRasterizeSettings:
     settings = cv2.TriangleRasterizeSettings()
     settings.setShadingType(cv2.RASTERIZE_SHADING_SHADED)
     settings.setCullingMode(cv2.RASTERIZE_CULLING_NONE)

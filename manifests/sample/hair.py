@@ -140,7 +140,7 @@ def _relief(who: Person, y: Floats, theta: Floats, rng: np.random.Generator) -> 
     """Locks: the shell's outline is never smooth."""
     size = (len(y), len(theta))
     if who.hair == "scarf":
-        return 0.02 * np.sin(3 * theta[None] + 6 * y[:, None] + rng.uniform(0, 6)) * np.ones(size, np.float32)
+        return np.asarray(0.02 * np.sin(3 * theta[None] + 6 * y[:, None] + rng.uniform(0, 6)), np.float32)
     if who.hair == "buzz":
         return np.zeros(size, np.float32)
     if who.hair == "curly":

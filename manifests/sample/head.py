@@ -5,6 +5,7 @@ y = -1.15, so a head is 23 cm high and 15 cm wide, as the anthropometric tables 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ from scipy.interpolate import PchipInterpolator
 
 from manifests.sample.person import Shape
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
+"""float32 unless said otherwise."""
 Ints = NDArray[np.int32]
 
 MOUTH_Y = -0.70
@@ -88,7 +90,7 @@ class Head:
     mouth_corners: tuple[int, int]
 
 
-def step(x: Floats, low: float, high: float) -> Floats:
+def step(x: Floats, low: Floats | float, high: Floats | float) -> Floats:
     """Smooth step from 0 at `low` to 1 at `high` (either order)."""
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     smooth: Floats = t * t * (3.0 - 2.0 * t)
@@ -104,7 +106,7 @@ def bump(x: Floats, y: Floats, cx: float, cy: float, sx: float, sy: float) -> Fl
 def columns() -> Floats:
     """Azimuths of the grid's columns in radians, dense in front; the first and the last meet behind."""
     half = np.concatenate([np.linspace(0, 55, 35), np.linspace(55, 110, 11)[1:], np.linspace(110, 180, 7)[1:]])
-    return np.radians(np.concatenate([-half[:0:-1], half])).astype(np.float32)
+    return np.asarray(np.radians(np.concatenate([-half[:0:-1], half])), np.float32)
 
 
 def rings(heights: Floats, theta: Floats, shape: Shape) -> Floats:

@@ -1,6 +1,7 @@
 """How a person moves: head, eyes, brows and, from phonemes with their times, the mouth."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from manifests.sample.head import SHAPES
 from manifests.sample.visemes import Phoneme, mouth_curves
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _wander(rng: np.random.Generator, n: int, rate_hz: float, hz: float) -> Floa
 def _pulses(rng: np.random.Generator, n: int, rate_hz: float, per_s: float, length_s: float) -> Floats:
     hits = (rng.random(n) < per_s / rate_hz).astype(np.float64)
     sigma = length_s * rate_hz / 2.5
-    return (gaussian_filter1d(hits, sigma) * sigma * 2.5).astype(np.float32)
+    return np.asarray(gaussian_filter1d(hits, sigma) * sigma * 2.5, np.float32)
 
 
 def _blinks(rng: np.random.Generator, n: int, rate_hz: float) -> Floats:
@@ -132,4 +133,4 @@ def _saccades(rng: np.random.Generator, n: int, rate_hz: float) -> Floats:
         gaze[at : at + length] = where
         where = rng.normal(size=2) * (0.22, 0.10) if rng.random() < 0.55 else rng.normal(size=2) * 0.03
         at += length
-    return gaussian_filter1d(gaze, 0.35 * rate_hz / 25, axis=0).astype(np.float32)
+    return np.asarray(gaussian_filter1d(gaze, 0.35 * rate_hz / 25, axis=0), np.float32)

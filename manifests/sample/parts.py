@@ -35,7 +35,7 @@ def inside_mouth(head: Head) -> list[Part]:
     phi = np.linspace(-1.35, 1.35, 33)[None]
 
     def arch(radius: float, back: float, heights: tuple[float, ...]) -> Floats:
-        y = np.array(heights)[:, None] + 0.012 * (1 - np.cos(phi))
+        y = MOUTH_Y + np.array(heights)[:, None] + 0.012 * (1 - np.cos(phi))
         x, z = radius * np.sin(phi), lip_z - back - 0.23 * (1 - np.cos(phi))
         return np.stack(np.broadcast_arrays(x, y, z), -1).astype(np.float32)
 
@@ -50,10 +50,10 @@ def inside_mouth(head: Head) -> list[Part]:
     tongue += (0, MOUTH_Y - 0.115, lip_z - 0.25)
     return [
         Part("bowl", bowl.astype(np.float32), fill((0.30, 0.10, 0.10)), WET, jaw=0.4, open_=0.5, hollow=True),
-        Part("teeth_up", arch(0.185, 0.090, (0.10, 0.03, -0.045) + np.array(MOUTH_Y)), teeth(), TEETH, open_=edge),
+        Part("teeth_up", arch(0.185, 0.090, (0.10, 0.03, -0.045)), teeth(), TEETH, open_=edge),
         Part(
             "teeth_low",
-            arch(0.170, 0.110, (-0.055, -0.09, -0.15) + np.array(MOUTH_Y)),
+            arch(0.170, 0.110, (-0.055, -0.09, -0.15)),
             teeth()[::-1],
             TEETH,
             jaw=1.0,
@@ -212,4 +212,5 @@ def _tube(line: Floats, radius: float) -> Floats:
     side /= np.linalg.norm(side, axis=1, keepdims=True) + 1e-9
     other = np.cross(along, side)
     turn = np.linspace(0, 2 * np.pi, 7)[None, :, None]
-    return (line[:, None] + radius * (np.cos(turn) * side[:, None] + np.sin(turn) * other[:, None])).astype(np.float32)
+    ring = np.cos(turn) * side[:, None] + np.sin(turn) * other[:, None]
+    return np.asarray(line[:, None] + radius * ring, np.float32)

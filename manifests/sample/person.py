@@ -177,6 +177,6 @@ def _between(colours: tuple[Colour, ...], at: float) -> Colour:
     return _colour(np.array(colours[low]) * (1 - share) + np.array(colours[low + 1]) * share)
 
 
-def _colour(rgb: np.ndarray) -> Colour:  # type: ignore[type-arg]
+def _colour(rgb: np.ndarray) -> Colour:
     r, g, b = (float(v) for v in np.clip(rgb, 0.02, 0.97))
     return r, g, b

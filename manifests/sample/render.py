@@ -14,8 +14,8 @@ from manifests.sample.head import Floats
 from manifests.sample.motion import Motion
 from manifests.sample.person import Person
 from manifests.sample.rig import Body, body
-from manifests.sample.texture import EYE_CELLS
 from manifests.sample.scene import Light, Scene, background, light, scene
+from manifests.sample.texture import EYE_CELLS
 
 Image = NDArray[np.uint8]
 
@@ -136,7 +136,7 @@ def _body(who: Person, head_px: float) -> Body:
 
 def _camera(where: Scene, n: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     t = np.arange(n) / max(1, n - 1)
-    zoom = 1.0 + where.zoom * (t if where.zoom > 0 else 1 - t) * np.sign(where.zoom) * (1 if where.zoom > 0 else 1)
+    zoom = 1.0 + abs(where.zoom) * (t if where.zoom > 0 else 1 - t)
     shaken = [gaussian_filter1d(rng.normal(size=n + 40), 9.0)[20 : 20 + n] * 6 * where.shake for _ in range(2)]
     return shaken[0].astype(np.float32), shaken[1].astype(np.float32), np.maximum(zoom, 1.0).astype(np.float32)
 
@@ -149,7 +149,7 @@ def _behind(back: Image, where: Scene, dx: float, dy: float, zoom: float) -> Flo
     moved = cv2.warpAffine(
         back, warp, (where.width, where.height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return moved.astype(np.float32)
+    return np.asarray(moved, np.float32)
 
 
 def _compose(

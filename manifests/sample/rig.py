@@ -8,8 +8,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from manifests.sample import parts as p
-from manifests.sample.head import SHAPES, Floats, Head, Ints, build, columns
 from manifests.sample.hair import hair, hairline
+from manifests.sample.head import SHAPES, Floats, Head, Ints, build, columns
 from manifests.sample.motion import Motion
 from manifests.sample.person import Person
 from manifests.sample.texture import EYE_CELLS, EYE_SPAN, TEXELS, Picture, body_skin, skin
@@ -112,7 +112,7 @@ def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> Floats:
     ry = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
     rx = np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
     rz = np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
-    return (rz @ ry @ rx).astype(np.float32)
+    return np.asarray(rz @ ry @ rx, np.float32)
 
 
 @functools.lru_cache(maxsize=24)
@@ -236,7 +236,7 @@ def _brightness(layer: Layer) -> Floats:
         return np.zeros(0, np.float32)
     small = cv2.resize(layer.atlas[2], layer.cells, interpolation=cv2.INTER_AREA)
     levels = small[..., :3].reshape(-1, 3).mean(-1)[layer.slots] / 255
-    return np.maximum(levels, 0.06).astype(np.float32)
+    return np.asarray(np.maximum(levels, 0.06), np.float32)
 
 
 def _incidence(triangles: Ints, rest: Floats) -> csr_matrix:

@@ -1,12 +1,13 @@
 """Where a person is seen: backgrounds like photographs out of focus, light, and the camera."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def background(where: Scene, *, margin: float = 1.15) -> NDArray[np.uint8]:
     out = cv2.GaussianBlur(out.astype(np.float32), (0, 0), max(0.8, soft))
     out = cv2.resize(out, (width, height), interpolation=cv2.INTER_CUBIC)
     level = 0.55 + 0.5 * float(np.mean(where.light.sky)) + 0.1 * float(np.mean(where.light.key_colour))
-    return np.clip(out * level * 255, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(out * level * 255, 0, 255), np.uint8)
 
 
 def _three(v: Floats | NDArray[np.float64]) -> tuple[float, float, float]:

@@ -36,7 +36,7 @@ def to_bytes(picture: Floats) -> Picture:
 
 
 def skin(head: Head, who: Person, line: Floats) -> Picture:
-    """The face: tone, blotches, pores, lips, brows, lashes, beard, folds and the scalp above the hairline `line` (cols,)."""
+    """The face: tone, blotches, pores, lips, brows, lashes, beard, folds, and the scalp above the hairline `line`."""
     rows, cols = head.rest.shape[:2]
     size = (rows * TEXELS, cols * TEXELS)
     x, y, z = cv2.split(cv2.resize(head.rest, size[::-1], interpolation=cv2.INTER_LINEAR))

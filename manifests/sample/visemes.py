@@ -1,5 +1,7 @@
 """Phonemes with times to mouth curves: which lip shapes a sound needs, and how neighbours blend."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
@@ -7,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 Phoneme = tuple[str, float, float]
 """espeak-ng's or IPA name, start and end in seconds."""
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
 
 CHANNELS = ("jaw", "upper", "lower", "wide", "round", "press", "tuck", "tongue")
 

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,7 +22,7 @@ from stages.sample.script import Hardness, Script, Take, speaker_of
 from stages.sample.sentences import SENTENCES
 from stages.sample.voice import speak
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
 Image = NDArray[np.uint8]
 
 AUDIO_RATE_HZ = 48_000
@@ -147,14 +149,14 @@ def _mix(
 ) -> Floats:
     """The whole sound track at 48 kHz: speech, the hiss of a room, and what hardness adds."""
     n = round(total_s * AUDIO_RATE_HZ)
-    track = np.zeros(n, np.float32)
+    track: Floats = np.zeros(n, np.float32)
     for start_s, _, heard in sounds:
         fine = resample_poly(heard.samples, AUDIO_RATE_HZ // SAMPLE_RATE_HZ, 1).astype(np.float32)
         first = round(start_s * AUDIO_RATE_HZ)
         part = fine[: n - first]
         track[first : first + len(part)] += part
     level = 0.08
-    hiss = rng.normal(size=n).astype(np.float32)
+    hiss: Floats = rng.normal(size=n).astype(np.float32)
     hiss = np.convolve(hiss, np.ones(6, np.float32) / 6, mode="same")
     track = 0.85 * track + (0.0008 + level * hardness.noise) * hiss
     if hardness.music:
@@ -183,7 +185,7 @@ def _shots(script: Script, take: Take, heard: Heard, at: int, n: int, hardness: 
     where = _where(script, take, take.seed, hardness)
     bounds = [round(n * k / take.angles) for k in range(take.angles + 1)]
     shots = []
-    for k, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for k, (first, last) in enumerate(pairwise(bounds)):
         angle = where if k == 0 else _where(script, take, take.seed + 7919 * k, hardness)
         part = pick(motion, np.arange(first, last))
         turned = replace(part, yaw=part.yaw + np.float32(18.0 * k * (-1 if take.yaw_deg > 0 else 1)))
@@ -221,7 +223,7 @@ def _loudness(samples: Floats, n: int, rate: float) -> Floats:
     power = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])
     edges = np.minimum(edges, len(samples))
     level = np.sqrt(np.diff(power[edges]) / np.maximum(1, np.diff(edges)))
-    return np.clip(level / (np.percentile(level, 95) + 1e-6), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(level / (np.percentile(level, 95) + 1e-6), 0, 1), np.float32)
 
 
 def _pictures(script: Script, shots: list[_Shot], faces: list[list[tuple[Face, ...]]]) -> Iterator[Image]:
@@ -301,6 +303,7 @@ def _segments(
     found = []
     for number, who in enumerate(shot.seats):
         boxes = np.array([faces[number].box for faces in seen])
+        left, top, right, bottom = (float(v) for v in np.median(boxes, axis=0))
         yaws = np.array([faces[number].yaw_deg for faces in seen])
         listens = number > 0
         talker = take.flaw == "listener" and not listens
@@ -308,7 +311,7 @@ def _segments(
             replace(
                 said,
                 person=who.person.seed,
-                box=tuple(float(v) for v in np.median(boxes, axis=0)),
+                box=(left, top, right, bottom),
                 yaw_deg=float(np.median(np.abs(yaws))),
                 talks=not listens and take.flaw != "still_face",
                 flaw="" if talker else said.flaw,

@@ -21,6 +21,8 @@ from stages.sample.script import HARD, Hardness, Script, scripts
 
 _LICENCE = "CC0-1.0"
 
+Box = tuple[float, float, float, float]
+
 
 def make(out: Path, seed: int, *, minutes: float | None = None, hard: bool = False, workers: int = 2) -> Truth:
     """Make a corpus in `out`; about 80 ms of CPU a frame."""
@@ -63,7 +65,7 @@ def _copy(out: Path, script: Script, original: VideoTruth, hardness: Hardness) -
     _encode_again(out / original.path, path, size, replace(hardness, crf=hardness.crf + 3))
     factor = size[0] / script.width
     segments = tuple(
-        replace(s, box=tuple(v * factor for v in s.box), flaw="duplicate", should_keep=None) for s in original.segments
+        replace(s, box=_scaled(s.box, factor), flaw="duplicate", should_keep=None) for s in original.segments
     )
     return replace(
         original,
@@ -74,6 +76,10 @@ def _copy(out: Path, script: Script, original: VideoTruth, hardness: Hardness) -
         flaw="duplicate",
         copy_of=original.path,
     )
+
+
+def _scaled(box: Box, factor: float) -> Box:
+    return box[0] * factor, box[1] * factor, box[2] * factor, box[3] * factor
 
 
 def _encode_again(source: Path, target: Path, size: tuple[int, int], hardness: Hardness) -> None:

@@ -91,62 +91,63 @@ def scripts(seed: int, *, minutes: float | None = None, hardness: Hardness = Har
     while not found or sum(t.length_s for s in found for t in s.takes) < wanted:
         for number, language in enumerate(LANGUAGES):
             at = (rounds * 40 + number * 4) % (len(people) - 4)
-            found += _language(rng, language, people[at : at + 4], rounds, hardness)
+            found += _Author(rng, language, people[at : at + 4], rounds, hardness).write()
         rounds += 1
     return found
 
 
-def _language(
-    rng: np.random.Generator, language: str, people: list[int], round_: int, hardness: Hardness
-) -> list[Script]:
-    width, height = _SIZES.get(language, (640, 360))
+@dataclass(frozen=True)
+class _Author:
+    """Writes the three videos of one language."""
 
-    def take(who: int, length_s: float, **more: object) -> Take:
-        turned = float(rng.uniform(-hardness.yaw_deg, hardness.yaw_deg))
-        yaw = turned if hardness.yaw_deg else float(rng.choice((0, 0, -14, 14, -24, 24)))
-        made = Take(seed=int(rng.integers(1 << 31)), person=who, language=language, length_s=length_s, yaw_deg=yaw)
-        return replace(made, **more)  # type: ignore[arg-type]
+    rng: np.random.Generator
+    language: str
+    people: list[int]
+    round_: int
+    hardness: Hardness
 
-    def script(number: int, takes: list[Take], rate_hz: Fraction, **more: object) -> Script:
-        name = f"{language}{round_ or ''}-{number}"
-        made = Script(
-            seed=int(rng.integers(1 << 31)),
+    def take(self, who: int, length_s: float, *, language: str = "") -> Take:
+        turned = float(self.rng.uniform(-self.hardness.yaw_deg, self.hardness.yaw_deg))
+        yaw_deg = turned if self.hardness.yaw_deg else float(self.rng.choice((0, 0, -14, 14, -24, 24)))
+        seed = int(self.rng.integers(1 << 31))
+        return Take(seed=seed, person=who, language=language or self.language, length_s=length_s, yaw_deg=yaw_deg)
+
+    def script(self, number: int, takes: list[Take], rate_hz: Fraction, flaw: str = "") -> Script:
+        width, height = _SIZES.get(self.language, (640, 360))
+        name = f"{self.language}{self.round_ or ''}-{number}"
+        return Script(
+            seed=int(self.rng.integers(1 << 31)),
             name=name,
-            language=language,
+            language=self.language,
             width=width,
             height=height,
             rate_hz=rate_hz,
             takes=tuple(takes),
+            flaw=flaw,
             title=f"People talking, {name}",
-            channel=f"sample-{language}-{people[0]}",
+            channel=f"sample-{self.language}-{self.people[0]}",
         )
-        return replace(made, **more)  # type: ignore[arg-type]
 
-    first = script(1, [take(people[0], 8.5), take(people[1], 7.5), take(people[0], 6.0)], _RATES[language])
-    clean, flawed = take(people[1], 8.0), _flawed(rng, take(people[2], 9.0), _SECOND[language], people[3])
-    second = script(2, [flawed, clean] if rng.random() < 0.5 else [clean, flawed], Fraction(25))
-    return [first, second, _third(rng, first, script, take, language, people)]
+    def write(self) -> list[Script]:
+        people, rate = self.people, _RATES[self.language]
+        takes = [self.take(people[0], 8.5), self.take(people[1], 7.5), self.take(people[0], 6.0)]
+        first = self.script(1, takes, rate)
+        clean = self.take(people[1], 8.0)
+        flawed = _flawed(self.rng, self.take(people[2], 9.0), _SECOND[self.language], people[3])
+        second = [flawed, clean] if self.rng.random() < 0.5 else [clean, flawed]
+        return [first, self.script(2, second, Fraction(25)), self._third(first)]
 
-
-def _third(  # type: ignore[no-untyped-def]
-    rng: np.random.Generator,
-    first: Script,
-    script,
-    take,
-    language: str,
-    people: list[int],  # noqa: ANN001
-) -> Script:
-    flaw = _THIRD[language]
-    if flaw == "duplicate":
-        return replace(first, name=f"{first.name}-again", flaw=flaw, copy_of=first.name, channel="sample-copies")
-    if flaw == "wrong_tag":
-        takes = [take(people[3], 9.0, language="fr"), take(people[2], 8.0, language="fr")]
-        return script(3, takes, Fraction(25), flaw=flaw)  # type: ignore[no-any-return]
-    if flaw in WHOLE_FILE:
-        takes = [take(people[3], 9.0), take(people[2], 8.0)]
-        return script(3, takes, Fraction(25), flaw=flaw)  # type: ignore[no-any-return]
-    flawed = _flawed(rng, take(people[3], 11.0 if flaw == "cut_in_speech" else 9.0), flaw, people[0])
-    return script(3, [take(people[2], 8.0), flawed], Fraction(25))  # type: ignore[no-any-return]
+    def _third(self, first: Script) -> Script:
+        flaw, people = _THIRD[self.language], self.people
+        if flaw == "duplicate":
+            return replace(first, name=f"{first.name}-again", flaw=flaw, copy_of=first.name, channel="sample-copies")
+        if flaw in WHOLE_FILE:
+            spoken = "fr" if flaw == "wrong_tag" else ""
+            takes = [self.take(people[3], 9.0, language=spoken), self.take(people[2], 8.0, language=spoken)]
+            return self.script(3, takes, Fraction(25), flaw)
+        length_s = 11.0 if flaw == "cut_in_speech" else 9.0
+        flawed = _flawed(self.rng, self.take(people[3], length_s), flaw, people[0])
+        return self.script(3, [self.take(people[2], 8.0), flawed], Fraction(25))
 
 
 def _flawed(rng: np.random.Generator, take: Take, flaw: str, other: int) -> Take:
