@@ -35,12 +35,15 @@ class Faces:
     Two frames lie side by side on one sheet of the detector's input. That halves the cost, and it cures SCRFD's
     blindness to faces that fill the picture: over 89 clips of real faces 1 frame a sheet finds a face in 613 of 702
     frames, 2 in 701, 4 in 683 (loses tiny faces), 1 with a margin of a quarter in 692.
+
+    Over 18 clips of talking people the boxes between looks agree with those of a look at every frame (IoU of 0.9 and
+    more) on 100, 98.7 and 97.4 % of frames at a cadence of 5, 8 and 10, with 25, 18 and 17 % of the frames looked at.
     """
 
     pack: str = "buffalo_l"  # weights by name, or the path of a folder
     det_size_px: int = 640  # side of the detector's input; a pack of fixed size keeps its own
     per_sheet: int = 2  # frames looked at in one pass
-    every: int = 5  # frames between looks
+    every: int = 8  # frames between looks
     steady_iou: float = 0.7  # faces that agree less between two looks get a look in between, and so on
     min_score: float = 0.5  # this sure it is a face
     keep_score: float = 0.3  # weaker finds are kept for the linking, which may continue a track with them

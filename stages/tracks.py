@@ -36,7 +36,7 @@ class Linking:
     max_step: float = 0.6  # a face lies at most this far, in face sizes, from where it was or where its motion leads
     max_gap_s: float = 1.0  # a face may stay unseen this long inside a track
     min_score: float = 0.5  # a track begins with, and is somewhere at least, this sure
-    min_length_s: float = 0.4  # shorter tracks are dropped: three looks at the default cadence
+    min_length_s: float = 0.4  # shorter tracks are dropped: two looks at the default cadence
     smooth_s: float = 0.36  # window of the Savitzky-Golay filter over boxes and landmarks
 
 

@@ -45,13 +45,13 @@ def watched(script: Script, n: int, *, batch: int = 64, config: Faces | None = N
 
 def test_a_steady_face_is_looked_at_at_the_cadence_and_at_the_end():
     seeing = watched(lambda k: [(80, 45, 40, 0.8)], 200)
-    assert seeing.found.looked.tolist() == [*range(0, 200, 5), 199]
+    assert seeing.found.looked.tolist() == [*range(0, 200, 8), 199]
     assert seeing.found.frame.tolist() == seeing.found.looked.tolist()
 
 
 def test_an_empty_picture_is_looked_at_at_the_cadence():
     seeing = watched(lambda k: [], 200)
-    assert seeing.found.looked.tolist() == [*range(0, 200, 5), 199]
+    assert seeing.found.looked.tolist() == [*range(0, 200, 8), 199]
     assert len(seeing.found.frame) == 0 and seeing.best_score == 0
 
 
@@ -66,7 +66,7 @@ def test_fast_motion_is_looked_at_at_full_rate_and_slow_motion_is_not():
     fast = watched(lambda k: [(10 + 12 * (k % 12), 45, 40, 0.8)], 60)
     slow = watched(lambda k: [(40 + 0.2 * k, 45, 40, 0.8)], 60)
     assert len(fast.found.looked) == 60
-    assert len(slow.found.looked) == 13
+    assert len(slow.found.looked) == 9
 
 
 def test_the_size_of_batches_does_not_change_what_is_looked_at():
@@ -77,7 +77,7 @@ def test_the_size_of_batches_does_not_change_what_is_looked_at():
 
 def test_weak_finds_are_kept_but_do_not_raise_the_rate():
     seeing = watched(lambda k: [(80, 45, 40, 0.35)] if k % 2 else [], 100)
-    assert len(seeing.found.looked) == 21
+    assert len(seeing.found.looked) == 14
     assert seeing.best_score == pytest.approx(0.35)
 
 
