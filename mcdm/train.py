@@ -137,7 +137,7 @@ class Loop:
         norms = {}
         if self.log.due(step + 1):
             norms = {name: gradient_norm(group) for name, group in self.objective.groups().items()}
-        norm = float(nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip_norm))
+        norm = float(whole(nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip_norm)))
         if not math.isfinite(norm):
             raise NotFiniteError(self._not_finite(step, suspects))
         self.optimizer.step()
@@ -183,9 +183,9 @@ class Loop:
         """The loss of the fixed held-out batch, whose noise is fixed too."""
         self.objective.eval()
         with self._autocast():
-            value = self.objective.loss(self.held_out.tensors).total.float()
+            loss: Loss = self.wrapped(self.held_out.tensors)  # not `objective.loss`: FSDP gathers weights in `forward`
         self.objective.train()
-        return float(distributed.mean(value, self.world))
+        return float(distributed.mean(loss.total.float(), self.world))
 
 
 def gradient_norm(parameters: list[nn.Parameter]) -> float:
@@ -193,7 +193,14 @@ def gradient_norm(parameters: list[nn.Parameter]) -> float:
     gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return 0.0
-    return float(nn.utils.get_total_norm(gradients))
+    return float(whole(nn.utils.get_total_norm(gradients)))
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor, gathered if it is sharded over processes."""
+    gather = getattr(value, "full_tensor", None)
+    gathered: Tensor = gather() if gather is not None else value
+    return gathered
 
 
 def step_flops(objective: Objective, drawn: Drawn, batch: int) -> float:

@@ -1,11 +1,7 @@
 """The loop: exact resume, stages in order, faults in one line, one process equals two."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +13,7 @@ from mcdm.ema import Ema
 from mcdm.objectives import LearnArchive, LearnMotion
 from mcdm.train import Loop, NotFiniteError, rate_at, step_flops
 from tests.mcdm.nano import nano, random_batch
+from tests.mcdm.processes import run_processes
 from tests.mcdm.shards import write_shards
 
 CPU = World(0, 1, torch.device("cpu"))
@@ -182,9 +179,7 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
     found = []
     for size in (1, 2):
         out = tmp_path / f"{size}.pt"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
-        environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, str(tmp_path / "gradients.py"), str(out)], check=True, env=environment)
+        run_processes(tmp_path / "gradients.py", out, size=size)
         found.append(torch.load(out, weights_only=True))
     assert found[0].keys() == found[1].keys() and len(found[0]) > 50
     for name, gradient in found[0].items():

@@ -1,0 +1,30 @@
+"""Start a script in several processes with the environment that torchrun gives."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_processes(script: Path, *arguments: object, size: int) -> None:
+    """Run to the end; raises if a process fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = []
+    for rank in range(size):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path.cwd()),
+            "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(size),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+        }
+        command = [sys.executable, str(script), *map(str, arguments)]
+        running.append(subprocess.Popen(command, env=environment))
+    codes = [process.wait(timeout=280) for process in running]
+    assert codes == [0] * size

@@ -1,0 +1,56 @@
+"""Many processes: FSDP2, Ray Train. One step each, for they start slowly."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mcdm import checkpoint
+from mcdm.course import Options, train
+from tests.mcdm.nano import nano
+from tests.mcdm.processes import run_processes
+from tests.mcdm.shards import write_shards
+
+TRAIN = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from mcdm.course import Options, train
+from tests.mcdm.nano import nano
+train(nano(), Options(shards=sys.argv[1], run=Path(sys.argv[2]), stages=(1,), workers=0, device="cpu", sharded=True,
+                      cache="off", save_every=1, stop_after=int(sys.argv[3])))
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("world"), people=3, clips=1, n_frames=40)
+
+
+def same(one, two):
+    return all(torch.allclose(one[name].float(), two[name].float(), atol=1e-4) for name in one)
+
+
+def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints(shards, tmp_path):
+    (tmp_path / "train.py").write_text(TRAIN)
+    run_processes(tmp_path / "train.py", shards, tmp_path / "sharded", 1, size=2)
+    alone = Options(shards=str(shards), run=tmp_path / "alone", stages=(1,), workers=0, device="cpu", cache="off")
+    train(nano(), Options(**{**vars(alone), "stop_after": 1}))
+    assert same(*(checkpoint.learned(tmp_path / name, 1, nano()) for name in ("alone", "sharded")))
+    # one process goes on from what two have written
+    train(nano(), Options(**{**vars(alone), "run": tmp_path / "sharded", "stop_after": 1}))
+    train(nano(), Options(**{**vars(alone), "stop_after": 1}))
+    assert same(*(checkpoint.learned(tmp_path / name, 1, nano()) for name in ("alone", "sharded")))
+
+
+def test_ray_train_runs_the_same_course(shards, tmp_path):
+    ray = pytest.importorskip("ray")
+    from mcdm.ray_train import train_on_ray
+
+    ray.init(num_cpus=1, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
+    try:
+        options = Options(shards=str(shards), run=tmp_path / "ray", stages=(0,), workers=0, device="cpu", stop_after=1)
+        train_on_ray(nano(), options, workers=1, gpu=False)
+    finally:
+        ray.shutdown()
+    assert checkpoint.step_of(checkpoint.newest(tmp_path / "ray", 0)) == 1

@@ -1,0 +1,80 @@
+"""Published encoders from local directories in their own formats, with small random weights."""
+
+import pytest
+import torch
+
+from mcdm.config import AudioConfig, CodecConfig, ImageConfig
+from mcdm.encoders import heard, make_audio, make_codec, make_image, mel_bands
+
+diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
+
+
+def test_the_vae_of_stable_diffusion_loads_from_a_directory(tmp_path):
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+    vae.save_pretrained(tmp_path)
+    codec = make_codec(CodecConfig(kind="sd", size_px=64, factor=8, channels=4, path=str(tmp_path)))
+    pictures = torch.rand(2, 3, 64, 64) * 2 - 1
+    latents = codec.encode(pictures)
+    assert latents.shape == (2, 4, 8, 8) and codec.decode(latents).shape == (2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(latents, vae.eval().encode(pictures).latent_dist.mean * 0.18215, atol=1e-5)
+    assert not any(p.requires_grad for p in codec.parameters())
+
+
+def test_wav2vec_2_gives_two_vectors_per_frame(tmp_path):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.Wav2Vec2Config(
+        **small, conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2
+    )
+    transformers.Wav2Vec2Model(config).save_pretrained(tmp_path)
+    audio = make_audio(AudioConfig(kind="wav2vec2", width=16, vectors=2, path=str(tmp_path)))
+    with torch.no_grad():
+        features = audio(torch.randn(640 * 30))
+    assert features.shape == (30, 2, 16)
+    assert heard(features, 2).shape == (26, 10, 16)
+    with pytest.raises(ValueError, match="has 16 features, the recipe says"):
+        make_audio(AudioConfig(kind="wav2vec2", width=768, vectors=2, path=str(tmp_path)))
+
+
+def test_clip_gives_its_projected_embedding(tmp_path):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.CLIPVisionConfig(**small, image_size=32, patch_size=16, projection_dim=12)
+    transformers.CLIPVisionModelWithProjection(config).save_pretrained(tmp_path)
+    image = make_image(ImageConfig(kind="clip", width=12, path=str(tmp_path)))
+    assert image(torch.rand(3, 3, 64, 64) * 2 - 1).shape == (3, 12)
+
+
+@pytest.mark.parametrize(
+    ("make", "config", "name"),
+    [
+        (make_codec, CodecConfig(kind="sd", size_px=512, factor=8, channels=4), "codec.path"),
+        (make_audio, AudioConfig(kind="wav2vec2", width=768, vectors=2, path="nowhere"), "audio.path"),
+        (make_image, ImageConfig(kind="clip", width=768), "image.path"),
+    ],
+)
+def test_a_missing_directory_is_named_by_its_setting(make, config, name):
+    with pytest.raises(ValueError, match=f"{name}: no directory"):
+        make(config)
+
+
+def test_heard_frames_are_those_on_either_side():
+    features = torch.arange(7.0)[:, None, None]
+    assert heard(features, 2)[:, :, 0].tolist() == [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [2, 3, 4, 5, 6]]
+
+
+def test_mel_bands_cover_the_speech_range_and_hear_a_tone_in_one_place():
+    bands = mel_bands(32, 512)
+    assert bands.shape == (32, 257) and (bands.sum(1) > 0).all()
+    audio = make_audio(AudioConfig(kind="mel", width=128, vectors=1))
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(640 * 10) / 16_000)
+    columns = audio(tone)[5, 0].view(4, 32)
+    assert columns.argmax(1).unique().numel() == 1
+    assert int(columns.argmax(1)[0]) == int(bands[:, 32].argmax())
