@@ -183,6 +183,7 @@ def _library() -> Iterator[tuple[Any, int]]:
         rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, None, _PHONEME_EVENTS | _PHONEME_IPA)
         if rate_hz <= 0:
             raise OSError("libespeak-ng could not be initialised")
+        ctypes.CDLL(None).srand(1)  # breathy variants (f5 is one) draw their noise from the C library's rand()
         yield library, rate_hz
         library.espeak_Terminate()
     finally:
