@@ -33,23 +33,27 @@ STORED_PX = 72
 SEEN_PX = MOUTH_PX // 2
 _RIM_PX = (STORED_PX - SEEN_PX) // 2
 _FACE_BOX_PX = FACE_PX / 2 / 1.4  # side of the face box in the face crop, at half scale
-_MOUTH_SHAPES = ("jaw", "upper", "lower", "wide", "round", "press", "tuck")
+_SHAPES = ("jaw", "upper", "lower", "wide", "round", "press", "tuck")
+
+MOUTH_SHAPES = len(_SHAPES)
+"""Shapes of the mouth that a take tells."""
 
 
 @dataclass(frozen=True)
 class Take:
-    """One person saying a few sentences: mouths (F, 72, 72) luma and samples (F * 640,), in step."""
+    """One person saying a few sentences, in step: pictures, sound, and what the mouth really does."""
 
-    mouths: NDArray[np.uint8]
-    samples: NDArray[np.int16]
+    mouths: NDArray[np.uint8]  # (F, 72, 72) luma
+    samples: NDArray[np.int16]  # (F * 640,) at 16 kHz
+    shapes: Floats  # (F, 7): jaw, lips apart, wide, round, pressed, tucked; each of mean 0 and deviation 1
 
 
 def take(seed: int, *, speakers: range, n_frames: int) -> Take:
-    """Render a take in any language by one of the `speakers`; four neighbouring seeds show one person. Deterministic."""
+    """Render a take in any language by one of `speakers`; four neighbouring seeds show one person. Deterministic."""
     rng = np.random.default_rng([seed, 0x5CC])
     samples, phonemes = _speech(rng, speakers, n_frames)
     motion = _motion(rng, samples, phonemes, n_frames, seed)
-    return Take(_mouths(rng, body(person(seed // 4)), seed, motion), samples)
+    return Take(_mouths(rng, body(person(seed // 4)), seed, motion), samples, _mouth_shapes(motion))
 
 
 def _speech(
@@ -92,12 +96,18 @@ def _motion(
         loudness=loudness if rng.random() < 0.5 else None,
     )
     shapes = motion.shapes.copy()
-    for name in _MOUTH_SHAPES:
+    for name in _SHAPES:
         shapes[:, SHAPES.index(name)] *= rng.uniform(0.65, 1.25)
     shapes[:, SHAPES.index("smile")] += rng.normal(0, 0.15)
     if rng.random() < 0.5:
         shapes = gaussian_filter1d(shapes, rng.uniform(0.3, 0.9), axis=0).astype(np.float32)
     return replace(motion, shapes=shapes)
+
+
+def _mouth_shapes(motion: Motion) -> Floats:
+    shapes = motion.shapes[:, [SHAPES.index(name) for name in _SHAPES]]
+    unit: Floats = (shapes - shapes.mean(0)) / (shapes.std(0) + 0.02)
+    return unit
 
 
 def _mouths(rng: np.random.Generator, who: Body, seed: int, motion: Motion) -> NDArray[np.uint8]:
