@@ -171,6 +171,7 @@ def _ray(cluster: Cluster) -> Iterator[None]:
     if address is None:  # a Ray of our own listens on loopback only; a joined one states its mode itself
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # workers that end with their pool are no errors
     import ray
     import ray.data
 

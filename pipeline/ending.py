@@ -34,7 +34,9 @@ def print_paths(store: Store, job: Job, console: Console) -> None:
         console.print(f"  {name:8} {store.at(path)}  [dim]{about}[/]", soft_wrap=True)
     console.print("next:")
     place = "" if store.url == "out" else f" --store {store.url}"
-    console.print(f"  python -m mcdm train --shards {store.at('shards')} --recipe tiny --stages 0-3 --out runs/tiny")
-    console.print(f"  python -m pipeline judge --policy strict{place}    # other thresholds, in seconds")
+    train = f"python -m mcdm train --shards {store.at('shards')} --recipe tiny --stages 0-3 --out runs/tiny"
+    commands = [train, f"python -m pipeline judge --policy strict{place}    # other thresholds, in seconds"]
     if job.recipe == "sample":
-        console.print("  python -m pipeline run wild --langs 10 --hours 0.5 --store wild    # the real thing")
+        commands.append("python -m pipeline run wild --langs 10 --hours 0.5 --store wild    # the real thing")
+    for command in commands:
+        console.print(f"  {command}", soft_wrap=True)

@@ -46,7 +46,7 @@ class Progress:
             row.seconds += seconds
         if not self._console.is_terminal and time.monotonic() - self._said > _LINE_EVERY_S:
             self._said = time.monotonic()
-            self._console.print(self.line())
+            self._console.print(self.line(), soft_wrap=True)
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:

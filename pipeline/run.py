@@ -183,7 +183,8 @@ def _end(this: _Run, videos: Sequence[Video], seconds: float) -> int:
 
 
 def _due_table(due: Sequence[Due]) -> Table:
-    table = Table("stage", "due", "settled", "kept", "rejected", "failed", "quarantined", "key", box=None)
+    table = Table("stage", "due", "settled", "kept", "rejected", "failed", "quarantined", box=None)
+    table.add_column("key", no_wrap=True, overflow="fold")
     for column in table.columns[1:-1]:
         column.justify = "right"
     for d in due:

@@ -18,6 +18,7 @@ from stages.score import Score, score
 from stages.score_table import crop_windows, tables
 
 SCORE = "score.json"
+_SHOWN_MISSES = 20
 
 
 def score_store(store: Store, recipe: TalkingFaces, truth_file: str | None) -> Score:
@@ -39,11 +40,13 @@ def score_known(store: Store, known: Sequence[Measured], verdicts: Sequence[Verd
 
 
 def print_score(console: Console, found: Score) -> None:
-    """The tables, then every miss by name."""
+    """The tables, then the misses by name."""
     for table in tables(found):
         console.print(table)
-    for miss in found.misses:
+    for miss in found.misses[:_SHOWN_MISSES]:
         console.print(f"  [dim]missed:[/] {miss}", soft_wrap=True)
+    if len(found.misses) > _SHOWN_MISSES:
+        console.print(f"  ... and {len(found.misses) - _SHOWN_MISSES} more, all in {SCORE}")
 
 
 def has_truth(job: Job, manifest: str | None) -> bool:

@@ -20,8 +20,7 @@ CORPUS = Path(__file__).parent / "corpus"
 @contextmanager
 def serve(folder: Path = CORPUS) -> Iterator[str]:
     """Serve a folder on a free port of 127.0.0.1; yields the proxy's URL. Threads end with the block."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder))) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), partial(_Handler, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -29,6 +28,13 @@ def serve(folder: Path = CORPUS) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up in the middle (yt-dlp does, having read the headers) is no news."""
 
 
 class _Handler(SimpleHTTPRequestHandler):
