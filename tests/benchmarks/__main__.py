@@ -1,0 +1,65 @@
+"""`python -m tests.benchmarks NAME...`: time ours against a reference in turns, print ratios, write dated records."""
+
+import argparse
+import importlib
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.record import RECORDS, Findings, machine, write_record
+from tests.benchmarks.turns import Spread
+
+ABOUT = {
+    "watch": "one look at a 1080p video, against a plain decode and against a detector on every frame",
+    "sync": "SyncNet over clips, against syncnet-python with its files between",
+    "speech": "transcription of clips in batches, against whisperx clip by clip",
+    "shards": "writing and reading WebDataset tars, against webdataset's own writer",
+    "scale": "what the ledger and the driver cost per call, and one core against two",
+    "memory": "two hours of 1080p through every stage, each in its own process; a whole run on Ray",
+    "chain": "from files to scored clips, against the classic script of public tools with files between",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="+", choices=("list", *ABOUT), metavar="NAME", help=", ".join(("list", *ABOUT)))
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each way (default: 3)")
+    options = parser.parse_args()
+    console = Console(highlight=False)
+    if "list" in options.names:
+        for name, about in ABOUT.items():
+            console.print(f"{name:8s} {about}")
+        return 0
+    command = shlex.join(["python", "-m", "tests.benchmarks", *sys.argv[1:]])
+    for name in options.names:
+        measure = importlib.import_module(f"tests.benchmarks.{name}").measure
+        on = machine()
+        with tempfile.TemporaryDirectory() as folder:
+            findings: Findings = measure(Path(folder), options.repeats)
+        _show(name, findings, console)
+        console.print(f"written: {write_record(name, command, on, findings).relative_to(RECORDS.parents[2])}")
+    return 0
+
+
+def _show(name: str, findings: Findings, console: Console) -> None:
+    table = Table(name, "least", "median", "most", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    numbers = findings.numbers.items()
+    rows = [*findings.ratios.items(), *((label, value) for label, value in numbers if isinstance(value, Spread))]
+    for label, value in rows:
+        table.add_row(label, *(f"{one:.3g}" for one in (value.least, value.median, value.most)))
+    console.print(table)
+    for label, value in numbers:
+        if not isinstance(value, Spread):
+            console.print(f"{label}: {value:.4g}" if isinstance(value, float) else f"{label}: {value}")
+    for note in findings.notes:
+        console.print(note, style="dim")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Whether two ways found the same: boxes of tracks, sync readings, texts."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.records import RATE_HZ
+from stages.judge import Measured
+from stages.watch import tracks_of
+
+Reading = tuple[int, float, float]
+Tracks = Sequence[tuple[dict[str, Any], Reading]]
+
+
+def agreement(known: Sequence[Measured], classic: Mapping[str, Tracks], folder: Path) -> dict[str, Any]:
+    """Over all tracks of the classic way: intersection over union frame by frame, readings and texts of its clip."""
+    overlaps: list[float] = []
+    offsets: list[int] = []
+    confidences: list[tuple[float, float]] = []
+    texts: list[tuple[str, str]] = []
+    n_tracks = 0
+    for one in known:
+        for number, (track, reading) in enumerate(classic[one.video.url]):
+            n_tracks += 1
+            overlaps += _overlaps(one, track, folder)
+            at = _clip_of(one, track)
+            if at is None or one.syncs is None or one.speeches is None:
+                continue
+            mine = one.syncs.items[at]
+            offsets.append(abs(mine.offset_frames + reading[0]))
+            confidences.append((mine.confidence, reading[1]))
+            texts.append((one.speeches.items[at].text, _text(folder, Path(one.video.url).stem, number)))
+    both = np.array(confidences)
+    return {
+        "agreement: tracks of the classic way": n_tracks,
+        "agreement: of them with a clip of ours": len(offsets),
+        "agreement: share of frames with IoU >= 0.9": float(np.mean(np.array(overlaps) >= 0.9)) if overlaps else 0.0,
+        "agreement: share of frames with IoU >= 0.7": float(np.mean(np.array(overlaps) >= 0.7)) if overlaps else 0.0,
+        "agreement: median IoU": float(np.median(overlaps)) if overlaps else 0.0,
+        "agreement: share of clips with |offset difference| <= 1": float(np.mean(np.array(offsets) <= 1)),
+        "agreement: correlation of confidences": float(np.corrcoef(both.T)[0, 1]) if len(both) > 2 else float("nan"),
+        "agreement: share of equal texts": float(np.mean([a == b for a, b in texts])) if texts else 0.0,
+        "agreement: mean likeness of texts": float(
+            np.mean([difflib.SequenceMatcher(None, a, b).ratio() for a, b in texts])
+        ),
+    }
+
+
+def _overlaps(one: Measured, track: dict[str, Any], folder: Path) -> list[float]:
+    """Of every frame of a track with the box there of that track of ours which fits best."""
+    if one.seen is None:
+        return [0.0] * len(track["frame"])
+    blob = folder.parent / "here" / one.seen.arrays.path
+    best: list[float] = [0.0] * len(track["frame"])
+    for mine in one.seen.tracks:
+        arrays = tracks_of(blob, mine.number)
+        boxes = dict(zip(arrays["frame"].tolist(), arrays["box"][:, :4], strict=True))
+        found = [_iou(boxes[f], b) if f in boxes else 0.0 for f, b in zip(track["frame"], track["bbox"], strict=True)]
+        best = max(best, found, key=sum)
+    return best
+
+
+def _iou(a: NDArray[Any], b: NDArray[Any]) -> float:
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = float(np.prod(np.maximum(high - low, 0)))
+    return shared / float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared)
+
+
+def _clip_of(one: Measured, track: dict[str, Any]) -> int | None:
+    """Which clip of ours shares most seconds and the place with a track; None if none does."""
+    if one.clips is None:
+        return None
+    start_s, end_s = track["frame"][0] / RATE_HZ, (track["frame"][-1] + 1) / RATE_HZ
+    shared = [min(end_s, clip.end_s) - max(start_s, clip.start_s) for clip in one.clips.items]
+    best = int(np.argmax(shared))
+    return best if shared[best] > 0 else None
+
+
+def _text(folder: Path, video: str, number: int) -> str:
+    said = json.loads((folder / "texts" / f"{video}-{number:05d}.json").read_text(encoding="utf-8"))
+    return " ".join(segment["text"].strip() for segment in said["segments"])

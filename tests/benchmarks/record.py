@@ -1,0 +1,71 @@
+"""What a benchmark found, and the dated record of it."""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.turns import Spread
+
+RECORDS = Path(__file__).parent / "records"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Ratios with their spread, other numbers by name, and what must be known to read them."""
+
+    ratios: dict[str, Spread] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and load; nothing that names the machine."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "load_before": [round(load, 2) for load in os.getloadavg()],
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def write_record(name: str, command: str, on: dict[str, Any], findings: Findings) -> Path:
+    """Write `records/{name}.json`. `commit` ends in "+" where tracked files differ from it."""
+    record = {
+        "name": name,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command,
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else ""),
+        "machine": on,
+        "ratios": {label: dataclasses.asdict(found) for label, found in findings.ratios.items()},
+        "numbers": {label: _plain(value) for label, value in findings.numbers.items()},
+        "notes": findings.notes,
+    }
+    path = RECORDS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spread):
+        return dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=RECORDS.parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip()

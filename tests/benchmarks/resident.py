@@ -1,0 +1,72 @@
+"""Memory of processes, as Linux counts it."""
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+from types import TracebackType
+
+
+def peak_mb() -> float:
+    """The most that this process held at once since its start (VmHWM: unlike `getrusage`, not the parent's too)."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmHWM")
+
+
+def family(pid: int) -> set[int]:
+    """A process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+    found, new = {pid}, [pid]
+    while new:
+        new = [child for parent in new for child in children.get(parent, []) if child not in found]
+        found |= set(new)
+    return found
+
+
+def proportional_mb(pids: set[int]) -> float:
+    """What processes hold together, pages that they share counted once (Pss)."""
+    total_kb = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+        except OSError:
+            continue
+        total_kb += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total_kb / 1024
+
+
+class FamilyPeak:
+    """As a context manager around a `Popen`: `peak_mb` is the most that it and its descendants held together."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", interval_s: float = 1.0) -> None:
+        self._pid, self._interval_s = process.pid, interval_s
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.peak_mb = 0.0
+        self.processes = 0  # at the peak
+
+    def __enter__(self) -> "FamilyPeak":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._interval_s):
+            pids = family(self._pid) - {os.getpid()}
+            held = proportional_mb(pids)
+            if held > self.peak_mb:
+                self.peak_mb, self.processes = held, len(pids)

@@ -1,0 +1,97 @@
+"""SyncNet over clips: ours from the clips' files to readings, and syncnet-python's way with pictures between."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from scipy.io import wavfile
+
+from manifests.records import Clip, Clips, Syncs
+from manifests.store import Store
+from pipeline.bench import Bench
+from pipeline.stage import Facts
+from stages.media import frames
+from stages.nets.syncnet import load
+from stages.sync import ScoreSync, face_crops, offset_distances, read_wav, reading
+from tests.benchmarks.clips import make_clips
+from tests.benchmarks.material import random_syncnet
+from tests.benchmarks.record import Findings
+from tests.benchmarks.tools import empty, evaluate, ffmpeg, syncnet
+from tests.benchmarks.turns import in_turns, spread
+
+LENGTHS_S = (4.0, 6.0, 5.0)
+
+
+def measure(folder: Path, repeats: int) -> Findings:
+    """Seconds per second of clip, with equal weights."""
+    state = random_syncnet(folder)
+    store = Store(str(folder / "store"))
+    clips = make_clips(store, empty(folder / "made"), LENGTHS_S)
+    work, theirs = ScoreSync(model=str(state)).open(), syncnet(state)
+
+    def ours() -> Syncs:
+        with Bench(store, "sync", "made") as bench:
+            found = work(Facts([clips]), bench)
+        assert isinstance(found, Syncs)
+        return found
+
+    turns = in_turns(
+        {"ours": ours, "syncnet-python": lambda: [_theirs(theirs, store, c, folder / "theirs") for c in clips.items]},
+        repeats,
+    )
+    read: Syncs = turns.made["ours"]
+    other: list[tuple[int, float, float]] = turns.made["syncnet-python"]
+    seconds = sum(clip.end_s - clip.start_s for clip in clips.items)
+    exact = _difference(state, theirs, store, clips, folder / "exact")
+    return Findings(
+        ratios={
+            "syncnet-python / ours, wall": turns.wall_ratio("syncnet-python", "ours"),
+            "syncnet-python / ours, cpu": turns.cpu_ratio("syncnet-python", "ours"),
+        },
+        numbers={
+            "ours, times real time per core": spread([seconds / one.cpu_s for one in turns.spent["ours"]]),
+            "ours, cpu_ms per frame": spread([1000 * one.cpu_s / seconds / 25 for one in turns.spent["ours"]]),
+            "footage_s": seconds,
+            "torch threads": torch.get_num_threads(),
+            "largest |distance difference|, same pictures": exact,
+            "|offset difference|, frames, each from its own files": [
+                abs(mine.offset_frames + one[0]) for mine, one in zip(read.items, other, strict=True)
+            ],
+            "|confidence difference|, each from its own files": [
+                round(abs(mine.confidence - one[1]), 4) for mine, one in zip(read.items, other, strict=True)
+            ],
+        },
+        notes=(
+            "random weights of the published layout: good for time and equality, their readings mean nothing",
+            "theirs: ffmpeg to JPEG and WAV, crops as JPEG, evaluate; ours: decode, crop and score in memory",
+        ),
+    )
+
+
+def _theirs(instance: object, store: Store, clip: Clip, folder: Path) -> tuple[int, float, float]:
+    """Pictures to JPEG by ffmpeg, cut as syncnet-python cuts, written as JPEG again, scored."""
+    whole, cut = empty(folder / "whole"), empty(folder / "cut")
+    ffmpeg("-i", store.at(clip.video.path), "-q:v", "2", "-f", "image2", whole / "%06d.jpg")
+    ffmpeg("-i", store.at(clip.audio.path), "-ac", "1", "-ar", "16000", cut / "audio.wav")
+    pictures = (cv2.imread(str(path))[None] for path in sorted(whole.glob("*.jpg")))
+    with np.load(store.at(clip.arrays.path)) as arrays:
+        boxes = arrays["box"][:, :4].astype(np.float64)
+    for number, (crop,) in enumerate(face_crops((np.asarray(one, np.uint8) for one in pictures), boxes)):
+        cv2.imwrite(str(cut / f"{number:06d}.jpg"), crop)
+    return evaluate(instance, cut)
+
+
+def _difference(state: Path, instance: object, store: Store, clips: Clips, folder: Path) -> float:
+    """The larger of the differences of distance and confidence when both are given the very same pictures."""
+    clip = clips.items[0]
+    _theirs(instance, store, clip, folder)
+    pictures = np.stack([cv2.imread(str(path)) for path in sorted((folder / "cut").glob("*.jpg"))])
+    _, samples = wavfile.read(folder / "cut" / "audio.wav")
+    assert np.array_equal(samples, read_wav(store.get_file(clip.audio.path, folder)))
+    assert len(pictures) == sum(len(one.images) for one in frames(store.get_file(clip.video.path, folder)))
+    _, confidence, distance = evaluate(instance, folder / "cut")
+    cpu = torch.device("cpu")
+    matrix = offset_distances(load(state), [np.asarray(pictures, np.uint8)], samples, reach=15, batch=32, device=cpu)
+    mine = reading(clip.key, matrix, window_s=3.0, hop_s=1.0)
+    return max(abs(mine.confidence - confidence), abs(mine.distance - distance))
