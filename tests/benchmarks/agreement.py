@@ -36,19 +36,23 @@ def agreement(known: Sequence[Measured], classic: Mapping[str, Tracks], folder: 
             confidences.append((mine.confidence, reading[1]))
             texts.append((one.speeches.items[at].text, _text(folder, Path(one.video.url).stem, number)))
     both = np.array(confidences)
+    likeness = [difflib.SequenceMatcher(None, mine, other).ratio() for mine, other in texts]
     return {
         "agreement: tracks of the classic way": n_tracks,
         "agreement: of them with a clip of ours": len(offsets),
-        "agreement: share of frames with IoU >= 0.9": float(np.mean(np.array(overlaps) >= 0.9)) if overlaps else 0.0,
-        "agreement: share of frames with IoU >= 0.7": float(np.mean(np.array(overlaps) >= 0.7)) if overlaps else 0.0,
-        "agreement: median IoU": float(np.median(overlaps)) if overlaps else 0.0,
-        "agreement: share of clips with |offset difference| <= 1": float(np.mean(np.array(offsets) <= 1)),
-        "agreement: correlation of confidences": float(np.corrcoef(both.T)[0, 1]) if len(both) > 2 else float("nan"),
-        "agreement: share of equal texts": float(np.mean([a == b for a, b in texts])) if texts else 0.0,
-        "agreement: mean likeness of texts": float(
-            np.mean([difflib.SequenceMatcher(None, a, b).ratio() for a, b in texts])
-        ),
+        "agreement: share of frames with IoU >= 0.9": _mean([one >= 0.9 for one in overlaps]),
+        "agreement: share of frames with IoU >= 0.7": _mean([one >= 0.7 for one in overlaps]),
+        "agreement: mean IoU": _mean(overlaps),
+        "agreement: share of clips with |offset difference| <= 1": _mean([one <= 1 for one in offsets]),
+        "agreement: correlation of confidences": float(np.corrcoef(both.T)[0, 1]) if len(both) > 2 else None,
+        "agreement: share of equal texts": _mean([mine == other for mine, other in texts]),
+        "agreement: mean likeness of texts": _mean(likeness),
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    """0 where there is nothing: what was not compared does not agree."""
+    return float(np.mean(values)) if values else 0.0
 
 
 def _overlaps(one: Measured, track: dict[str, Any], folder: Path) -> list[float]:

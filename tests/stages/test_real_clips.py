@@ -223,6 +223,8 @@ def test_the_published_layout_scores_what_is_sent_to_it(passed):
 def test_the_committed_table_is_that_of_this_footage(passed, capsys):
     with capsys.disabled():
         sys.stdout.write("\n" + table(passed))
+    if not GOLDEN.exists():
+        pytest.skip("no table is committed yet: python -m tests.stages.test_real_clips writes it")
     counts = [row.split(" | ")[:3] for row in table(passed).splitlines()]
     committed = GOLDEN.read_text(encoding="utf-8").removeprefix(HEAD).splitlines()
     assert counts == [row.split(" | ")[:3] for row in committed]

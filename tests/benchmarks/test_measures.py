@@ -1,0 +1,48 @@
+"""The measuring itself: turns alternate, spreads are those of ratios, memory that is held is seen."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.benchmarks.agreement import agreement
+from tests.benchmarks.resident import FamilyPeak, family, peak_mb
+from tests.benchmarks.turns import Spent, Spread, Turns, in_turns
+
+
+def test_ways_alternate_and_the_last_result_of_each_is_kept():
+    told: list[str] = []
+    turns = in_turns({name: lambda name=name: told.append(name) or len(told) for name in "ab"}, 3)
+    assert told == list("ababab")
+    assert turns.made == {"a": 5, "b": 6}
+    assert [len(spent) for spent in turns.spent.values()] == [3, 3]
+
+
+def test_a_ratio_is_taken_turn_by_turn():
+    turns = Turns({"a": [Spent(2, 1), Spent(9, 1), Spent(4, 1)], "b": [Spent(1, 2), Spent(3, 2), Spent(1, 4)]}, {})
+    assert turns.wall_ratio("a", "b") == Spread(2.0, 3.0, 4.0)
+    assert turns.cpu_ratio("a", "b") == Spread(0.25, 0.5, 0.5)
+
+
+def test_the_peak_of_this_process_rises_with_what_it_holds():
+    before = peak_mb()
+    held = np.ones(round((before + 50) * 2**20 / 8))
+    assert peak_mb() >= before + 40 and held[0] == 1
+
+
+def test_a_family_holds_what_its_grandchild_holds():
+    grandchild = "import time; x = bytearray(b'1') * (200 << 20); print(1, flush=True); time.sleep(1.5)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.DEVNULL)
+    with FamilyPeak(process, interval_s=0.1) as held:
+        assert process.pid in family(process.pid)
+        process.wait()
+    assert 200 <= held.peak_mb < 400
+    assert held.processes == 2
+
+
+def test_nothing_in_common_agrees_in_nothing(tmp_path):
+    found = agreement([], {}, tmp_path)
+    assert found["agreement: tracks of the classic way"] == 0
+    assert found["agreement: share of frames with IoU >= 0.9"] == pytest.approx(0.0)
