@@ -176,7 +176,7 @@ def _windows(one: Take, heard: Floats, rng: np.random.Generator) -> tuple[Floats
     return seen, heard[at], one.shapes[frames].reshape(_BATCH_WINDOWS, -1)
 
 
-def worsened_picture(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+def worsened_picture(frames: NDArray[np.uint8], rng: np.random.Generator) -> Floats:
     """Another framing, light and camera for all frames alike: (n, 72, 72) to (n, 56, 56), 0..255."""
     zoom, turn = rng.uniform(0.88, 1.14), np.radians(rng.normal(0, 5))
     flip = rng.choice((-1.0, 1.0))
@@ -198,7 +198,8 @@ def worsened_picture(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDA
         seen = 255 - seen
     if rng.random() < 0.5:
         seen += rng.normal(0, rng.uniform(1, 8), seen.shape)
-    return seen.clip(0, 255).astype(np.float32)
+    clipped: Floats = seen.clip(0, 255).astype(np.float32)
+    return clipped
 
 
 def worsened_sound(samples: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.int16]:
@@ -223,7 +224,7 @@ def worsened_sound(samples: NDArray[np.int16], rng: np.random.Generator) -> NDAr
     return np.rint(sound).clip(-32768, 32767).astype(np.int16)
 
 
-def _chords(length: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _chords(length: int, rng: np.random.Generator) -> Floats:
     time_s = np.arange(length, dtype=np.float32) / SAMPLE_RATE_HZ
     beat = int(rng.uniform(0.2, 0.8) * SAMPLE_RATE_HZ)
     bed = np.zeros(length, np.float32)
@@ -231,7 +232,8 @@ def _chords(length: int, rng: np.random.Generator) -> NDArray[np.float32]:
         part = slice(start, start + beat)
         for step in rng.choice((0, 3, 4, 7, 9, 12, 16), 3, replace=False):
             bed[part] += np.sin(2 * np.pi * 130.8 * 2 ** (step / 12) * time_s[part] + rng.uniform(0, 6))
-    return bed / (bed.std() + 1e-6)
+    unit: Floats = bed / (bed.std() + 1e-6)
+    return unit
 
 
 def loss_of(lips: Tensor, voices: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ LOOK_EVERY = 4  # frames between two detections
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(not (PACK.is_dir() and CLIPS.is_dir()), reason="no real weights and footage in ../shared"),
     pytest.mark.skipif(weights.local("sample/sync") is None, reason="no packaged SyncNet"),
 ]
