@@ -1,4 +1,4 @@
-"""`python3 -m tests [pytest arguments]`: the whole suite, in the locked environment."""
+"""`python3 -m tests [pytest arguments]`: the suite in the locked environment; `-m slow` for what takes minutes each."""
 
 import sys
 
@@ -8,4 +8,4 @@ if __name__ == "__main__":
     ensure()
     import pytest
 
-    raise SystemExit(pytest.main(["--rootdir", str(ROOT), *(sys.argv[1:] or [str(ROOT / "tests")])]))
+    raise SystemExit(pytest.main(["--rootdir", str(ROOT), *(sys.argv[1:] or ["-m", "not slow", str(ROOT / "tests")])]))

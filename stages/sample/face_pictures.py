@@ -162,8 +162,8 @@ def _texture(rng: np.random.Generator, size: int) -> Image:
         for octave in range(1, 8):
             fine = rng.normal(0, 0.6**octave, (2**octave, 2**octave, 3)).astype(np.float32)
             total += cv2.resize(fine, (size, size), interpolation=cv2.INTER_CUBIC)
-        total = total * rng.uniform(20, 120) + rng.uniform(40, 215, 3)
-        return np.clip(total, 0, 255).astype(np.uint8)
+        lit = total * rng.uniform(20, 120) + rng.uniform(40, 215, 3)
+        return np.clip(lit, 0, 255).astype(np.uint8)
     return np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
 
 

@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 
 def make(out: Path, seed: int, *, minutes: float | None = None, hard: bool = False, workers: int = 2) -> Truth:
-    """Make a corpus in `out`; about 80 ms of CPU a frame."""
+    """Make a corpus in `out`; about 45 ms of CPU a frame."""
     out.mkdir(parents=True, exist_ok=True)
     hardness = HARD if hard else Hardness()
     wanted = scripts(seed, minutes=minutes, hardness=hardness)
@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stages.sample.make_corpus", description=__doc__)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, help="at least so many minutes (default: one round of the script, 11)")
+    parser.add_argument("--minutes", type=float, help="at least so many minutes (default: one round of the script, 10)")
     parser.add_argument("--hard", action="store_true", help="noise, music, side poses, re-encodes, variable frame rate")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)

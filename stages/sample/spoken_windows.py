@@ -3,32 +3,58 @@
 Everything is drawn from one seeded generator; the same seed gives the same windows.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from manifests.records import SAMPLE_RATE_HZ
 from stages.sample.sentences import LANGUAGES, SENTENCES, WORDS
-from stages.sample.voice import Speech, speak
+from stages.sample.voice import TRAINING_SPEAKERS, Speech, speak
 
 UNSPACED = ("zh", "th")
 """Languages that write no spaces between words."""
 
-_POOL = 3  # utterances kept per sentence; one of them is spoken anew, by somebody else, for every window
+_POOL = 3  # utterances kept per sentence; one of them all is spoken anew, by somebody else, for every third window
 _BED_S = 60.0
 
 Wave = NDArray[np.float32]
+Labels = NDArray[np.int16]
+
+FRAME = SAMPLE_RATE_HZ // 50
+"""Samples per position of the Whisper encoder."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A word: its first character and the one after its last, its first sample and the one after its last."""
+
+    first: int
+    end: int
+    first_sample: int
+    end_sample: int
+
+    def moved(self, characters: int, samples: int) -> "Place":
+        return Place(
+            self.first + characters, self.end + characters, self.first_sample + samples, self.end_sample + samples
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Sound (n,) float32 in -1..1 at 16 kHz, what is said in it, and the language of most of it ("" for no speech)."""
+    """Sound (n,) float32 in -1..1 at 16 kHz, what is said in it, and the language of most of it ("" for no speech).
+
+    `phonemes` (n // 320,) says what sounds in the middle of every 20 ms: 0 for a pause, else a number of
+    `phoneme_numbers`; `words` says where the words are, in the text and in the sound.
+    """
 
     samples: Wave
     text: str
     language: str
+    phonemes: Labels
+    words: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,13 +64,35 @@ class _Utterance:
     speech: Speech
 
 
+@cache
+def phoneme_numbers() -> dict[tuple[str, str], int]:
+    """Numbers, from 1, of all (language, IPA name) that occur in the sentences."""
+    found = {
+        (language, phoneme.name)
+        for language in LANGUAGES
+        for sentence in SENTENCES[language]
+        for phoneme in speak(sentence, language=language, speaker=TRAINING_SPEAKERS.start).phonemes
+        if phoneme.name
+    }
+    return {phoneme: number for number, phoneme in enumerate(sorted(found), 1)}
+
+
 def written(words: tuple[str, ...], language: str) -> str:
     """Words joined the way the language is written."""
     return ("" if language in UNSPACED else " ").join(words)
 
 
-def windows(*, speakers: range, seed: int, limit_s: Iterator[float], spoiled: bool = True) -> Iterator[Window]:
-    """Endless windows, each at most the next of `limit_s` seconds long, said by `speakers`."""
+@dataclass(frozen=True)
+class Wanted:
+    """What a window shall be: at most so long, with at most so many utterances, spoiled or as synthesised."""
+
+    limit_s: float
+    utterances: int = 100
+    spoiled: bool = True
+
+
+def windows(*, speakers: range, seed: int, wanted: Iterable[Wanted]) -> Iterator[Window]:
+    """One window for each of `wanted`, said by `speakers`."""
     chance = np.random.default_rng(seed)
     pool = [
         _utter(chance, language, sentence, speakers)
@@ -53,13 +101,12 @@ def windows(*, speakers: range, seed: int, limit_s: Iterator[float], spoiled: bo
         for _ in range(_POOL)
     ]
     beds = _beds(chance)
-    for limit in limit_s:
-        slot = int(chance.integers(len(pool)))
-        pool[slot] = _utter(chance, pool[slot].language, pool[slot].sentence, speakers)
-        short = chance.random() < 0.2
-        target_s = float(chance.uniform(1.5, limit / 2) if short else chance.uniform(limit / 2, limit))
-        window = _compose(chance, pool, target_s, limit)
-        yield _spoil(chance, window, beds) if spoiled else window
+    for number, want in enumerate(wanted):
+        if number % 3 == 0:
+            slot = int(chance.integers(len(pool)))
+            pool[slot] = _utter(chance, pool[slot].language, pool[slot].sentence, speakers)
+        window = _compose(chance, pool, want)
+        yield _spoil(chance, window, beds) if want.spoiled else window
 
 
 def _utter(chance: np.random.Generator, language: str, sentence: str, speakers: range) -> _Utterance:
@@ -68,55 +115,90 @@ def _utter(chance: np.random.Generator, language: str, sentence: str, speakers: 
     return _Utterance(language, sentence, speak(sentence, language=language, speaker=speaker, rate_wpm=rate))
 
 
-def _compose(chance: np.random.Generator, pool: list[_Utterance], target_s: float, limit_s: float) -> Window:
+def _compose(chance: np.random.Generator, pool: list[_Utterance], want: Wanted) -> Window:
     """Utterances with pauses between them: of one language, sometimes two; sometimes none at all."""
+    limit_s = want.limit_s
+    short = chance.random() < 0.2
+    target_s = float(chance.uniform(1.5, limit_s / 2) if short else chance.uniform(limit_s / 2, limit_s))
     if chance.random() < 0.04:
-        return Window(samples=np.zeros(int(target_s * SAMPLE_RATE_HZ), np.float32), text="", language="")
+        nothing = np.zeros(int(target_s * SAMPLE_RATE_HZ), np.float32)
+        return Window(samples=nothing, text="", language="", phonemes=np.zeros(len(nothing) // FRAME, np.int16))
     per_language = len(pool) // len(LANGUAGES)
     languages = [int(chance.integers(len(LANGUAGES)))]
     if chance.random() < 0.12:
         languages.append(int(chance.integers(len(LANGUAGES))))
     pieces = [_silence(chance, 0.7)]
+    labels = [np.zeros(len(pieces[0]), np.int16)]
     texts: list[str] = []
+    words: list[Place] = []
     spoken_s = dict.fromkeys(LANGUAGES, 0.0)
     while True:
         # With two languages the second takes over at a random place, once.
         if len(languages) == 2 and texts and chance.random() < 0.4:
             languages = languages[1:]
         said = pool[languages[0] * per_language + int(chance.integers(per_language))]
-        text, sound = _part(chance, said)
-        length = sum(map(len, pieces)) + len(sound)
+        text, sound, label, places = _part(chance, said)
+        before = sum(map(len, pieces))
+        length = before + len(sound)
         if length > limit_s * SAMPLE_RATE_HZ or (texts and length > target_s * SAMPLE_RATE_HZ):
             if texts:
                 break
             continue
         pieces += [sound, _silence(chance, 0.9)]
+        labels += [label, np.zeros(len(pieces[-1]), np.int16)]
+        words += [place.moved(sum(len(known) + 1 for known in texts), before) for place in places]
         texts.append(text)
         spoken_s[said.language] += len(sound) / SAMPLE_RATE_HZ
+        if len(texts) == want.utterances:
+            break
     samples = np.concatenate(pieces)[: int(limit_s * SAMPLE_RATE_HZ)]
-    return Window(samples=samples, text=" ".join(texts), language=max(spoken_s, key=lambda key: spoken_s[key]))
+    return Window(
+        samples=samples,
+        text=" ".join(texts),
+        language=max(spoken_s, key=lambda key: spoken_s[key]),
+        phonemes=np.concatenate(labels)[FRAME // 2 :: FRAME][: len(samples) // FRAME],
+        words=tuple(words),
+    )
 
 
 def _silence(chance: np.random.Generator, most_s: float) -> Wave:
     return np.zeros(int(chance.uniform(0.03, most_s) * SAMPLE_RATE_HZ), np.float32)
 
 
-def _part(chance: np.random.Generator, said: _Utterance) -> tuple[str, Wave]:
-    """The utterance without its silent ends, at a random speed; sometimes only some of its words, cut between two."""
-    words, text = said.speech.words, said.sentence
-    start_s, end_s = words[0][1], words[-1][2]
-    whole = WORDS.get(text, tuple(text.split()) if said.language not in UNSPACED else tuple(text))
-    countable = len(whole) == len(words) or (said.language == "zh" and len(whole) == len(words) + 1)
-    if countable and len(words) > 2 and chance.random() < 0.25:
+def _part(chance: np.random.Generator, said: _Utterance) -> tuple[str, Wave, Labels, list[Place]]:
+    """The utterance without its silent ends, at a random speed; sometimes only some of its words, cut between two.
+
+    With a phoneme number for every sample, and the places of the words.
+    """
+    words = said.speech.words
+    whole = list(WORDS.get(said.sentence, said.sentence if said.language == "zh" else said.sentence.split()))
+    if said.language == "zh":
+        whole[-2:] = ["".join(whole[-2:])]  # the full stop is not spoken
+    if len(whole) != len(words):  # espeak-ng reads some small words as one with their neighbour
+        whole, words = [said.sentence], (("", words[0][1], words[-1][2]),)
+    first, last = 0, len(words)
+    if len(words) > 2 and chance.random() < 0.25:
         first = int(chance.integers(0, len(words) - 1)) if chance.random() < 0.5 else 0
         last = int(chance.integers(first + 1, len(words))) if not first else len(words)
-        start_s, end_s = words[first][1], words[last - 1][2]
-        text = written(whole[first:last] + (whole[len(words) :] if last == len(words) else ()), said.language)
-    sound = said.speech.samples[int(start_s * SAMPLE_RATE_HZ) : int((end_s + 0.05) * SAMPLE_RATE_HZ)]
+    start = int(words[first][1] * SAMPLE_RATE_HZ)
+    sound = said.speech.samples[start : int((words[last - 1][2] + 0.05) * SAMPLE_RATE_HZ)]
     speed = chance.uniform(0.92, 1.09)
-    places = np.arange(0, len(sound) - 1, speed)
+    at = np.arange(0, len(sound) - 1, speed)
     gain = 10 ** (chance.uniform(-4, 4) / 20) / 32768
-    return text, (np.interp(places, np.arange(len(sound)), sound) * gain).astype(np.float32)
+
+    phonemes = said.speech.phonemes
+    names = np.array([phoneme_numbers().get((said.language, one.name), 0) for one in phonemes], np.int16)
+    starts = np.array([one.start_s for one in phonemes]) * SAMPLE_RATE_HZ
+    sounding = np.searchsorted(starts, start + at, "right")
+    label = np.where(sounding > 0, names[np.maximum(sounding - 1, 0)], 0).astype(np.int16)
+
+    places = []
+    for number in range(first, last):
+        character = len(written(tuple(whole[first : number + 1]), said.language)) - len(whole[number])
+        span = [round((time_s * SAMPLE_RATE_HZ - start) / speed) for time_s in words[number][1:]]
+        places.append(Place(character, character + len(whole[number]), span[0], span[1]))
+    text = written(tuple(whole[first:last]), said.language)
+    return text, (np.interp(at, np.arange(len(sound)), sound) * gain).astype(np.float32), label, places
 
 
 def _beds(chance: np.random.Generator) -> tuple[Wave, Wave, Wave]:
@@ -149,7 +231,7 @@ def _spoil(chance: np.random.Generator, window: Window, beds: tuple[Wave, Wave, 
             samples = samples + bed[start : start + n] * (level * 10 ** (-chance.uniform(low_db, high_db) / 20))
     peak = float(np.abs(samples).max()) or 1.0
     samples = (samples * (10 ** (chance.uniform(-26, -0.5) / 20) / peak)).astype(np.float32)
-    return Window(samples=samples, text=window.text, language=window.language)
+    return replace(window, samples=samples)
 
 
 def _through_room_and_codec(chance: np.random.Generator, samples: Wave) -> Wave:

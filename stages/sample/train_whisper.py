@@ -9,20 +9,21 @@ processor: torch's sums on other processors differ in the last digits, and train
 """
 
 import argparse
+import copy
 import itertools
 import json
 import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manifests.records import SAMPLE_RATE_HZ
 from stages.sample.sentences import LANGUAGES, SENTENCES, WORDS
-from stages.sample.spoken_windows import UNSPACED, Window, windows
+from stages.sample.spoken_windows import FRAME, UNSPACED, Wanted, Window, phoneme_numbers, windows
 from stages.sample.voice import TRAINING_SPEAKERS
 
 if TYPE_CHECKING:
@@ -34,13 +35,27 @@ log = logging.getLogger(__name__)
 N_MELS = 80
 _FRAMES_PER_S = 100
 _TEXT_TOKENS = 2200
-_D_MODEL, _HEADS, _ENCODER_LAYERS, _DECODER_LAYERS = 160, 4, 3, 2
+_D_MODEL, _HEADS, _ENCODER_LAYERS, _DECODER_LAYERS = 128, 4, 3, 2
 _STEPS = 2400
-_LESSONS = ((0.25, 5, 16), (0.7, 10, 8), (1.0, 30, 3))
-"""Up to which share of the steps windows have how many seconds, and how many make a batch; Whisper hears 30 s."""
-_PEAK_RATE = 2e-3
+_LESSONS = (
+    (0.08, 16, Wanted(4, utterances=1, spoiled=False)),
+    (0.2, 16, Wanted(4, utterances=1)),
+    (0.5, 10, Wanted(7)),
+    (0.75, 5, Wanted(14)),
+    (1.0, 3, Wanted(30)),
+)
+"""Up to which share of the steps how many windows make a batch, and of which kind. 30 s is what Whisper hears; begun
+with that, the model learns to complete sentences long before it begins to listen."""
+_PEAK_RATE = 1.5e-3
 _WARMUP = 150
-_CTC_WEIGHT = 0.5  # a second head on the encoder, for characters: with it the decoder finds where to look much sooner
+_PHONEME_WEIGHT = 1.0
+"""Of a second head on the encoder, used while training only, that names the phoneme at every position: espeak-ng says
+when each one sounds, and an encoder that knows them gives the decoder something to look for."""
+_ATTENTION_WEIGHT = 0.5
+"""Of the demand that the first two heads of every decoder layer look at the word that is being written: espeak-ng says
+when that is as well. Without it the decoder completes sentences from memory, and rarely finds the next one."""
+_LED_HEADS = 2
+_LED_MARGIN = 3  # positions
 _TIMESTAMP_SHARE = 0.15
 _SHOW_EVERY, _SAVE_EVERY = 25, 200
 
@@ -102,6 +117,16 @@ class Tokens:
     def spoken(self, window: Window) -> list[int]:
         return list(self.text.encode(f" {window.text}", add_special_tokens=False).ids) if window.text else []
 
+    def focus(self, window: Window) -> list[tuple[int, int]]:
+        """First and last position of the sound (20 ms each) of every token of `spoken`; (0, -1) where unknown."""
+        found = []
+        for first, end in self.text.encode(f" {window.text}", add_special_tokens=False).offsets if window.text else []:
+            # offsets count the space before the text
+            heard = [p for p in window.words if p.first < max(end - 1, first) and first - 1 < p.end]
+            ends = (heard[0].first_sample // FRAME, heard[-1].end_sample // FRAME) if heard else (0, -1)
+            found.append(ends)
+        return found
+
     def sequence(self, window: Window, *, timed: bool) -> list[int]:
         """From `<|startoftranscript|>` to `<|endoftext|>`; `timed`: between the window's first and last timestamp."""
         start, end = self.id("startoftranscript"), self.id("endoftext")
@@ -117,6 +142,7 @@ class Tokens:
 
 def build(tokens: Tokens) -> Any:
     """The untrained `WhisperForConditionalGeneration`."""
+    import torch
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     end = tokens.id("endoftext")
@@ -136,9 +162,17 @@ def build(tokens: Tokens) -> Any:
         eos_token_id=end,
         suppress_tokens=[],
         begin_suppress_tokens=[],
+        init_std=_D_MODEL**-0.5,
         attn_implementation="sdpa",
     )
     model = WhisperForConditionalGeneration(config)
+    # As initialised, positions are ten times louder than what the convolutions hear, and the encoder stays deaf for
+    # thousands of steps.
+    encoder = model.model.encoder
+    with torch.no_grad():
+        encoder.embed_positions.weight.mul_(0.3)
+        for convolution in (encoder.conv1, encoder.conv2):
+            convolution.weight.normal_(std=2 / math.sqrt(convolution.weight[0].numel()))
     generation = model.generation_config
     generation.is_multilingual = True
     generation.lang_to_id = {f"<|{language}|>": tokens.id(language) for language in LANGUAGES}
@@ -146,7 +180,11 @@ def build(tokens: Tokens) -> Any:
     generation.no_timestamps_token_id = tokens.id("notimestamps")
     generation.suppress_tokens = []
     generation.begin_suppress_tokens = []
-    generation.alignment_heads = [[_DECODER_LAYERS - 1, head] for head in range(_HEADS)]
+    generation.alignment_heads = [[_DECODER_LAYERS - 1, head] for head in range(_LED_HEADS)]
+    led = copy.deepcopy(model.config)
+    led._attn_implementation = "eager"  # gives its weights
+    for layer in model.model.decoder.layers:
+        layer.encoder_attn.config = led
     return model
 
 
@@ -164,12 +202,16 @@ def encode(encoder: Any, mels: "torch.Tensor", start: int) -> "torch.Tensor":
 
 @dataclass(frozen=True)
 class Batch:
-    """Log-mel (B,80,T), where the windows begin (positions), tokens (B,L) padded with -100, characters for CTC."""
+    """Log-mel (B,80,T), where the windows begin (positions), tokens (B,L) padded with -100, phonemes (B,T/2).
+
+    `focus` (B,L,2): the first and last position of the sound of every token; (0, -1) where there is none.
+    """
 
     mels: "torch.Tensor"
     start: int
     tokens: "torch.Tensor"
-    characters: list[list[int]]
+    phonemes: "torch.Tensor"
+    focus: "torch.Tensor"
 
 
 def batches(tokens: Tokens, *, seed: int, steps: int) -> Iterator[Batch]:
@@ -180,30 +222,31 @@ def batches(tokens: Tokens, *, seed: int, steps: int) -> Iterator[Batch]:
 
     torch.set_num_threads(1)
     chance = np.random.default_rng(seed + 1)
-    alphabet = _alphabet()
-    plan = [next((most_s, count) for until, most_s, count in _LESSONS if step < until * steps) for step in range(steps)]
-    limits = itertools.chain.from_iterable(itertools.repeat(float(most_s), count) for most_s, count in plan)
-    stream = windows(speakers=TRAINING_SPEAKERS, seed=seed, limit_s=limits)
-    for most_s, count in plan:
+    plan = [next((count, want) for until, count, want in _LESSONS if step < until * steps) for step in range(steps)]
+    wanted = itertools.chain.from_iterable(itertools.repeat(want, count) for count, want in plan)
+    stream = windows(speakers=TRAINING_SPEAKERS, seed=seed, wanted=wanted)
+    for count, want in plan:
         chosen = list(itertools.islice(stream, count))
-        size = most_s * SAMPLE_RATE_HZ
+        size = int(want.limit_s * SAMPLE_RATE_HZ)
         mels = torch.stack(
             [log_mel_spectrogram(w.samples, n_mels=N_MELS, padding=size - len(w.samples)) for w in chosen]
         )
-        timed = most_s == 30 and chance.random() < _TIMESTAMP_SHARE
+        timed = want.limit_s == 30 and chance.random() < _TIMESTAMP_SHARE
         rows = [torch.tensor(tokens.sequence(window, timed=timed)) for window in chosen]
+        focus = torch.tensor([0, -1]).repeat(len(rows), max(map(len, rows)), 1)
+        for row, window in zip(focus, chosen, strict=True):
+            if window.text:
+                placed = torch.tensor(tokens.focus(window))
+                row[4 : 4 + len(placed)] = placed
         yield Batch(
             mels=mels,
-            start=int(chance.integers(0, 1501 - most_s * _FRAMES_PER_S // 2)),
+            start=int(chance.integers(0, 1501 - int(want.limit_s * _FRAMES_PER_S) // 2)),
             tokens=torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100),
-            characters=[[alphabet[c] for c in window.text] for window in chosen],
+            phonemes=torch.stack(
+                [torch.from_numpy(np.pad(w.phonemes, (0, size // FRAME - len(w.phonemes))).astype(int)) for w in chosen]
+            ),
+            focus=focus,
         )
-
-
-def _alphabet() -> dict[str, int]:
-    """Numbers of all characters, from 1; 0 is CTC's blank."""
-    characters = sorted({" ", *(c for sentences in SENTENCES.values() for sentence in sentences for c in sentence)})
-    return {character: number for number, character in enumerate(characters, 1)}
 
 
 def _ahead(made: Iterator[Batch]) -> Iterator[Batch]:
@@ -220,45 +263,60 @@ def _ahead(made: Iterator[Batch]) -> Iterator[Batch]:
 def train(*, seed: int, steps: int, folder: Path, threads: int) -> None:
     """Train and export to `folder`, now and then on the way and at the end."""
     import torch
-    from torch.nn.functional import cross_entropy, ctc_loss
+    from torch.nn.functional import cross_entropy
 
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     tokens = Tokens(tokenizer())
     model = build(tokens)
-    aside = torch.nn.Linear(_D_MODEL, 1 + len(_alphabet()))
+    aside = torch.nn.Linear(_D_MODEL, 1 + len(phoneme_numbers()))
     parameters = [p for p in [*model.parameters(), *aside.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     log.info("%.2f million parameters", sum(p.numel() for p in model.parameters()) / 1e6)
-    shown = torch.zeros(3)
+    shown = torch.zeros(5)
     for step, batch in enumerate(_ahead(batches(tokens, seed=seed, steps=steps)), 1):
         for group in optimizer.param_groups:
             group["lr"] = _rate(step, steps)
         heard = encode(model.model.encoder, batch.mels, batch.start)
         given, wanted = batch.tokens[:, :-1].clamp(min=0), batch.tokens[:, 1:]
-        hidden = model.model.decoder(input_ids=given, encoder_hidden_states=heard).last_hidden_state
-        guesses = model.proj_out(hidden)
+        decoded = model.model.decoder(input_ids=given, encoder_hidden_states=heard, output_attentions=True)
+        guesses = model.proj_out(decoded.last_hidden_state)
         text_loss = cross_entropy(guesses.flatten(0, 1), wanted.flatten(), label_smoothing=0.05)
-        lengths = torch.tensor([len(row) for row in batch.characters])
-        ctc = ctc_loss(
-            aside(heard).log_softmax(-1).transpose(0, 1),
-            torch.tensor([character for row in batch.characters for character in row]),
-            torch.full((len(lengths),), heard.shape[1]),
-            lengths,
-            zero_infinity=True,
-        )
-        torch.autograd.backward(text_loss + _CTC_WEIGHT * ctc)
+        phoneme_loss = cross_entropy(aside(heard).flatten(0, 1), batch.phonemes.flatten())
+        led_loss = attention_loss(decoded.cross_attentions, batch.focus[:, 1:])
+        torch.autograd.backward(text_loss + _PHONEME_WEIGHT * phoneme_loss + _ATTENTION_WEIGHT * led_loss)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            right = (guesses.argmax(-1) == wanted)[wanted >= 0].float().mean()
-            shown += torch.tensor([float(text_loss), float(ctc), float(right)]) / _SHOW_EVERY
+            right = guesses.argmax(-1) == wanted
+            means = [text_loss, phoneme_loss, led_loss, right[wanted >= 0].float().mean(), right[:, 0].float().mean()]
+            shown += torch.tensor([float(mean) for mean in means]) / _SHOW_EVERY
         if step % _SHOW_EVERY == 0:
-            log.info("step %d: text %.3f, ctc %.3f, tokens right %.3f", step, *shown.tolist())
+            log.info(
+                "step %d: text %.3f, phonemes %.3f, attention %.3f, tokens right %.3f, languages right %.3f",
+                step,
+                *shown.tolist(),
+            )
             shown.zero_()
         if step % _SAVE_EVERY == 0 or step == steps:
             export(model, tokens, folder)
+
+
+def attention_loss(attentions: Sequence["torch.Tensor"], focus: "torch.Tensor") -> "torch.Tensor":
+    """Minus the log of the weight that the led heads give to the sound of the token; (B,H,L,T) per layer, (B,L,2)."""
+    import torch
+
+    at = torch.arange(attentions[0].shape[-1])
+    first, last = focus[..., :1] - _LED_MARGIN, focus[..., 1:] + _LED_MARGIN
+    wanted = ((at >= first) & (at <= last)).unsqueeze(1)
+    known = focus[..., 1] >= 0
+    losses = [
+        -((weights[:, :_LED_HEADS] * wanted).sum(-1) + 1e-3).log().mean(1)[known].mean()
+        for weights in attentions
+        if known.any()
+    ]
+    return torch.stack(losses).mean() if losses else attentions[0].new_zeros(())
 
 
 def _rate(step: int, steps: int) -> float:
@@ -302,7 +360,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=_STEPS)
-    parser.add_argument("--threads", type=int, default=1, help="of torch; another number, other last digits")
+    parser.add_argument("--threads", type=int, default=2, help="of torch; another number, other last digits")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "whisper")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -13,7 +13,7 @@ import pytest
 from tests.command import ROOT, pipeline
 from tests.pipeline.test_sample_run import digests
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LANGS = ("--langs", "2")
 

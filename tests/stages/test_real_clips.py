@@ -37,6 +37,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "real_clips.md"
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
+    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not CLIPS.is_dir() or not PACK.is_dir(), reason="real footage and weights are not here"),
 ]

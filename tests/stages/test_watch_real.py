@@ -22,6 +22,7 @@ PACK = SHARED / "models/insightface_root/models/mini_pack"
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not CLIPS.is_dir() or not PACK.is_dir(), reason="real footage and weights are not here"),
 ]

@@ -1,0 +1,157 @@
+"""The whole stage, on rendered people and the sample weights: real files, real detector."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests.records import Seen, Source
+from manifests.sample.motion import still, talk
+from manifests.sample.person import person
+from manifests.sample.render import render, render_empty, seat
+from manifests.sample.scene import scene
+from manifests.store import Store
+from pipeline.bench import Bench
+from pipeline.stage import Facts, Rejection, semantic
+from stages.faces import Faces
+from stages.media import probe
+from stages.tracks import Linking
+from stages.watch import Watch, tracks_of
+from stages.weights import WeightsMissingError
+from tests.media import write_video
+
+PACK = "sample/faces"
+SAID = tuple((p, 0.12 * k, 0.12 * (k + 1)) for k, p in enumerate("maboterisafulepodamu" * 2))
+
+
+def shot(who: int, n: int, *, frozen: bool = False) -> list[np.ndarray]:
+    """n frames BGR of one person who talks in a room of their own."""
+    where, motion = scene(who, 480, 270), talk(SAID, n, who)
+    return [
+        frame[..., ::-1] for frame, _ in render([seat(person(who), still(motion) if frozen else motion, where)], where)
+    ]
+
+
+def film(path: Path, images: list[np.ndarray]) -> Path:
+    return write_video(path, ((Fraction(k, 25), image) for k, image in enumerate(images)))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return Store(str(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def work():
+    return Watch(faces=Faces(pack=PACK)).open()
+
+
+def watch(work, store: Store, path: Path, video: str = "aa") -> Seen | Rejection:
+    seen = probe(path)
+    source = Source(
+        file=store.put_file(path, f"in/{video}"), duration_s=seen.duration_s, video=seen.video, audio=seen.audio
+    )
+    with Bench(store, "watch", video) as bench:
+        return work(Facts([source]), bench)
+
+
+@pytest.fixture(scope="module")
+def two_shots(work, store, tmp_path_factory) -> Seen:
+    path = film(tmp_path_factory.mktemp("film") / "two.mp4", shot(1, 41) + shot(2, 39))
+    seen = watch(work, store, path, "two")
+    assert isinstance(seen, Seen)
+    return seen
+
+
+def test_every_scene_has_its_face_and_the_cut_is_exact(two_shots):
+    assert (two_shots.n_frames, two_shots.cuts) == (80, (41,))
+    spans = [(t.scene, t.start_frame, t.end_frame) for t in two_shots.tracks if t.score > 0.7]
+    assert spans == [(0, 0, 41), (1, 41, 80)]
+    assert two_shots.faces_share == 1.0
+    assert two_shots.decoded_s == pytest.approx(3.2)
+
+
+def test_the_arrays_are_as_promised(two_shots, store):
+    for track in two_shots.tracks:
+        arrays = tracks_of(Path(store.at(two_shots.arrays.path)), track.number)
+        n = track.end_frame - track.start_frame
+        assert {k: (v.shape, str(v.dtype)) for k, v in arrays.items()} == {
+            "frame": ((n,), "int32"),
+            "box": ((n, 5), "float32"),
+            "lmk": ((n, 5, 2), "float32"),
+            "pose": ((n, 3), "float32"),
+            "sharpness": ((n,), "float32"),
+            "exposure": ((n,), "float32"),
+            "motion": ((n,), "float32"),
+        }
+        assert arrays["frame"].tolist() == list(range(track.start_frame, track.end_frame))
+        assert np.isfinite(arrays["box"]).all() and np.isfinite(arrays["lmk"]).all()
+        assert np.isfinite(arrays["sharpness"]).any()
+
+
+def test_boxes_lie_on_the_rendered_face_in_source_pixels(work, store, tmp_path):
+    where, motion = scene(5, 960, 540), talk(SAID, 26, 5)
+    rendered = list(render([seat(person(5), motion, where)], where))
+    seen = watch(work, store, film(tmp_path / "big.mp4", [frame[..., ::-1] for frame, _ in rendered]), "big")
+    track = max(seen.tracks, key=lambda t: t.score)
+    box = tracks_of(Path(store.at(seen.arrays.path)), track.number)["box"]
+    truth = np.array([faces[0].box for _, faces in rendered])
+    size = (truth[:, 3] - truth[:, 1])[:, None]
+    assert np.abs(box[:, :4] - truth).mean() < 0.12 * size.mean()
+
+
+def test_watching_again_gives_the_same_bytes(work, store, tmp_path):
+    path = film(tmp_path / "one.mp4", shot(3, 30))
+    first, second = watch(work, store, path, "a1"), watch(work, store, path, "a2")
+    assert first.arrays.sha256 == second.arrays.sha256
+    assert first.tracks == second.tracks
+
+
+def test_a_still_face_shows_no_motion_and_a_talking_one_does(work, store, tmp_path):
+    frozen = watch(work, store, film(tmp_path / "still.mp4", shot(4, 40, frozen=True)), "still")
+    live = watch(work, store, film(tmp_path / "live.mp4", shot(4, 40)), "live")
+    assert max(t.motion for t in frozen.tracks) < 0.3 * max(t.motion for t in live.tracks)
+
+
+def test_scenery_is_rejected_with_what_was_looked_at(work, store, tmp_path):
+    images = [np.full((270, 480, 3), 90, np.uint8) for _ in range(10)]
+    images += [frame[..., ::-1] for frame in render_empty(scene(12, 480, 270), 30)]
+    outcome = watch(work, store, film(tmp_path / "empty.mp4", images), "empty")
+    assert isinstance(outcome, Rejection)
+    assert outcome.reason == "no_face"
+    assert set(outcome.measured) == {"n_frames", "best_score"}
+
+
+def test_faces_that_never_stay_are_no_track(store, tmp_path):
+    impatient = Watch(faces=Faces(pack=PACK), linking=Linking(min_length_s=60)).open()
+    outcome = watch(impatient, store, film(tmp_path / "short.mp4", shot(3, 30)), "short")
+    assert isinstance(outcome, Rejection)
+    assert outcome.reason == "no_track"
+
+
+def test_a_file_that_is_no_video_is_rejected_by_name(work, store, tmp_path):
+    good = film(tmp_path / "good.mp4", shot(3, 12))
+    described = probe(good)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(good.read_bytes()[:200])
+    source = Source(
+        file=store.put_file(broken, "in/broken"), duration_s=1, video=described.video, audio=described.audio
+    )
+    with Bench(store, "watch", "broken") as bench:
+        outcome = work(Facts([source]), bench)
+    assert isinstance(outcome, Rejection)
+    assert outcome.reason
+
+
+def test_missing_weights_are_one_line_that_says_what_is_missing():
+    with pytest.raises(WeightsMissingError, match="nowhere/at/all"):
+        Watch(faces=Faces(pack="nowhere/at/all")).open()
+
+
+def test_how_it_is_run_is_no_part_of_what_it_computes():
+    plain, threaded = Watch(), Watch(threads=4, faces=Faces(threads=4))
+    assert semantic(plain) == semantic(threaded)
+    assert semantic(plain) != semantic(Watch(faces=Faces(every=4)))
+    assert json.dumps(semantic(plain))
