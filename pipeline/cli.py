@@ -69,9 +69,6 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--dry", action="store_true", help="print what is due per stage and stop")
     run.add_argument("--address", help="join this Ray instead of starting one (or set RAY_ADDRESS)")
     run.add_argument("--cpus", type=int, help="cores that the Ray started here may use (default: all)")
-    run.add_argument(
-        "--train", action="store_true", help="train MCDM on the shards on the same Ray when they are there"
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
