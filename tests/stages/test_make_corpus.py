@@ -102,6 +102,7 @@ def test_films_without_sound_without_faces_and_without_an_end(tmp_path):
 
 
 @needs_espeak
+@pytest.mark.slow
 def test_the_same_film_twice_has_the_same_bytes(tmp_path):
     (tmp_path / "again").mkdir()
     assert film(SCRIPT, tmp_path, HARD) == film(SCRIPT, tmp_path / "again", HARD)
