@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from manifests.records import Ref
 
-_CHUNK_BYTES = 1 << 20
 _PARTIAL = ".partial-"
 
 
@@ -79,16 +79,26 @@ class Store:
 
     def put_file(self, source: Path, path: str) -> Ref:
         """Copy a file in, whole, and describe it."""
-        digest = hashlib.sha256()
         with source.open("rb") as f:
-            while chunk := f.read(_CHUNK_BYTES):
-                digest.update(chunk)
+            digest = hashlib.file_digest(f, "sha256")
         if self.local is not None:
             with self._replacing(self.local / path) as temporary:
                 shutil.copyfile(source, temporary)
         else:
             self._fs.put_file(str(source), f"{self._root}/{path}")
         return Ref(path, source.stat().st_size, digest.hexdigest())
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[Path]:
+        """A file to fill, which becomes the object, whole, where the block ends without an error."""
+        if self.local is not None:
+            with self._replacing(self.local / path) as temporary:
+                yield temporary
+        else:
+            with tempfile.TemporaryDirectory(prefix="tfw-put-") as folder:
+                temporary = Path(folder) / Path(path).name
+                yield temporary
+                self._fs.put_file(str(temporary), f"{self._root}/{path}")
 
     def get(self, path: str) -> bytes:
         """Read an object; raises `FileNotFoundError`."""

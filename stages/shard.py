@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from manifests.codec import to_json
-from manifests.records import RATE_HZ, Clip, Verdict
+from manifests.records import RATE_HZ, Clip, Ref, Verdict
 from manifests.store import Store
 from stages.judge import Candidate, Measured, candidates
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, write_index
@@ -223,9 +223,10 @@ def _settle(store: Store, known: dict[str, tuple[Row, ...]], there: set[str], pl
         if planned.name in there:  # written by a run that died before its index
             samples = tuple(sample for sample, _ in read_tar(store.get_file(path, Path(folder))))
         else:
-            target = Path(folder) / planned.name
-            samples = write_tar(target, _samples(store, planned.entries))
-            store.put_file(target, path)
+            with store.writing(path) as target:
+                samples = write_tar(target, _samples(store, planned.entries))
+                for entry, sample in zip(planned.entries, samples, strict=True):
+                    _check_copies(store, entry, sample)
     return tuple(_row(planned.name, *pair) for pair in zip(planned.entries, samples, strict=True))
 
 
@@ -253,10 +254,9 @@ def _samples(store: Store, entries: Iterable[Entry]) -> Iterator[tuple[str, dict
 def _members(store: Store, entry: Entry, scratch: Path) -> dict[str, Content]:
     clip = entry.clip
     files = {ref: store.get_file(ref.path, scratch) for ref in (clip.video, clip.audio, clip.arrays)}
-    for ref, file in files.items():
-        with file.open("rb") as opened:
-            if hashlib.file_digest(opened, "sha256").hexdigest() != ref.sha256:
-                raise ValueError(f"{store.at(ref.path)} is not the file that was scored: its SHA-256 differs")
+    for ref in files if entry.shift_frames else (clip.arrays,):  # a copy is checked by the digest that writing it gives
+        with files[ref].open("rb") as opened:
+            _check(store, ref, hashlib.file_digest(opened, "sha256").hexdigest())
     video: Content = files[clip.video]
     audio: Content = files[clip.audio]
     if entry.shift_frames:
@@ -267,6 +267,19 @@ def _members(store: Store, entry: Entry, scratch: Path) -> dict[str, Content]:
     if entry.face:
         members["id.npy"] = _npy(np.asarray(entry.face, np.float32))
     return members
+
+
+def _check_copies(store: Store, entry: Entry, sample: Sample) -> None:
+    """Raises `ValueError` if what was copied into the tar is not what was scored."""
+    if not entry.shift_frames:
+        written = {member.name: member.sha256 for member in sample.members}
+        _check(store, entry.clip.video, written["mp4"])
+        _check(store, entry.clip.audio, written["wav"])
+
+
+def _check(store: Store, ref: Ref, sha256: str) -> None:
+    if sha256 != ref.sha256:
+        raise ValueError(f"{store.at(ref.path)} is not the file that was scored: its SHA-256 differs")
 
 
 def _npy(array: np.ndarray[Any, Any]) -> bytes:

@@ -5,7 +5,7 @@ import hashlib
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedIOBase, BytesIO, RawIOBase
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -48,49 +48,55 @@ def split_name(path: str) -> tuple[str, str]:
 
 
 def write_tar(target: Path, samples: Iterable[tuple[str, Mapping[str, Content]]]) -> tuple[Sample, ...]:
-    """Write samples in the order given: no times, owners or modes of this machine get in. One file in memory at most.
+    """Write samples in the order given: no times, owners or modes of this machine get in. One MiB in memory at most.
 
-    Raises `ValueError` for a key with a dot or a slash and for a name over 100 bytes, which plain ustar cannot hold.
+    Contents are read once and hashed on their way. Raises `ValueError` for a key with a dot or a slash and for a name
+    over 100 bytes, which plain ustar cannot hold.
     """
     written = []
-    with target.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with target.open("wb") as file:
         for key, contents in samples:
             if not key or "." in key or "/" in key:
                 raise ValueError(f"{key!r} cannot be a WebDataset key: no dots or slashes")
-            start = file.tell()
-            members = tuple(_add(tar, file, key, name, content) for name, content in contents.items())
-            written.append((key, start, file.tell() - start, members))
-    with target.open("rb") as back:
-        return tuple(Sample(key, at, n, _digest(back, at, n), members) for key, at, n, members in written)
+            start, whole = file.tell(), hashlib.sha256()
+            members = tuple(_add(file, whole, key, name, content) for name, content in contents.items())
+            written.append(Sample(key, start, file.tell() - start, whole.hexdigest(), members))
+        _end_tar(file)
+    return tuple(written)
 
 
-def _add(tar: tarfile.TarFile, file: BinaryIO, key: str, name: str, content: Content) -> Member:
+def _add(file: BinaryIO, whole: "hashlib._Hash", key: str, name: str, content: Content) -> Member:
+    """Write a member; `whole` sees all of it, header and padding too."""
     info = tarfile.TarInfo(f"{key}.{name}")
     info.mode = 0o644
-    digest = hashlib.sha256()
-    if isinstance(content, bytes):
-        info.size = len(content)
-        digest.update(content)
-        tar.addfile(info, BytesIO(content))
-    else:
-        info.size = content.stat().st_size
-        with content.open("rb") as source:
-            tar.addfile(info, source)
-        with content.open("rb") as source:
-            while chunk := source.read(_COPY_BYTES):
-                digest.update(chunk)
-    padded = -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    return Member(name, file.tell() - padded, info.size, digest.hexdigest())
+    info.size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    header = info.tobuf(tarfile.USTAR_FORMAT)
+    file.write(header)
+    whole.update(header)
+    offset, digest = file.tell(), hashlib.sha256()
+    with BytesIO(content) if isinstance(content, bytes) else content.open("rb", buffering=0) as source:
+        for chunk in _chunks(source):
+            file.write(chunk)
+            digest.update(chunk)
+            whole.update(chunk)
+    if file.tell() != offset + info.size:
+        raise ValueError(f"{info.name} changed its length while it was read")
+    padding = bytes(-info.size % tarfile.BLOCKSIZE)
+    file.write(padding)
+    whole.update(padding)
+    return Member(name, offset, info.size, digest.hexdigest())
 
 
-def _digest(file: BinaryIO, offset: int, length: int) -> str:
-    digest = hashlib.sha256()
-    file.seek(offset)
-    while length > 0:
-        chunk = file.read(min(length, _COPY_BYTES))
-        digest.update(chunk)
-        length -= len(chunk) or length
-    return digest.hexdigest()
+def _chunks(source: RawIOBase | BufferedIOBase) -> Iterator[memoryview]:
+    """All bytes of a file, in views of one buffer: each is gone when the next is asked for."""
+    buffer = memoryview(bytearray(_COPY_BYTES))
+    while n := source.readinto(buffer):
+        yield buffer[:n]
+
+
+def _end_tar(file: BinaryIO) -> None:
+    end = file.tell() + _END_BYTES
+    file.write(bytes(_END_BYTES + -end % tarfile.RECORDSIZE))
 
 
 def join_tar(target: Path, source: Path, samples: Iterable[Sample]) -> tuple[Sample, ...]:
@@ -112,8 +118,7 @@ def join_tar(target: Path, source: Path, samples: Iterable[Sample]) -> tuple[Sam
                 left -= len(chunk)
             members = tuple(dataclasses.replace(one, offset=one.offset + shift) for one in sample.members)
             moved.append(dataclasses.replace(sample, offset=sample.offset + shift, members=members))
-        end = file.tell() + _END_BYTES
-        file.write(bytes(_END_BYTES + -end % tarfile.RECORDSIZE))
+        _end_tar(file)
     return tuple(moved)
 
 
