@@ -1,6 +1,7 @@
 """What the command line does: one function per command, each returns an exit code."""
 
 from argparse import Namespace
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -64,8 +65,15 @@ def shard(options: Namespace, console: Console) -> int:
 
 
 def report(options: Namespace, console: Console) -> int:
-    """Tables on the terminal and report.html."""
+    """Tables on the terminal, report.html, and a contact sheet if wanted."""
     store, job = _job(options)
+    if options.sheet is not None:
+        from pipeline.pictures import contact_sheet
+
+        known, verdicts = judged(job.build(), read_videos(store), store)
+        kept = {verdict.key for verdict in verdicts if verdict.kept}
+        clips = (clip for one in known if one.clips for clip in one.clips.items if clip.key in kept)
+        Path(options.sheet).write_bytes(contact_sheet(store, clips))
     return _finish(store, job, console)
 
 

@@ -19,7 +19,6 @@ class Job:
     recipe: str
     policy: str | None = None
     overrides: tuple[str, ...] = ()
-    languages: tuple[str, ...] = ()
     command: str = ""
     versions: dict[str, str] | None = None
 

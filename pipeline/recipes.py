@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from manifests.languages import load, strictest
 from pipeline.override import override
 from pipeline.stage import Resources, Stage
 from stages.clip import CutClips
@@ -52,13 +53,15 @@ def own() -> TalkingFaces:
 
 
 def wild() -> TalkingFaces:
-    """The full models on real sources: insightface buffalo_l, SyncNet v2, Whisper large-v3; Creative Commons only.
+    """The full models on real sources: insightface buffalo_l, SyncNet v2, Whisper large-v3.
+
+    Licences as the manifests ask: Creative Commons only, unless every language says otherwise.
 
     Fetching asks for the custom resource `net`, of which each fetching node of `ray_cluster.yaml` has four.
     """
     recipe = own()
     net = Resources(cpus=0.5, workers=(1, 32), custom={"net": 1.0})
-    return replace(recipe, fetch=replace(recipe.fetch, licence="cc", resources=net))
+    return replace(recipe, fetch=replace(recipe.fetch, licence=strictest(load()), resources=net))
 
 
 def sample() -> TalkingFaces:

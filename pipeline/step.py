@@ -117,7 +117,8 @@ class Step:
 
     def _broken(self, message: str, *, by_request: bool = False) -> StageBrokenError:
         trace = traceback.format_exc()
-        self.store.put(f"broken/{self.run}.json", to_json([message, trace, by_request]))
+        # Rows that were already on their way to this worker fail too: the first cause stands.
+        self.store.create(f"broken/{self.run}.json", to_json([message, trace, by_request]))
         return StageBrokenError(message, trace, by_request=by_request)
 
     def _facts(self, ticket: Ticket) -> Facts:

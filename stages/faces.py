@@ -68,7 +68,7 @@ class Detector:
         # One pool of threads per worker process, of the size it was given: the default takes every core of the machine.
         options.intra_op_num_threads = config.threads
         options.inter_op_num_threads = 1
-        gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _has_gpu()
+        gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and has_gpu()
         providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if gpu else ["CPUExecutionProvider"]
         pack = FaceAnalysis(
             name=str(weights.path(config.pack)),
@@ -130,7 +130,7 @@ def _back(box: NDArray[np.float32], lmk: NDArray[np.float32], corner: tuple[int,
     return Found(box.astype(np.float32), ((lmk - (x, y)) / scale).astype(np.float32))
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     """Whether this process may use a CUDA device: asks the driver, which heeds CUDA_VISIBLE_DEVICES.
 
     onnxruntime lists its CUDA provider on machines without one, and falls back to the CPU with a warning per session.

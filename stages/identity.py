@@ -56,8 +56,11 @@ class Recognise(Stage[Identities]):
         return {"pack": weights.digest(self.pack)}
 
     def open(self) -> Work[Identities]:
+        import cv2
+
         from stages.media import frames
 
+        cv2.setNumThreads(1)  # OpenCV's default takes every core of the machine, for each worker
         recogniser = open_recogniser(weights.path(self.pack))
         model = f"{Path(self.pack).name} {weights.digest(self.pack)}"
 
@@ -90,9 +93,9 @@ def open_recogniser(pack: Path) -> Recogniser:
     import onnxruntime
     from insightface.model_zoo import get_model
 
-    from stages.faces import _has_gpu
+    from stages.faces import has_gpu
 
-    gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _has_gpu()
+    gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and has_gpu()
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if gpu else ["CPUExecutionProvider"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the default takes every core of the machine, for each worker

@@ -25,6 +25,9 @@ from stages.whisper import Aligners, Recogniser, Said, Voiced
 CHUNK_S = 30.0
 """What Whisper hears at once."""
 
+_AT_ONCE = 8
+"""Batches of clips in memory: two hours of one talker are 460 MB of samples, which nobody needs at the same time."""
+
 Samples = NDArray[np.float32]
 
 
@@ -98,9 +101,14 @@ class Transcribe(Stage[Speeches]):
 
         def work(facts: Facts, bench: Bench) -> Speeches:
             clips = facts[Clips].items
-            sounds = [read_wav(bench.fetch(clip.audio)).astype(np.float32) / np.float32(32768) for clip in clips]
+            found: list[Speech] = []
             try:
-                found = self._measure(recogniser, aligners, clips, sounds, facts[Video].language)
+                for start in range(0, len(clips), _AT_ONCE * self.batch):
+                    group = clips[start : start + _AT_ONCE * self.batch]
+                    sounds = [
+                        read_wav(bench.fetch(clip.audio)).astype(np.float32) / np.float32(32768) for clip in group
+                    ]
+                    found += self._measure(recogniser, aligners, group, sounds, facts[Video].language)
             except RuntimeError as error:
                 # CTranslate2 knows one type of error; out of memory leaves the context sound, all else does not
                 if "CUDA" in str(error) and "out of memory" not in str(error):
@@ -118,7 +126,7 @@ class Transcribe(Stage[Speeches]):
         sounds: Sequence[Samples],
         expected: str | None,
     ) -> list[Speech]:
-        """Voice and language of all clips, then all that is said, in batches over the clips of the video."""
+        """Voice and language of all clips given, then all that is said, in batches over them."""
         voiced = [recogniser.voice(sound) for sound in sounds]
         heard = self._listen(recogniser, sounds, voiced)
         parts = [self.parts(windows, listened) for windows, listened in zip(voiced, heard, strict=True)]

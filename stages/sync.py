@@ -60,11 +60,13 @@ class ScoreSync(Stage[Syncs]):
         return {"model": weights.digest(self.model)}
 
     def open(self) -> Work[Syncs]:
+        import cv2
         import torch
 
         from stages.media import frames
         from stages.nets.syncnet import load
 
+        cv2.setNumThreads(1)  # OpenCV's default takes every core of the machine, for each worker
         chosen = self.device
         if chosen == "auto":
             chosen = "cuda" if torch.cuda.is_available() else "cpu"

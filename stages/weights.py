@@ -77,19 +77,19 @@ REGISTRY: dict[str, Entry] = {
     "sample/faces": Sample(
         folder="faces",
         about="SCRFD- and ArcFace-type ONNX for rendered faces",
-        size_mb=5,
+        size_mb=1,
         maker="python -m stages.sample.train_faces",
     ),
     "sample/sync": Sample(
         folder="sync",
         about="narrow SyncNet for rendered faces",
-        size_mb=6,
+        size_mb=2,
         maker="python -m stages.sample.train_sync",
     ),
     "sample/whisper": Sample(
         folder="whisper",
         about="Whisper-type CTranslate2 for espeak-ng voices",
-        size_mb=12,
+        size_mb=4,
         maker="python -m stages.sample.train_whisper",
     ),
     "buffalo_l": WebFile(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from manifests.sample import parts as p
 from manifests.sample.head import SHAPES, Floats, Head, Ints
 from manifests.sample.person import Person
-from manifests.sample.rig import Body, Layer, _incidence, body, triangles_of
+from manifests.sample.rig import Body, Layer, body, incidence, triangles_of
 
 _WHOLE = ("frame", "eye", "ear", "teeth", "tongue", "bowl")
 """Small parts: every vertex counts."""
@@ -53,7 +53,7 @@ def coarse_body(who: Person) -> Body:
         tongue=spans["tongue"],
         casters=np.concatenate([triangles[q.name] for q in thin if q.name in ("face", "neck", "clothes", "hair")]),
         parts=tuple(thin),
-        normal_sum=_incidence(np.concatenate([layer.triangles for layer in layers]), rest),
+        normal_sum=incidence(np.concatenate([layer.triangles for layer in layers]), rest),
         strands=place[fine.strands[hair]].astype(np.int32),
         tangents=fine.tangents[hair],
         brightness=fine.brightness[keep],

@@ -160,7 +160,7 @@ def body(who: Person) -> Body:
         tongue=spans("tongue"),
         casters=np.concatenate([triangles_of(q, 2) + starts[q.name] for q in ordered if q.name in _CASTERS]),
         parts=tuple(ordered),
-        normal_sum=_incidence(triangles, rest),
+        normal_sum=incidence(triangles, rest),
         strands=np.flatnonzero(material == p.HAIR).astype(np.int32),
         tangents=_tangents(ordered)[material == p.HAIR],
         brightness=np.concatenate([_brightness(layer) for layer in layers]),
@@ -239,7 +239,7 @@ def _brightness(layer: Layer) -> Floats:
     return np.asarray(np.maximum(levels, 0.06), np.float32)
 
 
-def _incidence(triangles: Ints, rest: Floats) -> csr_matrix:
+def incidence(triangles: Ints, rest: Floats) -> csr_matrix:
     """Sum over the triangles at each vertex, coincident vertices (seams) taken together."""
     _, same = np.unique(np.round(rest, 5), axis=0, return_inverse=True)
     same = same.ravel()

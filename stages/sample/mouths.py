@@ -19,7 +19,7 @@ from manifests.sample.draw import View, paint
 from manifests.sample.head import SHAPES
 from manifests.sample.motion import Motion, talk
 from manifests.sample.person import person
-from manifests.sample.rig import Body, Layer, _incidence, body
+from manifests.sample.rig import Body, Layer, body, incidence
 from manifests.sample.scene import background, light, scene
 from stages.nets.syncnet import FACE_PX, MOUTH_LEFT_PX, MOUTH_PX, MOUTH_TOP_PX
 from stages.sample.sentences import SENTENCES
@@ -173,7 +173,7 @@ def _lower_front(who: Body) -> Body:
         jaw=who.jaw[kept],
         layers=layers,
         tongue=slice(int(tongue[0]), int(tongue[-1]) + 1),
-        normal_sum=_incidence(np.concatenate([layer.triangles for layer in layers]), rest),
+        normal_sum=incidence(np.concatenate([layer.triangles for layer in layers]), rest),
         strands=place[who.strands[combed]],
         tangents=who.tangents[combed],
         brightness=who.brightness[kept],

@@ -196,6 +196,15 @@ def test_the_report_is_one_page_that_needs_nothing_else(store):
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
 
 
+def test_the_contact_sheet_shows_every_kept_clip(store, tmp_path):
+    from PIL import Image
+
+    said = pipeline("report", "--store", store, "--sheet", tmp_path / "kept.png")
+    assert said.code == 0, said.err
+    kept = int(pd.read_parquet(store / "clips.parquet").kept.sum())
+    assert Image.open(tmp_path / "kept.png").height == -(-kept // 4) * (128 + 14 + 6) + 6
+
+
 def test_report_says_the_same_again(copied):
     page = (copied / "report.html").read_text()
     said = pipeline("report", "--store", copied)

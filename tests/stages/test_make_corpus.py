@@ -11,7 +11,7 @@ import pytest
 from manifests.sample.serve import CORPUS
 from manifests.sample.truth import FLAWS, read_truth
 from manifests.table import read
-from stages.sample.film import film
+from stages.sample.film import encode, film
 from stages.sample.make_corpus import main
 from stages.sample.script import HARD, Hardness, Script, Take, scripts, speaker_of
 from stages.sample.sentences import LANGUAGES
@@ -107,6 +107,19 @@ def test_the_same_film_twice_has_the_same_bytes(tmp_path):
     (tmp_path / "again").mkdir()
     assert film(SCRIPT, tmp_path, HARD) == film(SCRIPT, tmp_path / "again", HARD)
     assert (tmp_path / "x.mp4").read_bytes() == (tmp_path / "again" / "x.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("size", [(640, 360), (854, 480), (360, 640)])
+def test_equal_pictures_encode_to_equal_bytes_at_every_size(tmp_path, size):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (6, size[1] // 8 + 1, size[0] // 8 + 1, 3)).astype(np.uint8)
+    pictures = coarse.repeat(8, 1).repeat(8, 2)[:, : size[1], : size[0]]
+    seen, junk = set(), []
+    for number in range(5):
+        junk.append(np.full(3_000_000 + number * 100_000, 40 * number, np.uint8))  # new buffers start out different
+        encode(tmp_path / "x.mp4", iter(pictures), size, Fraction(25), None, Hardness(), rng)
+        seen.add((tmp_path / "x.mp4").read_bytes())
+    assert len(seen) == 1
 
 
 def test_the_command_line_refuses_a_place_it_cannot_write(tmp_path, capsys):
