@@ -60,6 +60,7 @@ class Transcribe(Stage[Speeches]):
     windows: int = 5  # the most windows per clip, spread evenly over its speech
     sure: float = 0.6
     mixed_share: float = 0.2
+    part_s: float = CHUNK_S  # the longest stretch of speech that is transcribed at once
     beam: int = 5
     align: bool = True  # word times, for languages that have an aligner whose weights can be had
     compute_type: str = "auto"  # of CTranslate2; "auto": float16 on a GPU, float32 on a CPU
@@ -75,8 +76,10 @@ class Transcribe(Stage[Speeches]):
             raise ValueError("speech: onset must lie between 0 and 1")
         if not 0.5 <= self.sure <= 1 or not 0 < self.mixed_share <= 0.5:
             raise ValueError("speech: sure must lie in 0.5..1, and mixed_share above 0 and up to 0.5")
-        if not 1 <= self.window_s <= CHUNK_S or self.windows < 1 or self.beam < 1 or self.batch < 1:
-            raise ValueError("speech: window_s must lie in 1..30; windows, beam and batch must be at least 1")
+        if not 1 <= self.window_s <= self.part_s <= CHUNK_S:
+            raise ValueError("speech: window_s must lie in 1..part_s, and part_s must be at most 30")
+        if self.windows < 1 or self.beam < 1 or self.batch < 1:
+            raise ValueError("speech: windows, beam and batch must be at least 1")
 
     def models(self) -> tuple[str, ...]:
         return (self.model,)
@@ -179,7 +182,7 @@ class Transcribe(Stage[Speeches]):
         ]
 
     def parts(self, windows: Sequence[Voiced], heard: Sequence[Heard]) -> list[Part]:
-        """The stretches of speech put together into parts: in one language, or in as many as were heard."""
+        """The stretches of speech put together into parts of `part_s`: in one language, or in as many as were heard."""
         if not heard:
             return []
         spoken = languages_heard(heard, sure=self.sure, mixed_share=self.mixed_share)
@@ -192,7 +195,7 @@ class Transcribe(Stage[Speeches]):
                 language = max(spoken, key=lambda one: nearest.probabilities.get(one, 0.0))
             else:
                 language = max(mean, key=lambda one: mean[one])
-            if found and found[-1].language == language and window.end_s - found[-1].start_s <= CHUNK_S:
+            if found and found[-1].language == language and window.end_s - found[-1].start_s <= self.part_s:
                 found[-1] = Part(found[-1].start_s, window.end_s, language)
             else:
                 found.append(Part(window.start_s, window.end_s, language))

@@ -18,6 +18,7 @@ UNSPACED = ("zh", "th")
 """Languages that write no spaces between words."""
 
 _POOL = 3  # utterances kept per sentence; one of them all is spoken anew, by somebody else, for every third window
+_SPOILED_SHARE = 0.6
 _BED_S = 60.0
 
 Wave = NDArray[np.float32]
@@ -106,7 +107,7 @@ def windows(*, speakers: range, seed: int, wanted: Iterable[Wanted]) -> Iterator
             slot = int(chance.integers(len(pool)))
             pool[slot] = _utter(chance, pool[slot].language, pool[slot].sentence, speakers)
         window = _compose(chance, pool, want)
-        yield _spoil(chance, window, beds) if want.spoiled else window
+        yield _spoil(chance, window, beds) if want.spoiled and chance.random() < _SPOILED_SHARE else window
 
 
 def _utter(chance: np.random.Generator, language: str, sentence: str, speakers: range) -> _Utterance:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from manifests.records import Speech
+from pipeline.recipes import sample
 from stages import weights
 from stages.sample.sentences import LANGUAGES, SENTENCES
 from stages.sample.spoken_windows import UNSPACED
 from stages.sample.voice import CHECK_SPEAKERS, speak
-from stages.speech import Transcribe
 from tests.stages.test_speech import silence, spoken
 
 pytestmark = [
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(weights.local("sample/whisper") is None, reason="no sample recogniser in the package"),
 ]
 
-STAGE = Transcribe(model="sample/whisper", align=False)
+STAGE = sample().speech
 
 
 def voice(*lines: tuple[str, int], speaker: int) -> np.ndarray:

@@ -129,6 +129,8 @@ def test_no_part_is_longer_than_whisper_hears():
     heard = [Heard(start_s=0.0, end_s=5.5, probabilities={"de": 1.0})]
     found = stage.parts(voiced, heard)
     assert [(part.start_s, part.end_s) for part in found] == [(0, 29.5), (30, 59.5)]
+    short = Transcribe(part_s=12.0).parts(voiced, heard)
+    assert [(part.start_s, part.end_s) for part in short] == [(start, start + 11.5) for start in range(0, 60, 12)]
 
 
 def test_words_get_times_from_an_aligner_and_none_where_there_is_none(tmp_path: Path):
@@ -176,7 +178,16 @@ def test_nothing_is_printed(tmp_path: Path, random_whisper: Path, capfd: pytest.
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"vad": "webrtc"}, {"onset": 1.0}, {"sure": 0.3}, {"mixed_share": 0.9}, {"window_s": 40}, {"beam": 0}]
+    "wrong",
+    [
+        {"vad": "webrtc"},
+        {"onset": 1.0},
+        {"sure": 0.3},
+        {"mixed_share": 0.9},
+        {"window_s": 40},
+        {"part_s": 31},
+        {"beam": 0},
+    ],
 )
 def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, object]):
     with pytest.raises(ValueError, match="speech: "):
