@@ -28,7 +28,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="+", choices=("list", *ABOUT), metavar="NAME", help=", ".join(("list", *ABOUT)))
     parser.add_argument("--repeats", type=int, default=3, help="turns of each way (default: 3)")
+    parser.add_argument("--minutes", type=float, help="footage for chain (default: 5)")
     options = parser.parse_args()
+    if options.minutes is not None and options.names != ["chain"]:
+        parser.error("--minutes goes with chain alone")
     console = Console(highlight=False)
     if "list" in options.names:
         for name, about in ABOUT.items():
@@ -39,9 +42,12 @@ def main() -> int:
         measure = importlib.import_module(f"tests.benchmarks.{name}").measure
         on = machine()
         with tempfile.TemporaryDirectory() as folder:
-            findings: Findings = measure(Path(folder), options.repeats)
+            more = {} if options.minutes is None else {"minutes": options.minutes}
+            findings: Findings = measure(Path(folder), options.repeats, **more)
         _show(name, findings, console)
-        console.print(f"written: {write_record(name, command, on, findings).relative_to(RECORDS.parents[2])}")
+        console.print(
+            f"written: {write_record(name, command, options.repeats, on, findings).relative_to(RECORDS.parents[2])}"
+        )
     return 0
 
 

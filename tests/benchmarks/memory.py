@@ -129,7 +129,7 @@ class _Kept:
 
     def inside(self, length_s: float) -> bool:
         """Whether its time lies in the piece: AAC begins with a packet before it."""
-        return 0 <= self._times[1] * self._base < length_s - 1e-6
+        return bool(0 <= self._times[1] * self._base < length_s - 1e-6)
 
     def at(self, start_s: float, streams: list[Any]) -> Any:
         packet = av.Packet(self._bytes)

@@ -40,14 +40,16 @@ def _cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def write_record(name: str, command: str, on: dict[str, Any], findings: Findings) -> Path:
-    """Write `records/{name}.json`. `commit` ends in "+" where tracked files differ from it."""
+def write_record(name: str, command: str, turns: int, on: dict[str, Any], findings: Findings) -> Path:
+    """Write `records/{name}.json`. `commit` ends in "+" where tracked files differ from it; a spread of one turn is
+    none."""
     record = {
         "name": name,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command,
         "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else ""),
-        "machine": on,
+        "turns": turns,
+        "machine": on | {"load_after": [round(load, 2) for load in os.getloadavg()]},
         "ratios": {label: dataclasses.asdict(found) for label, found in findings.ratios.items()},
         "numbers": {label: _plain(value) for label, value in findings.numbers.items()},
         "notes": findings.notes,

@@ -1,153 +1,170 @@
-"""What the ledger and the driver cost: stages that only sleep or only compute, many videos, the plain loop and Ray."""
+"""What carrying videos costs beside the work: ledger, driver and Ray; one core against two; more hours of footage."""
 
-import math
+import subprocess
+import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 from manifests.records import Video
 from manifests.store import Store
-from pipeline.bench import Bench
 from pipeline.cluster import Cluster, run_on_ray
 from pipeline.here import run_here
-from pipeline.stage import RUNTIME, Facts, Resources, Stage, Work
+from pipeline.plan import plan
+from pipeline.stage import Resources, keys
+from stages.media import probe
+from tests.benchmarks.counts import size_bytes
+from tests.benchmarks.material import CORPUS, ROOT, corpus_videos
 from tests.benchmarks.record import Findings
+from tests.benchmarks.resident import peak_mb
+from tests.benchmarks.toy import First, Second, Third, videos
 from tests.benchmarks.turns import Stopwatch, in_turns
 
-MANY = (1000, 4000)
-BUSY_S, BUSY_VIDEOS = 0.25, 120
-REALISTIC_CALL_S = 5.0
-"""A mean stage call of the chain benchmark on half a minute of footage takes this or more."""
+HERE, ON_RAY, KNOWN = 5_000, 2_000, 100_000
+"""Videos in the plain loop and on Ray, three stages each; videos in the ledger when a run only plans, one stage."""
 
-
-@dataclass(frozen=True)
-class A:
-    """What the first stage gives."""
-
-    n: int
-
-
-@dataclass(frozen=True)
-class B:
-    """What the second gives."""
-
-    n: int
-
-
-@dataclass(frozen=True)
-class C:
-    """What the third gives."""
-
-    n: int
-
-
-def _sleep(seconds: float) -> None:
-    if seconds:
-        time.sleep(seconds)
-
-
-def _compute(seconds: float) -> None:
-    """Keep one core busy for a fixed amount of work that takes about `seconds` on an idle one."""
-    x = 0.0
-    for i in range(int(seconds * 12_000_000)):
-        x += math.sqrt(i)
-
-
-@dataclass(frozen=True, kw_only=True)
-class First(Stage[A]):
-    """Sleeps or computes; makes no blobs."""
-
-    name: ClassVar[str] = "first"
-    needs: ClassVar[tuple[type, ...]] = (Video,)
-    gives: ClassVar[type] = A
-    sleep_s: float = field(default=0.0, metadata=RUNTIME)
-    busy_s: float = field(default=0.0, metadata=RUNTIME)
-
-    def open(self) -> Work[A]:
-        def work(facts: Facts, bench: Bench) -> A:
-            _sleep(self.sleep_s)
-            _compute(self.busy_s)
-            return A(int(facts[Video].title))
-
-        return work
-
-
-@dataclass(frozen=True, kw_only=True)
-class Second(Stage[B]):
-    """Sleeps."""
-
-    name: ClassVar[str] = "second"
-    needs: ClassVar[tuple[type, ...]] = (A,)
-    gives: ClassVar[type] = B
-    sleep_s: float = field(default=0.0, metadata=RUNTIME)
-
-    def open(self) -> Work[B]:
-        def work(facts: Facts, bench: Bench) -> B:
-            _sleep(self.sleep_s)
-            return B(facts[A].n)
-
-        return work
-
-
-@dataclass(frozen=True, kw_only=True)
-class Third(Stage[C]):
-    """Sleeps."""
-
-    name: ClassVar[str] = "third"
-    needs: ClassVar[tuple[type, ...]] = (A, B)
-    gives: ClassVar[type] = C
-    sleep_s: float = field(default=0.0, metadata=RUNTIME)
-
-    def open(self) -> Work[C]:
-        def work(facts: Facts, bench: Bench) -> C:
-            _sleep(self.sleep_s)
-            return C(facts[A].n + facts[B].n)
-
-        return work
+SLEEP_S, SLEEP_VIDEOS = 0.5, 60
+BUSY_S, BUSY_VIDEOS = 0.25, 80
+GROWTH_HOURS = (0.02, 0.1)
+"""Hours of footage of the sample corpus taken through the whole sample recipe, by the command."""
 
 
 def measure(folder: Path, repeats: int) -> Findings:
-    """Milliseconds per call, beside the call itself."""
-    numbers: dict[str, object] = {}
-    half = Resources(cpus=0.5, workers=(1, 1))
-    stages = (First(resources=half), Second(resources=half), Third(resources=half))
-    per_call_s = 0.0
-    for n in MANY:
-        videos = [Video.of(f"toy://{i}", title=str(i)) for i in range(n)]
-        watch = Stopwatch()
-        assert run_here(stages, videos, Store(str(folder / f"here{n}")), "a") == n
-        numbers[f"plain loop, {n} videos x 3 stages: ms per call"] = 1000 * watch.read().wall_s / (3 * n)
-        watch = Stopwatch()
-        assert run_here(stages, videos, Store(str(folder / f"here{n}")), "b") == n
-        numbers[f"plain loop, {n} videos again: ms per known call"] = 1000 * watch.read().wall_s / (3 * n)
-        watch = Stopwatch()
-        assert run_on_ray(stages, videos, Store(str(folder / f"ray{n}")), "a", cluster=Cluster(cpus=2)) == n
-        per_call_s = watch.read().wall_s / (3 * n)
-        numbers[f"Ray with start, {n} videos x 3 stages: ms per call"] = 1000 * per_call_s
-        watch = Stopwatch()
-        assert run_on_ray(stages, videos, Store(str(folder / f"ray{n}")), "b", cluster=Cluster(cpus=2)) == 0
-        numbers[f"Ray with start, {n} videos, nothing due: s"] = watch.read().wall_s
-    numbers["share of a call of 5 s on one worker"] = per_call_s / REALISTIC_CALL_S
-    numbers["arithmetic, not measured: 100,000 videos x 6 stages, hours of driver and ledger"] = (
-        per_call_s * 600_000 / 3600
-    )
+    """Milliseconds per call beside the call itself, shares of a run, and ratios."""
+    start_s = _ray_start_s(folder)
+    numbers: dict[str, Any] = {"start of Ray, first call of a stage included: s": start_s}
+    numbers |= _per_call(folder)
+    numbers |= _overhead(folder)
+    numbers |= _known(folder)
     cores = in_turns({"one": lambda: _busy(folder, 1), "two": lambda: _busy(folder, 2)}, repeats)
-    numbers["busy stage, one core: s"] = cores.wall_s("one")
-    numbers["busy stage, two cores: s"] = cores.wall_s("two")
+    rates = {name: cores.made[name] for name in ("one", "two")}
+    numbers |= {f"busy stage, {name} core: calls per s between the first and the last": r for name, r in rates.items()}
+    numbers["two cores / one core, calls per s, start of Ray left out"] = rates["two"] / rates["one"]
+    for hours in GROWTH_HOURS:
+        numbers |= _growth(folder / f"grown{hours}", hours)
     return Findings(
         ratios={"one core / two cores, wall with start of Ray": cores.wall_ratio("one", "two")},
         numbers=numbers,
         notes=(
             f"busy: {BUSY_VIDEOS} calls of about {BUSY_S} s of one core's work; two cores with other load on them "
             "cannot show 2",
-            "Ray on this machine, started within the time; one worker per stage, three at once",
+            "growth: videos of the sample corpus, again and again under other names where it is too short, through "
+            "`python -m pipeline run` with the recipe sample; on the clock, two cores",
         ),
     )
 
 
-def _busy(folder: Path, cpus: int) -> int:
-    stage = First(busy_s=BUSY_S, resources=Resources(cpus=1.0, workers=(1, cpus), initial=cpus))
-    videos = [Video.of(f"toy://{i}", title=str(i)) for i in range(BUSY_VIDEOS)]
+def _ray_start_s(folder: Path) -> float:
+    watch = Stopwatch()
+    _on_ray((First(resources=Resources(cpus=0.5)),), 1, Store(str(folder / "start")), "a")
+    return watch.read().wall_s
+
+
+def _on_ray(stages: Any, n: int, store: Store, run: str, cpus: int = 2) -> int:
+    return run_on_ray(stages, videos(n), store, run, cluster=Cluster(cpus=cpus))
+
+
+def _per_call(folder: Path) -> dict[str, Any]:
+    """Stages that do nothing: what a call costs."""
+    half = Resources(cpus=0.5, workers=(1, 1))
+    stages = (First(resources=half), Second(resources=half), Third(resources=half))
+    here, ray = Store(str(folder / "here")), Store(str(folder / "ray"))
+    watch = Stopwatch()
+    assert run_here(stages, videos(HERE), here, "a") == HERE
+    spent = watch.read()
+    watch = Stopwatch()
+    assert run_here(stages, videos(HERE), here, "b") == HERE
+    again = watch.read()
+    watch = Stopwatch()
+    assert _on_ray(stages, ON_RAY, ray, "a") == ON_RAY
+    on_ray = watch.read()
+    span_s = _span_s(ray, keys(stages, Video)["third"])
+    return {
+        f"plain loop, {HERE} videos x 3 stages: ms per call": 1000 * spent.wall_s / (3 * HERE),
+        f"plain loop, {HERE} videos x 3 stages: cpu ms per call": 1000 * spent.cpu_s / (3 * HERE),
+        f"plain loop, {HERE} videos again: ms per known call": 1000 * again.wall_s / (3 * HERE),
+        f"Ray, {ON_RAY} videos x 3 stages at once: s with start": on_ray.wall_s,
+        f"Ray, {ON_RAY} videos x 3 stages at once: ms per video between the first and the last": 1000
+        * span_s
+        / (ON_RAY - 1),
+    }
+
+
+def _overhead(folder: Path) -> dict[str, Any]:
+    """Stages that sleep, one worker each: what the run takes beyond the sleep."""
+    half = Resources(cpus=0.5, workers=(1, 1))
+    stages = [kind(sleep_s=SLEEP_S, resources=half) for kind in (First, Second, Third)]
+    store = Store(str(folder / "asleep"))
+    watch = Stopwatch()
+    assert _on_ray(stages, SLEEP_VIDEOS, store, "a") == SLEEP_VIDEOS
+    whole_s = watch.read().wall_s
+    span_s = _span_s(store, keys(stages, Video)["third"])
+    asleep_s = SLEEP_S * (SLEEP_VIDEOS - 1)
+    return {
+        f"Ray, {SLEEP_VIDEOS} videos x 3 stages of {SLEEP_S} s: s with start": whole_s,
+        f"Ray and ledger, share of the run between the first and the last of {SLEEP_VIDEOS}": 1 - asleep_s / span_s,
+    }
+
+
+def _span_s(store: Store, key: str) -> float:
+    """From the first outcome of a stage to the last, by the times of their files."""
+    assert store.local is not None
+    written = [path.stat().st_mtime for path in (store.local / "ledger" / key / "ok").rglob("*.json")]
+    return max(written) - min(written)
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    """A ledger of very many videos: filling it in the plain loop, and planning a run over it."""
+    stages, store, many = (First(),), Store(str(folder / "known")), videos(KNOWN)
+    watch = Stopwatch()
+    assert run_here(stages, many, store, "a") == KNOWN
+    filled = watch.read()
+    before = peak_mb()
+    watch = Stopwatch()
+    assert not plan(stages, many, store)[0].enter
+    planned = watch.read()
+    watch = Stopwatch()
+    assert _on_ray(stages, KNOWN, store, "b") == 0
+    return {
+        f"{KNOWN} videos x 1 stage in the plain loop: s": filled.wall_s,
+        f"{KNOWN} videos x 1 stage in the plain loop: cpu ms per call": 1000 * filled.cpu_s / KNOWN,
+        f"{KNOWN} videos known, plan: s": planned.wall_s,
+        f"{KNOWN} videos known, plan: MB more at the peak": peak_mb() - before,
+        f"{KNOWN} videos known, run on Ray with nothing due: s": watch.read().wall_s,
+        f"{KNOWN} videos: bytes of ledger per video": size_bytes(folder / "known") / KNOWN,
+    }
+
+
+def _busy(folder: Path, cpus: int) -> float:
+    """Calls per second of a stage that computes, between its first call's end and its last."""
+    stage = First(busy_s=BUSY_S, resources=Resources(cpus=1.0, workers=(cpus, cpus)))
     store = Store(str(folder / f"busy{cpus}-{time.monotonic_ns()}"))
-    return run_on_ray((stage,), videos, store, "a", cluster=Cluster(cpus=cpus))
+    _on_ray((stage,), BUSY_VIDEOS, store, "a", cpus)
+    return (BUSY_VIDEOS - cpus) / _span_s(store, keys((stage,), Video)["first"])
+
+
+def _growth(folder: Path, hours: float) -> dict[str, Any]:
+    """The whole sample recipe over so much footage; nothing where the corpus is not here."""
+    if not CORPUS.is_dir():
+        return {}
+    sources, store = folder / "videos", folder / "out"
+    sources.mkdir(parents=True)
+    seconds, around = 0.0, 0
+    while seconds < 3600 * hours:
+        for path in corpus_videos(3600 * hours - seconds):
+            (sources / f"{around:03d}-{path.name}").symlink_to(path)
+            seconds += probe(path).duration_s
+        around += 1
+    command = [sys.executable, "-m", "pipeline", "run", "sample", "--manifest", str(sources), "--store", str(store)]
+    watch = Stopwatch()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    spent = watch.read()
+    if done.returncode:
+        raise RuntimeError((done.stdout + done.stderr)[-2000:])
+    taken = seconds / 3600
+    kinds = {name: size_bytes(store / name) / taken / 1e6 for name in ("blobs", "ledger", "shards")}
+    return {
+        f"{hours} h of footage: s per video-hour": spent.wall_s / taken,
+        f"{hours} h of footage: s of the whole command": spent.wall_s,
+        **{f"{hours} h of footage: MB of {name} per video-hour": mb for name, mb in kinds.items()},
+    }

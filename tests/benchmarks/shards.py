@@ -10,8 +10,9 @@ from manifests.store import Store
 from stages.judge import Measured, judge
 from stages.policies import PAPER
 from stages.shard import shard
+from tests.benchmarks.counts import size_bytes
 from tests.benchmarks.record import Findings
-from tests.benchmarks.tools import empty, size_bytes
+from tests.benchmarks.tools import empty
 from tests.benchmarks.turns import in_turns, spread
 from tests.stages.measured import clip, measured
 
@@ -61,7 +62,8 @@ def measure(folder: Path, repeats: int) -> Findings:
 def _video(store: Store, folder: Path, number: int) -> Measured:
     name = f"video{number}"
     clips = tuple(_clip(store, folder, name, n) for n in range(CLIPS_EACH))
-    return measured(name, clips=clips, person=number, channel=name)
+    made: Measured = measured(name, clips=clips, person=number, channel=name)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _clip(store: Store, folder: Path, video: str, number: int) -> Clip:
@@ -74,12 +76,16 @@ def _clip(store: Store, folder: Path, video: str, number: int) -> Clip:
     arrays = folder / "blob.npz"
     np.savez(
         arrays,
-        **{name: rng.random((FRAMES, *shape), np.float32) for name, shape in (("box", (5,)), ("lmk", (5, 2)))},
+        box=rng.random((FRAMES, 5), np.float32),
+        lmk=rng.random((FRAMES, 5, 2), np.float32),
         pose=rng.random((FRAMES, 3), np.float32),
         crop=rng.random((FRAMES, 4), np.float32),
     )
     files.append(store.put_file(arrays, f"blobs/{video}/{number:04d}.npz"))
-    return clip(video, number, start_s=31.0 * number, n_frames=FRAMES, files=tuple(files), size_px=512)
+    made: Clip = clip(  # type: ignore[no-untyped-call]
+        video, number, start_s=31.0 * number, n_frames=FRAMES, files=tuple(files), size_px=512
+    )
+    return made
 
 
 def _webdataset(store: Store, known: list[Measured], out: Path) -> None:

@@ -39,7 +39,9 @@ def measure(folder: Path, repeats: int) -> Findings:
         assert isinstance(found, Speeches)
         return found
 
-    turns = in_turns({"ours": ours, "whisperx": lambda: [_theirs(pipeline, store, c) for c in clips.items]}, repeats)
+    turns = in_turns(
+        {"ours": ours, "whisperx": lambda: [_theirs(pipeline, store, c) for c in clips.items]}, repeats, warm=True
+    )
     pairs = list(zip([one.text for one in turns.made["ours"].items], turns.made["whisperx"], strict=True))
     seconds = sum(clip.end_s for clip in clips.items)
     return Findings(

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.io import wavfile
 
 from manifests.records import Clip, Clips, Syncs
@@ -39,6 +40,7 @@ def measure(folder: Path, repeats: int) -> Findings:
     turns = in_turns(
         {"ours": ours, "syncnet-python": lambda: [_theirs(theirs, store, c, folder / "theirs") for c in clips.items]},
         repeats,
+        warm=True,
     )
     read: Syncs = turns.made["ours"]
     other: list[tuple[int, float, float]] = turns.made["syncnet-python"]
@@ -74,24 +76,30 @@ def _theirs(instance: object, store: Store, clip: Clip, folder: Path) -> tuple[i
     whole, cut = empty(folder / "whole"), empty(folder / "cut")
     ffmpeg("-i", store.at(clip.video.path), "-q:v", "2", "-f", "image2", whole / "%06d.jpg")
     ffmpeg("-i", store.at(clip.audio.path), "-ac", "1", "-ar", "16000", cut / "audio.wav")
-    pictures = (cv2.imread(str(path))[None] for path in sorted(whole.glob("*.jpg")))
+    pictures = (_picture(path)[None] for path in sorted(whole.glob("*.jpg")))
     with np.load(store.at(clip.arrays.path)) as arrays:
         boxes = arrays["box"][:, :4].astype(np.float64)
-    for number, (crop,) in enumerate(face_crops((np.asarray(one, np.uint8) for one in pictures), boxes)):
+    for number, (crop,) in enumerate(face_crops(pictures, boxes)):
         cv2.imwrite(str(cut / f"{number:06d}.jpg"), crop)
     return evaluate(instance, cut)
+
+
+def _picture(path: Path) -> NDArray[np.uint8]:
+    found = cv2.imread(str(path))
+    assert found is not None, path
+    return np.asarray(found, np.uint8)
 
 
 def _difference(state: Path, instance: object, store: Store, clips: Clips, folder: Path) -> float:
     """The larger of the differences of distance and confidence when both are given the very same pictures."""
     clip = clips.items[0]
     _theirs(instance, store, clip, folder)
-    pictures = np.stack([cv2.imread(str(path)) for path in sorted((folder / "cut").glob("*.jpg"))])
+    pictures = np.stack([_picture(path) for path in sorted((folder / "cut").glob("*.jpg"))])
     _, samples = wavfile.read(folder / "cut" / "audio.wav")
     assert np.array_equal(samples, read_wav(store.get_file(clip.audio.path, folder)))
     assert len(pictures) == sum(len(one.images) for one in frames(store.get_file(clip.video.path, folder)))
     _, confidence, distance = evaluate(instance, folder / "cut")
     cpu = torch.device("cpu")
-    matrix = offset_distances(load(state), [np.asarray(pictures, np.uint8)], samples, reach=15, batch=32, device=cpu)
+    matrix = offset_distances(load(state), [pictures], samples, reach=15, batch=32, device=cpu)
     mine = reading(clip.key, matrix, window_s=3.0, hop_s=1.0)
     return max(abs(mine.confidence - confidence), abs(mine.distance - distance))

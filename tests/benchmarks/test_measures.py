@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,27 +13,38 @@ from tests.benchmarks.resident import FamilyPeak, family, peak_mb
 from tests.benchmarks.turns import Spent, Spread, Turns, in_turns
 
 
-def test_ways_alternate_and_the_last_result_of_each_is_kept():
+def test_ways_alternate_and_the_last_result_of_each_is_kept() -> None:
     told: list[str] = []
-    turns = in_turns({name: lambda name=name: told.append(name) or len(told) for name in "ab"}, 3)
+
+    def way(name: str) -> int:
+        told.append(name)
+        return len(told)
+
+    turns = in_turns({name: partial(way, name) for name in "ab"}, 3)
     assert told == list("ababab")
     assert turns.made == {"a": 5, "b": 6}
     assert [len(spent) for spent in turns.spent.values()] == [3, 3]
 
 
-def test_a_ratio_is_taken_turn_by_turn():
+def test_a_warm_turn_is_not_timed() -> None:
+    told: list[int] = []
+    turns = in_turns({"a": lambda: told.append(1)}, 2, warm=True)
+    assert len(told) == 3 and len(turns.spent["a"]) == 2
+
+
+def test_a_ratio_is_taken_turn_by_turn() -> None:
     turns = Turns({"a": [Spent(2, 1), Spent(9, 1), Spent(4, 1)], "b": [Spent(1, 2), Spent(3, 2), Spent(1, 4)]}, {})
     assert turns.wall_ratio("a", "b") == Spread(2.0, 3.0, 4.0)
     assert turns.cpu_ratio("a", "b") == Spread(0.25, 0.5, 0.5)
 
 
-def test_the_peak_of_this_process_rises_with_what_it_holds():
+def test_the_peak_of_this_process_rises_with_what_it_holds() -> None:
     before = peak_mb()
     held = np.ones(round((before + 50) * 2**20 / 8))
     assert peak_mb() >= before + 40 and held[0] == 1
 
 
-def test_a_family_holds_what_its_grandchild_holds():
+def test_a_family_holds_what_its_grandchild_holds() -> None:
     grandchild = "import time; x = bytearray(b'1') * (200 << 20); print(1, flush=True); time.sleep(1.5)"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
     process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.DEVNULL)
@@ -42,7 +55,7 @@ def test_a_family_holds_what_its_grandchild_holds():
     assert held.processes == 2
 
 
-def test_nothing_in_common_agrees_in_nothing(tmp_path):
+def test_nothing_in_common_agrees_in_nothing(tmp_path: Path) -> None:
     found = agreement([], {}, tmp_path)
     assert found["agreement: tracks of the classic way"] == 0
     assert found["agreement: share of frames with IoU >= 0.9"] == pytest.approx(0.0)

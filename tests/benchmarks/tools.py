@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,10 @@ import numpy as np
 
 
 def ffmpeg(*arguments: str | Path) -> None:
-    """Run ffmpeg; raises `CalledProcessError`."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error", *map(str, arguments)]
+    """Run ffmpeg, the one on the PATH if there is one; raises `CalledProcessError`."""
+    tool = shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+    command = [tool, "-y", "-nostdin", "-loglevel", "error", *map(str, arguments)]
     subprocess.run(command, check=True, capture_output=True)
-
-
-@contextlib.contextmanager
-def ffmpeg_on_path(folder: Path) -> Iterator[None]:
-    """An `ffmpeg` that other tools find by its name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    link = folder / "ffmpeg"
-    if not link.exists():
-        link.symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
-    before = os.environ["PATH"]
-    os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = before
 
 
 def scenedetect(path: Path, out: Path) -> None:
@@ -127,11 +112,6 @@ def classic_pipeline(state: Path, pack: str) -> Any:
             return list(zip(self.tracks, self.readings, strict=True))
 
     return Classic(s3fd_weights=pack, syncnet_weights=str(state), device="cpu", min_face_size=32)
-
-
-def size_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def empty(folder: Path) -> Path:

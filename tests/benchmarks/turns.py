@@ -70,8 +70,15 @@ class Turns:
         return spread([a.wall_s / b.wall_s for a, b in zip(self.spent[name], self.spent[of], strict=True)])
 
 
-def in_turns(ways: Mapping[str, Callable[[], Any]], repeats: int) -> Turns:
-    """Call every way once per turn, in order, `repeats` times."""
+def in_turns(ways: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = False) -> Turns:
+    """Call every way once per turn, in order, `repeats` times.
+
+    With `warm`, once more before, untimed: what a worker does for its first video only (imports, the first plan of a
+    convolution) is then left out.
+    """
+    if warm:
+        for way in ways.values():
+            way()
     spent: dict[str, list[Spent]] = {name: [] for name in ways}
     made: dict[str, Any] = {}
     for _ in range(repeats):

@@ -54,6 +54,7 @@ def _measure(
             "usual": lambda: sum(_usual(app, path) for path in paths),
         },
         repeats,
+        warm=True,
     )
     seconds = sum(source.duration_s for _, source in known)
     seen: list[Seen] = turns.made["ours"]
