@@ -14,6 +14,7 @@ from tests.benchmarks.record import RECORDS, Findings, machine, write_record
 from tests.benchmarks.turns import Spread
 
 ABOUT = {
+    "budget": "multiply-adds and bytes per frame, what a core can do of them, and what it does",
     "watch": "one look at a 1080p video, against a plain decode and against a detector on every frame",
     "sync": "SyncNet over clips, against syncnet-python with its files between",
     "speech": "transcription of clips in batches, against whisperx clip by clip",

@@ -9,10 +9,19 @@ from types import TracebackType
 
 def peak_mb() -> float:
     """The most that this process held at once since its start (VmHWM: unlike `getrusage`, not the parent's too)."""
+    return _status_mb("VmHWM")
+
+
+def held_mb() -> float:
+    """What this process holds now (VmRSS)."""
+    return _status_mb("VmRSS")
+
+
+def _status_mb(name: str) -> float:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status has no VmHWM")
+    raise OSError(f"/proc/self/status has no {name}")
 
 
 def family(pid: int) -> set[int]:
