@@ -5,12 +5,19 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcdm.config import RECIPES, STAGES, Recipe, override
 
 if TYPE_CHECKING:
     from mcdm.course import Options
+
+
+_PACK: Any = {
+    "default": "sample/faces",
+    "metavar": "NAME|FOLDER|none",
+    "type": lambda name: "" if name == "none" else name,
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,22 +39,24 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--out", type=Path, required=True, help="mp4 to write")
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--steps", type=int, default=0, help="denoising steps; default: the recipe's")
-    generate.add_argument("--face-pack", type=Path, help="insightface pack (folder) that finds and crops the face")
+    generate.add_argument("--face-pack", **_PACK, help="insightface pack that finds the face (default: sample/faces)")
     generate.add_argument("--device", default="auto")
     evaluate = commands.add_parser("evaluate", help="measure a run on held-out clips: eval.json and eval.html")
     evaluate.add_argument("--run", type=Path, default=Path("runs/tiny"))
     evaluate.add_argument("--shards", required=True)
-    evaluate.add_argument("--splits", default="val,test", help="which splits (default val,test)")
+    evaluate.add_argument("--splits", default="", metavar="val,test", help="default: what the run held out")
     evaluate.add_argument("--clips", type=int, default=8, help="how many held-out videos at most (default 8)")
     evaluate.add_argument("--frames", type=int, default=1800, help="longest roll-out (default 1800)")
     evaluate.add_argument("--seed", type=int, default=0)
     evaluate.add_argument("--steps", type=int, default=0, help="denoising steps; default: the recipe's")
-    evaluate.add_argument("--face-pack", type=Path, help="insightface pack (folder) for identity and landmarks")
+    evaluate.add_argument("--face-pack", **_PACK, help="insightface pack for identity (default: sample/faces)")
     evaluate.add_argument("--sync", metavar="WEIGHTS", default="", help="SyncNet weights for Sync-C and Sync-D")
     evaluate.add_argument("--fid", type=Path, help="TorchScript picture network for FID")
     evaluate.add_argument("--fvd", type=Path, help="TorchScript video network for FVD")
     evaluate.add_argument("--no-archive", action="store_true", help="ablation: the archive is always the reference")
     evaluate.add_argument("--no-memory", action="store_true", help="ablation: memory is never carried between clips")
+    evaluate.add_argument("--shuffle-sound", action="store_true", help="control: every video hears another's sound")
+    evaluate.add_argument("--name", default="eval", help="of the files written into the run (default eval)")
     evaluate.add_argument("--device", default="auto")
     return top
 
@@ -170,12 +179,13 @@ def _generate(given: argparse.Namespace) -> None:
 def _evaluate(given: argparse.Namespace) -> None:
     from mcdm.evaluate import EvaluateOptions, evaluate
 
-    names = ("run", "shards", "frames", "seed", "steps", "face_pack", "sync", "fid", "fvd", "device")
+    names = ("run", "shards", "frames", "seed", "steps", "face_pack", "sync", "fid", "fvd", "device", "name")
     options = EvaluateOptions(
-        splits=tuple(given.splits.split(",")),
+        splits=tuple(name for name in given.splits.split(",") if name),
         n_videos=given.clips,
         use_archive=not given.no_archive,
         carry_memory=not given.no_memory,
+        shuffle_sound=given.shuffle_sound,
         **{name: getattr(given, name) for name in names},
     )
     evaluate(options)

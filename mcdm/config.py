@@ -25,6 +25,7 @@ class CodecConfig:
     factor: int  # picture pixels per latent pixel, per side
     channels: int
     path: str = ""  # local directory in diffusers' format, for "sd"
+    view: float = 1.0  # share of the crop's side that is shown, around the face: small pictures need close faces
 
     @property
     def latent_px(self) -> int:
@@ -118,6 +119,7 @@ class UNetConfig:
     heads: int = 8
     groups: int = 32
     archived_reads: Literal["global", "aligned"] = "global"  # unstated: all a*n tokens, or those of the same number
+    see_reference: bool = False  # its latent beside the noise, channel by channel: not in the paper, for small models
     strict: bool = False  # Figure 2 read literally: archived features reach the output through the memory alone
     memory_decay: float = 0.1  # alpha of equation 5, stated
     memory_attention: Literal["exact", "favor", "linear"] = "exact"  # the paper's is favor; exact is cheaper at 2f = 32
@@ -129,6 +131,7 @@ class UNetConfig:
     zero_snr: bool = False
     min_snr: float = 0.0  # gamma of min-SNR weights; 0: off
     noise_offset: float = 0.0
+    mouth_weight: float = 0.0  # of the squared error around the mouth, on top of 1: it is a hundredth of the picture
     drop_archived: float = 0.05  # condition dropout, for classifier-free guidance
     drop_present: float = 0.05
     drop_both: float = 0.05
@@ -182,6 +185,8 @@ class Recipe:
             raise ValueError("strict with memory_zero_init: no gradient would reach the archived clip in stage 1")
         if self.unet.archived_reads == "aligned" and self.archive.frames != self.frames:
             raise ValueError(f"aligned needs as many archived as present frames: {self.archive.frames}, {self.frames}")
+        if not 0 < self.codec.view <= 1:
+            raise ValueError(f"codec.view={self.codec.view:g}: expected a share above 0, at most 1")
         side = self.codec.latent_px
         if side % self.archive.patch or side % 2 ** (len(self.unet.channels) - 1):
             raise ValueError(f"latents of {side} px fit neither the patches nor the UNet's levels")
@@ -213,7 +218,7 @@ _NOT_MEANING: dict[str, tuple[str, ...]] = {
     "archive": ("noise", "start_share"),
     "prior": ("history_drop", "landmark_drop", "sampling_steps"),
     "unet": (
-        *("min_snr", "noise_offset", "drop_archived", "drop_present", "drop_both"),
+        *("min_snr", "noise_offset", "mouth_weight", "drop_archived", "drop_present", "drop_both"),
         *("guidance", "sampling_steps", "train_spatial", "checkpointing"),
     ),
 }
@@ -224,7 +229,7 @@ def tiny() -> Recipe:
     return Recipe(
         name="tiny",
         frames=8,
-        codec=CodecConfig(kind="dct", size_px=64, factor=4, channels=16),
+        codec=CodecConfig(kind="dct", size_px=64, factor=4, channels=16, view=0.66),
         audio=AudioConfig(kind="mel", width=128, vectors=1),
         image=ImageConfig(kind="thumbnail", width=192),
         motion=MotionConfig(patch_px=12, width=64, head_tokens=1, lip_tokens=2, expression_tokens=1, token_width=16),
@@ -236,8 +241,10 @@ def tiny() -> Recipe:
             channels=(48, 96),
             attention=(True, True),
             layers=1,
-            heads=4,
+            heads=2,
             groups=8,
+            see_reference=True,
+            mouth_weight=10.0,
             prediction="v",
             schedule="cosine",
             favor_features=64,
@@ -262,7 +269,7 @@ def small() -> Recipe:
     return Recipe(
         name="small",
         frames=16,
-        codec=CodecConfig(kind="dct", size_px=256, factor=8, channels=48),
+        codec=CodecConfig(kind="dct", size_px=256, factor=8, channels=48, view=0.66),
         audio=AudioConfig(kind="mel", width=128, vectors=1),
         image=ImageConfig(kind="thumbnail", width=192),
         motion=MotionConfig(face_px=64, width=128, head_tokens=2, lip_tokens=4, expression_tokens=4, token_width=32),

@@ -14,6 +14,7 @@ from mcdm.config import Recipe
 from mcdm.data import RandomWindows, Source, collate
 from mcdm.distributed import World
 from mcdm.encode import Encoded, encode
+from mcdm.held_out import Division, divide, write_division
 from mcdm.motion import Motion
 from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior, Objective
 from mcdm.shards import Clip, Shards
@@ -53,21 +54,38 @@ def train(recipe: Recipe, options: Options) -> None:
         checkpoint.write_recipe(options.run, recipe)
     distributed.barrier(world)
     shards = Shards(options.shards)
+    division = divide(shards, options.run)
+    if world.rank == 0:
+        write_division(options.run, division)
+        counts = (len(division.train), len(division.held_out), division.by)
+        log.info("%d clips to train on, %d held out by %s", *counts)
     encoded = prepare(shards, recipe, options, world)
     for stage in options.stages:
         check_needs(options.run, stage, recipe)
         if checkpoint.finished(options.run, stage, recipe):
             log.info("stage %d is finished", stage)
             continue
-        fit(make_objective(stage, recipe, options.run), shards, encoded, options, world)
+        fit(make_objective(stage, recipe, options.run, options.seed), Data(shards, division, encoded), options, world)
 
 
-def fit(objective: Objective, shards: Shards, encoded: Encoded | None, options: Options, world: World) -> None:
+@dataclass(frozen=True)
+class Data:
+    """The shards, what of them is trained on and what held out, and where their encodings lie."""
+
+    shards: Shards
+    division: Division
+    encoded: Encoded | None
+
+    def windows(self, objective: Objective, clips: list[Clip], seed: int) -> RandomWindows:
+        """Windows of those clips that could be encoded; raises `ValueError` where none is left."""
+        source = Source(self.shards, objective.recipe, self.encoded, objective.needs)
+        return RandomWindows(source, usable(clips, self.encoded), seed)
+
+
+def fit(objective: Objective, data: Data, options: Options, world: World) -> None:
     """Train one stage from its newest checkpoint, or from the start, to the end of its plan."""
-    recipe = objective.recipe
-    source = Source(shards, recipe, encoded, objective.needs)
-    windows = RandomWindows(source, usable(shards.split("train"), encoded), options.seed)
-    held_out = RandomWindows(source, held_out_clips(shards, encoded), options.seed)
+    windows = data.windows(objective, data.division.train, options.seed)
+    held_out = data.windows(objective, data.division.held_out, options.seed)
     fixed = collate([held_out[number] for number in range(N_HELD_OUT)])
     loop_options = LoopOptions(
         run=options.run,
@@ -92,14 +110,6 @@ def usable(clips: list[Clip], encoded: Encoded | None) -> list[Clip]:
     return [clip for clip in clips if clip.key in there]
 
 
-def held_out_clips(shards: Shards, encoded: Encoded | None) -> list[Clip]:
-    """Clips that training never sees; raises `ValueError` where the shards have none."""
-    clips = usable(shards.split("val", "test"), encoded)
-    if not clips:
-        raise ValueError(f"{shards.url}: no clips of splits val or test to hold out")
-    return clips
-
-
 def prepare(shards: Shards, recipe: Recipe, options: Options, world: World) -> Encoded | None:
     """Encode what is not encoded yet, on one process; None where the cache is off."""
     if options.cache == "off":
@@ -118,9 +128,9 @@ def cache_url(shards: Shards, cache: str) -> str:
     return f"{shards.url}/encoded" if cache == "auto" else cache
 
 
-def make_objective(stage: int, recipe: Recipe, run: Path) -> Objective:
-    """The objective of a stage, on top of what the stages before it learned. Weights start from a fixed seed."""
-    torch.manual_seed(1000 + stage)
+def make_objective(stage: int, recipe: Recipe, run: Path, seed: int = 0) -> Objective:
+    """The objective of a stage, on top of what the stages before it learned. The seed decides what it starts from."""
+    torch.manual_seed(1000 * (seed + 1) + stage)
     if stage == 0:
         return LearnMotion(recipe)
     if stage == 1:

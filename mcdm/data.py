@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from mcdm.config import Recipe
 from mcdm.encode import REFERENCE_STRIDE, Encoded, face_parts, head_state, resize
 from mcdm.encoders import heard, make_audio, make_image
-from mcdm.faces import align
+from mcdm.faces import align, view_of
 from mcdm.shards import Clip, SampleError, Shards, decode
 
 PICTURES = ("present", "archived", "reference")
@@ -101,14 +101,17 @@ class Source:
         low, high, side = start - a, start + f, self.recipe.codec.size_px
         out: dict[str, Tensor] = {}
         data = self.shards.read(clip, "mp4")
-        frames = decode(clip.key, data, low, high) if {"present", "face", "points"} & set(needs) else None
-        reference = decode(clip.key, data, window.reference, window.reference + 1)
+        landmarks, pose = face_parts(clip, self.shards)
+        whole = decode(clip.key, data, window.reference, window.reference + 1)
+        view = view_of(landmarks, whole.shape[1], self.recipe.codec.view)
+        reference, landmarks = view.cut(whole), view.move(landmarks)
+        drawn = {"present", "face", "points"} & set(needs)
+        frames = view.cut(decode(clip.key, data, low, high)) if drawn else None
         if "present" in needs and frames is not None:
             shown = torch.from_numpy(resize(reference, side))
             out |= self._pictures(torch.from_numpy(resize(frames, side)), shown, cold=window.cold)
         if {"face", "points", "head"} & set(needs):
-            landmarks, pose = face_parts(clip, self.shards)
-            out["head"] = torch.from_numpy(head_state(landmarks, pose, reference.shape[1])[low:high])
+            out["head"] = torch.from_numpy(head_state(landmarks, pose, view.side)[low:high])
             if frames is not None:
                 faces, points = align(frames, landmarks[low:high], self.recipe.motion.face_px)
                 out["face"], out["points"] = torch.from_numpy(faces).float() / 127.5 - 1, torch.from_numpy(points)

@@ -23,7 +23,7 @@ from torch import nn
 from manifests.store import Store
 from mcdm.config import Recipe
 from mcdm.encoders import make_audio, make_codec, make_image
-from mcdm.faces import Bytes, Floats, align, smooth
+from mcdm.faces import Bytes, Floats, View, align, smooth, view_of
 from mcdm.objectives import encode_pictures
 from mcdm.shards import Clip, SampleError, Shards, decode
 
@@ -80,7 +80,7 @@ def face_parts(clip: Clip, shards: Shards) -> tuple[Floats, Floats]:
 
 
 def head_state(landmarks: Floats, pose: Floats, size_px: int) -> Floats:
-    """(F, 13): landmarks as shares of the crop minus one half, pose over 90 degrees."""
+    """(F, 13): landmarks as shares of the view minus one half, pose over 90 degrees."""
     flat = landmarks.reshape(len(landmarks), 10) / size_px - 0.5
     return np.concatenate([flat, pose / 90], 1).astype(np.float32)
 
@@ -138,12 +138,16 @@ def encode_clip(
     codec, audio, image = encoders
     landmarks, pose = face_parts(clip, shards)
     data = shards.read(clip, "mp4")
-    latents, images, faces, points, size = [], [], [], [], 0
+    latents, images, faces, points = [], [], [], []
+    view, shown = View(0, 0, 0), landmarks
     for start in range(0, clip.n_frames, _CHUNK):
         stop = min(start + _CHUNK, clip.n_frames)
         frames = decode(clip.key, data, start, stop)
-        size = frames.shape[1]
-        face, point = align(frames, landmarks[start:stop], recipe.motion.face_px)
+        if not start:
+            view = view_of(landmarks, frames.shape[1], recipe.codec.view)
+            shown = view.move(landmarks)
+        frames = view.cut(frames)
+        face, point = align(frames, shown[start:stop], recipe.motion.face_px)
         small = torch.from_numpy(resize(frames, recipe.codec.size_px)).to(device)
         latents.append(encode_pictures(codec, small[None])[0].half().cpu().numpy())
         candidates = small[-start % REFERENCE_STRIDE :: REFERENCE_STRIDE].permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -158,5 +162,5 @@ def encode_clip(
         "image": np.concatenate(images),
         "face": np.concatenate(faces),
         "points": np.concatenate(points),
-        "head": head_state(landmarks, pose, size),
+        "head": head_state(shown, pose, view.side),
     }

@@ -6,7 +6,7 @@ sound and truth end, the sound starts over and only measures without a truth go 
 
 import json
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from mcdm import distributed, measures
 from mcdm.encode import face_parts, head_state, resize
 from mcdm.encoders import heard, make_audio
 from mcdm.eval_page import write_page
-from mcdm.faces import Bytes, Floats, align, mouth_opening
+from mcdm.faces import Bytes, Floats, View, align, mouth_opening, view_of
 from mcdm.generate import Talker
-from mcdm.identity import FacePack
+from mcdm.held_out import divide
+from mcdm.identity import PACKAGED, FacePack
 from mcdm.measures import FrechetNetwork
 from mcdm.shards import Clip, Shards, chains, decode
 from mcdm.video import VideoWriter
@@ -39,23 +40,25 @@ class EvaluateOptions:
 
     run: Path
     shards: str
-    splits: tuple[str, ...] = ("val", "test")
+    splits: tuple[str, ...] = ()  # none: what the run held out
     n_videos: int = 8
     frames: int = 1800
     seed: int = 0
     steps: int = 0
-    face_pack: Path | None = None
+    face_pack: str = PACKAGED  # "": identity is not measured
     sync: str = ""
     fid: Path | None = None
     fvd: Path | None = None
     use_archive: bool = True
     carry_memory: bool = True
+    shuffle_sound: bool = False
+    name: str = "eval"  # of the files that are written
     device: str = "auto"
 
 
 @dataclass
 class Truth:
-    """A held-out video: pictures at the recipe's size, sound, landmarks (crop shares), openings, motion tokens."""
+    """A held-out video: pictures at the recipe's size, sound, landmarks (view shares), openings, motion tokens."""
 
     key: str
     pictures: Bytes
@@ -72,6 +75,7 @@ class Made:
     """What is read off a video as it is made."""
 
     ssim: list[Floats] = field(default_factory=list)
+    ssim_repeated: list[Floats] = field(default_factory=list)  # where sound and truth start over, the truth does too
     opening: list[Floats] = field(default_factory=list)
     tokens: list[Floats] = field(default_factory=list)
     landmarks: list[Floats] = field(default_factory=list)
@@ -91,19 +95,23 @@ def read_truth(shards: Shards, chain: list[Clip], talker: Talker, frames: int) -
             break
         landmarks, pose = face_parts(clip, shards)
         data, sound = shards.read(clip, "mp4"), shards.sound(clip)
-        boxes = shards.array(clip, "box.npy", (clip.n_frames, 5))
+        corners = shards.array(clip, "box.npy", (clip.n_frames, 5))[:, :4].reshape(-1, 2, 2)
+        view = View(0, 0, 0)
         for start in range(0, count, 64):
             stop = min(start + 64, count)
-            pictures = decode(clip.key, data, start, stop)
-            size = pictures.shape[1]
+            whole = decode(clip.key, data, start, stop)
+            if not start:
+                view = view_of(landmarks, whole.shape[1], recipe.codec.view)
+                landmarks, corners = view.move(landmarks), view.move(corners)
+            pictures, size = view.cut(whole), view.side
             faces, _ = align(pictures, landmarks[start:stop], recipe.motion.face_px)
             head = head_state(landmarks[start:stop], pose[start:stop], size)
             shown = torch.from_numpy(faces).to(talker.device)[None].float() / 127.5 - 1
             tokens = talker.motion.tokens(shown, torch.from_numpy(head).to(talker.device)[None])[0]
-            new = {
+            new: dict[str, NDArray[Any]] = {
                 "pictures": resize(pictures, recipe.codec.size_px),
                 "landmarks": landmarks[start:stop] / size,
-                "boxes": boxes[start:stop, :4] / size,
+                "boxes": corners[start:stop].reshape(-1, 4) / size,
                 "opening": mouth_opening(faces),
                 "tokens": tokens.cpu().numpy(),
             }
@@ -111,10 +119,10 @@ def read_truth(shards: Shards, chain: list[Clip], talker: Talker, frames: int) -
                 parts.setdefault(name, []).append(values)
         parts.setdefault("samples", []).append(sound[: count * SAMPLES_PER_FRAME])
         done += count
-    whole = {name: np.concatenate(values) for name, values in parts.items()}
+    joined = {name: np.concatenate(values) for name, values in parts.items()}
     with torch.no_grad():
-        features = audio(torch.from_numpy(whole["samples"]).to(talker.device))
-    return Truth(key=chain[0].key, audio=features, **whole)
+        features = audio(torch.from_numpy(joined["samples"]).to(talker.device))
+    return Truth(key=chain[0].key, audio=features, **joined)
 
 
 def audio_window(truth: Truth, talker: Talker, start: int) -> Tensor:
@@ -160,9 +168,11 @@ def note(made: Made, truth: Truth, start: int, pictures: Bytes, heads: Floats, t
     side = pictures.shape[1]
     faces, _ = align(pictures, (heads * side).astype(np.float32), face_px)
     made.opening.append(mouth_opening(faces))
+    again = truth.pictures[np.arange(start, start + len(pictures)) % len(truth.pictures)]
+    made.ssim_repeated.append(measures.ssim(again, pictures))
     true = truth.pictures[start : start + len(pictures)]
     if len(true):
-        made.ssim.append(measures.ssim(true, pictures[: len(true)]))
+        made.ssim.append(made.ssim_repeated[-1][: len(true)])
         made.tokens.append(tokens[: len(true)])
         made.landmarks.append(heads[: len(true)])
         made.pictures.append(pictures[: len(true)])
@@ -181,6 +191,7 @@ def of_video(truth: Truth, made: Made, groups: dict[str, slice]) -> dict[str, An
         "frames_made": sum(len(part) for part in made.opening),
         "ssim": float(ssim.mean()),
         "ssim_at": measures.at_horizons(ssim),
+        "ssim_of_repeated_truth_at": measures.at_horizons(np.concatenate(made.ssim_repeated)),
         "mouth_and_true_mouth": measures.correlation(opening, truth.opening),
         "mouth_and_true_mouth_shuffled": measures.shuffled_correlation(opening, truth.opening),
         "mouth_and_loudness": measures.correlation(opening, loud),
@@ -255,11 +266,9 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         carry_memory=options.carry_memory,
     )
     shards = Shards(options.shards)
-    held_out = shards.split(*options.splits)
-    if not held_out:
-        raise ValueError(f"{options.shards}: no clips of splits {', '.join(options.splits)}")
-    longest = sorted(chains(held_out), key=lambda chain: -sum(clip.n_frames for clip in chain))[: options.n_videos]
-    truths = [read_truth(shards, chain, talker, options.frames) for chain in longest]
+    truths = held_out_truths(shards, talker, options)
+    if options.shuffle_sound:
+        truths = shuffled(truths)
     paths = {"fid": options.fid, "fvd": options.fvd}
     networks = {name: FrechetNetwork(path, device) for name, path in paths.items() if path is not None}
     made = roll_out(talker, truths, options, networks)
@@ -282,10 +291,11 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         "not_measured": not_measured(options),
         "videos": videos,
     }
-    (options.run / "eval.json").write_text(json.dumps(result, indent=1))
-    shown = [side_by_side(options.run, truth, one) for truth, one in list(zip(truths, made, strict=True))[:4]]
-    write_page(options.run / "eval.html", result, shown, options.run)
-    log.info("%s: %s", options.run / "eval.json", json.dumps(result["mean"]))
+    place = options.run / options.name
+    place.with_name(f"{options.name}.json").write_text(json.dumps(result, indent=1))
+    shown = [side_by_side(place, truth, one) for truth, one in list(zip(truths, made, strict=True))[:4]]
+    write_page(place.with_name(f"{options.name}.html"), result, shown, options.run)
+    log.info("%s.json: %s", place, json.dumps(result["mean"]))
     return result
 
 
@@ -300,12 +310,29 @@ def not_measured(options: EvaluateOptions) -> dict[str, str]:
     return {name: f"no network given ({flag})" for name, (value, flag) in wanted.items() if not value}
 
 
-def side_by_side(run: Path, truth: Truth, made: Made) -> tuple[str, bytes]:
+def held_out_truths(shards: Shards, talker: Talker, options: EvaluateOptions) -> list[Truth]:
+    """The longest videos that the run held out, or those of the asked splits; raises `ValueError` for none."""
+    held_out = shards.split(*options.splits) if options.splits else divide(shards, options.run).held_out
+    if not held_out:
+        raise ValueError(f"{options.shards}: no clips of splits {', '.join(options.splits)}")
+    longest = sorted(chains(held_out), key=lambda chain: -sum(clip.n_frames for clip in chain))[: options.n_videos]
+    return [read_truth(shards, chain, talker, options.frames) for chain in longest]
+
+
+def shuffled(truths: list[Truth]) -> list[Truth]:
+    """The control: every video hears the sound of the next one; raises `ValueError` for a single video."""
+    if len(truths) < 2:
+        raise ValueError("--shuffle-sound needs two videos at least")
+    others = [*truths[1:], truths[0]]
+    return [replace(truth, audio=other.audio) for truth, other in zip(truths, others, strict=True)]
+
+
+def side_by_side(place: Path, truth: Truth, made: Made) -> tuple[str, bytes]:
     """The true (left) and the made video (right) with the sound, three times as large: key and mp4 bytes."""
     pictures = np.concatenate(made.pictures)
     both = np.concatenate([truth.pictures[: len(pictures)], pictures], 2)
     scale = max(1, 192 // both.shape[1])
-    path = run / f"eval-{truth.key}.mp4"
+    path = place.with_name(f"{place.name}-{truth.key}.mp4")
     with VideoWriter(path, both.shape[1] * scale, width_px=both.shape[2] * scale) as writer:
         writer.hear(truth.samples)
         for start in range(0, len(both), 64):

@@ -5,6 +5,7 @@ them and from the pixels: *lip motion* is the aligned mouth patch and the mouth 
 upper face and the eyes. Both as differences from the clip's mean, so that they say what moves and not who it is.
 """
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import cv2
@@ -32,6 +33,32 @@ def smooth(landmarks: Floats) -> Floats:
     windows = np.stack([padded[i : i + len(landmarks)] for i in range(5)])
     smoothed: Floats = np.tensordot(_SMOOTH, windows, 1).astype(np.float32)
     return smoothed
+
+
+@dataclass(frozen=True)
+class View:
+    """The square of a clip's crop that the models are shown, in crop pixels; the same for all its frames."""
+
+    left: int
+    top: int
+    side: int
+
+    def cut(self, frames: Bytes) -> Bytes:
+        """Frames (n, h, w, 3) to (n, side, side, 3)."""
+        return frames[:, self.top : self.top + self.side, self.left : self.left + self.side]
+
+    def move(self, points: Floats) -> Floats:
+        """Points (..., 2) of the crop as points of the view."""
+        moved: Floats = points - np.array([self.left, self.top], np.float32)
+        return moved
+
+
+def view_of(landmarks: Floats, size_px: int, share: float) -> View:
+    """The view of a clip whose crop has `size_px`: `share` of its side, around the median face, inside the crop."""
+    side = round(share * size_px)
+    centre = np.median(landmarks.mean(1), axis=0)
+    left, top = (int(np.clip(round(float(at) - side / 2), 0, size_px - side)) for at in centre)
+    return View(left, top, side)
 
 
 def similarity(landmarks: Floats, side_px: int) -> Floats:

@@ -16,6 +16,7 @@ from mcdm.config import Recipe
 from mcdm.diffusion import draw_normal
 from mcdm.encoders import freeze, heard, make_audio, make_codec, make_image
 from mcdm.faces import Bytes
+from mcdm.identity import FacePack
 from mcdm.motion import Motion
 from mcdm.objectives import Denoiser, encode_pictures
 from mcdm.prior import MotionPrior
@@ -125,15 +126,16 @@ class Talker:
         denoiser, config, b = self.denoiser, self.recipe.unet, len(tokens)
         guided = config.guidance != 1.0
         past, now = denoiser.archive(state.reference, state.archived), denoiser.context(tokens)
+        seen = state.reference
         if guided:
-            past, now = torch.cat([past, torch.zeros_like(past)]), torch.cat([now, torch.zeros_like(now)])
+            past, now, seen = (torch.cat([part, torch.zeros_like(part)]) for part in (past, now, seen))
         shape = (self.recipe.frames, *state.reference.shape[2:])
         z = draw_normal(state.seeds, 2 * state.number + _LATENT_NOISE + 100, shape, self.device)
         steps, carries = denoiser.schedule.timesteps(self.steps), []
         for i, (t, t_next) in enumerate(zip(steps, [*steps[1:], -1], strict=True)):
             at = torch.full((b * (1 + guided),), t, device=self.device)
             carry = state.carries[i] if state.carries is not None else None
-            answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry)
+            answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry, seen)
             carries.append(kept)
             if guided:
                 full, empty = answer.chunk(2)
@@ -164,26 +166,27 @@ class Talker:
             heard_rows = heard_rows[f:]
 
 
-def read_reference(path: Path, talker: Talker, face_pack: Path | None) -> Bytes:
+def read_reference(path: Path, talker: Talker, face_pack: str) -> Bytes:
     """A picture as the recipe wants it (side, side, 3); raises `ValueError` if it cannot be.
 
-    With a face pack the one face is found and put where faces are in training; without, the picture must be square.
+    The one face is found and put where faces are in training; with `face_pack` "" a square picture is taken as it is.
     """
     picture = cv2.imread(str(path))
     if picture is None:
         raise ValueError(f"{path}: no such picture, or none that can be read")
     side = talker.recipe.codec.size_px
-    if face_pack is None:
+    if not face_pack:
         height, width = picture.shape[:2]
         if abs(height - width) > 0.02 * width:
-            raise ValueError(f"{path} is {width} x {height}: give a square crop of the face, or --face-pack")
+            raise ValueError(f"{path} is {width} x {height}: --face-pack none needs a square crop of the face")
         cropped = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
     else:
-        from mcdm.identity import FacePack
-
         faces = FacePack(face_pack).find(picture)
         if len(faces) != 1:
-            raise ValueError(f"{path}: {'no face' if not faces else f'{len(faces)} faces'} found, expected one")
+            raise ValueError(
+                f"{path}: {face_pack} finds {len(faces) or 'no'} face{'s' if len(faces) > 1 else ''}, expected one;"
+                " give another picture, another --face-pack, or --face-pack none for a square crop taken as it is"
+            )
         cropped = place_face(picture, faces[0].landmarks, usual_landmarks(talker) * side, side)
     rgb: Bytes = cv2.cvtColor(cropped, cv2.COLOR_BGR2RGB)
     return rgb
@@ -218,7 +221,7 @@ def generate_file(
     seconds: float,
     seed: int,
     steps: int,
-    face_pack: Path | None,
+    face_pack: str,
     device: str,
 ) -> None:
     """Make `out` (mp4) of a picture and a sound file; raises `ValueError` with one line for what the user can mend."""

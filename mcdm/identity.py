@@ -1,7 +1,8 @@
 """Faces of pictures by an insightface pack: boxes, five landmarks and ArcFace-type embeddings."""
 
+import contextlib
+import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,6 +12,9 @@ from mcdm.faces import Bytes, Floats
 
 LOOK_PX = 256
 """Small pictures are shown to the detector at this size, with a margin: faces that fill a picture are missed."""
+
+PACKAGED = "sample/faces"
+"""The pack that comes with the project: small networks for the rendered sample world."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +26,31 @@ class Face:
 
 
 class FacePack:
-    """A folder with the ONNX files of a pack (detector and recogniser). Raises `ValueError` where there is none."""
+    """Detector and recogniser of a pack: a registered name or a folder of ONNX files. Raises `ValueError`."""
 
-    def __init__(self, folder: Path) -> None:
-        if not any(folder.glob("*.onnx")):
-            raise ValueError(f"{folder}: no face pack (a folder of .onnx files)")
+    def __init__(self, name: str) -> None:
+        import onnxruntime
         from insightface.app import FaceAnalysis
 
-        app: Any = FaceAnalysis(
-            name=str(folder.absolute()),
-            allowed_modules=["detection", "recognition"],
-            providers=["CPUExecutionProvider"],
-        )
-        app.prepare(ctx_id=-1, det_size=(320, 320))
-        self._app = app
+        from stages import weights
+
+        try:
+            folder = weights.path(name)
+        except weights.WeightsMissingError as error:
+            raise ValueError(f"--face-pack {name}: {error}") from error
+        if not any(folder.glob("*.onnx")):
+            raise ValueError(f"--face-pack {name}: no .onnx files in {folder}")
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch wants the cores in between
+        with contextlib.redirect_stdout(io.StringIO()):  # it lists what it opens
+            app: Any = FaceAnalysis(
+                name=str(folder.absolute()),
+                allowed_modules=["detection", "recognition"],
+                providers=["CPUExecutionProvider"],
+                sess_options=options,
+            )
+            app.prepare(ctx_id=-1, det_size=(320, 320))
+        self.name, self._app = name, app
 
     def find(self, picture: Bytes) -> list[Face]:
         """The faces of a BGR picture, the largest first."""

@@ -56,10 +56,16 @@ class Denoiser(nn.Module):
         return lifted + self.place_present
 
     def forward(
-        self, z: Tensor, t: Tensor, archived: Tensor, tokens: Tensor | None, carry: list[Tensor] | None = None
+        self,
+        z: Tensor,
+        t: Tensor,
+        archived: Tensor,
+        tokens: Tensor | None,
+        carry: list[Tensor] | None = None,
+        reference: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """z (b, f, c, h, w), t (b,), F_ac (b, a, n, width), F_pc (b, f, n, width) or None; see `UNet`."""
-        answer, kept = self.unet(z, t, archived, tokens, carry)
+        answer, kept = self.unet(z, t, archived, tokens, carry, reference)
         return answer, kept
 
     def present_modules(self) -> list[Part]:
@@ -82,7 +88,7 @@ class Objective(nn.Module):
     """
 
     stage: ClassVar[int]
-    needs: ClassVar[tuple[str, ...]] = ()  # batch members, besides `seed`
+    needs: tuple[str, ...] = ()  # batch members, besides `seed`
     saved: ClassVar[str]
 
     def __init__(self, recipe: Recipe) -> None:
@@ -161,12 +167,14 @@ class _LearnLatents(Objective):
     """The squared error of the denoiser, shared by stages 1 and 3."""
 
     saved = "denoiser"
-    needs: ClassVar[tuple[str, ...]] = ("present", "archived", "reference")
+    needs: tuple[str, ...] = ("present", "archived", "reference")
     codec: nn.Module
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         self.denoiser = Denoiser(recipe)
+        if recipe.unet.mouth_weight and "head" not in self.needs:
+            self.needs = (*self.needs, "head")
         self.__dict__["codec"] = None  # made at the first batch of pictures: cached latents need none
 
     def latents(self, batch: Batch, name: str) -> Tensor:
@@ -201,11 +209,16 @@ class _LearnLatents(Objective):
         z = diffusion.add_noise(self.denoiser.schedule, x, eps, t)
         keep_archived, keep_present = self.masks(seeds, device)
         past = self.denoiser.archive(reference, archived) * keep_archived[:, None, None, None]
+        seen = reference * keep_archived[:, None, None, None, None]
         now = self.denoiser.context(tokens) * keep_present[:, None, None, None] if tokens is not None else None
-        answer, _ = self.denoiser(z, t, past, now)
+        answer, _ = self.denoiser(z, t, past, now, reference=seen)
         wanted = diffusion.target(self.denoiser.schedule, config.prediction, x, eps, t)
         weight = diffusion.loss_weight(self.denoiser.schedule, config.prediction, t, config.min_snr)
-        rows = (answer.float() - wanted).square().flatten(1).mean(1)
+        error = (answer.float() - wanted).square()
+        if config.mouth_weight:
+            places = 1 + config.mouth_weight * mouth_map(batch["head"][:, -x.shape[1] :], x.shape[-1])
+            error = error * places / places.mean((1, 2, 3, 4), keepdim=True)
+        rows = error.flatten(1).mean(1)
         return Loss((rows * weight).sum() / b, {}, rows.detach(), t)
 
 
@@ -290,6 +303,17 @@ def encode_pictures(codec: nn.Module, pictures: Tensor) -> Tensor:
     with torch.no_grad():
         latents: Tensor = codec.encode(flat)  # type: ignore[operator]
     return torch.unflatten(latents, 0, pictures.shape[:2])
+
+
+def mouth_map(head: Tensor, side: int) -> Tensor:
+    """Where the mouth is, for head states (b, f, 13): (b, f, 1, side, side), a bell from 1 at its middle, as wide as
+    the mouth at half height."""
+    corners = torch.unflatten(head[..., 6:10], -1, (2, 2))
+    middle, width = corners.mean(2), (corners[:, :, 1] - corners[:, :, 0]).norm(dim=-1).clamp(min=0.03)
+    at = (torch.arange(side, device=head.device, dtype=head.dtype) + 0.5) / side - 0.5
+    across = ((at - middle[..., :1]) / width[..., None]).square()
+    down = ((at - middle[..., 1:]) / width[..., None]).square()
+    return torch.exp(-2.77 * (down[..., :, None] + across[..., None, :]))[:, :, None]
 
 
 def train_only(model: nn.Module, parts: list[Part]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from mcdm.config import Recipe
 from mcdm.course import Options, train
@@ -16,7 +17,7 @@ def train_on_ray(recipe: Recipe, options: Options, *, workers: int, gpu: bool) -
     """Train with so many workers on the cluster that this process is connected to, or on a new local one.
 
     Workers share `options.run` and a local `options.shards` by path: on several machines both must lie on a shared
-    disk. Raises what the workers raise.
+    disk. Raises `ValueError` with the worker's own line for what the user can mend.
     """
     there = options if "://" in options.shards else replace(options, shards=str(Path(options.shards).absolute()))
     there = replace(there, run=options.run.absolute())
@@ -28,7 +29,14 @@ def train_on_ray(recipe: Recipe, options: Options, *, workers: int, gpu: bool) -
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
         run_config=RunConfig(name="mcdm", storage_path=str(storage)),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        causes = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
+        for cause in causes:
+            if isinstance(cause, ValueError | FileNotFoundError):
+                raise ValueError(str(cause)) from None
+        raise
 
 
 def _work(given: dict[str, Any]) -> None:

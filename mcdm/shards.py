@@ -36,6 +36,7 @@ class Clip:
     shard: str
     split: str
     video: str
+    person: str  # "" where no face was told apart
     language: str
     n_frames: int
     contiguous_with_prev: bool
@@ -158,10 +159,8 @@ def _from_index(data: bytes) -> list[Clip]:
         return [
             Clip(
                 members={member["name"]: (member["offset"], member["length"]) for member in row["members"]},
-                **{
-                    name: row[name]
-                    for name in ("key", "shard", "split", "video", "language", "n_frames", "contiguous_with_prev")
-                },
+                contiguous_with_prev=row["contiguous_with_prev"],
+                **{name: row[name] for name in ("key", "shard", "split", "video", "person", "language", "n_frames")},
             )
             for row in rows
         ]
@@ -189,6 +188,7 @@ def _scan(fs: Any, root: str, name: str) -> list[Clip]:
             shard=name,
             split=known["split"],
             video=known["video_id"],
+            person=known["speaker_id"],
             language=known["language"],
             n_frames=known["n_frames"],
             contiguous_with_prev=known["contiguous_with_prev"],

@@ -68,6 +68,14 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="sets", help="change the recipe")
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
     run.add_argument("--dry", action="store_true", help="print what is due per stage and stop")
+    run.add_argument(
+        "--train",
+        nargs="?",
+        const="tiny",
+        metavar="RECIPE",
+        help="then train MCDM on the shards, on the same Ray: tiny (the default), small or paper;"
+        " --set train.NAME=VALUE changes it",
+    )
     run.add_argument("--address", help="join this Ray instead of starting one (or set RAY_ADDRESS)")
     run.add_argument("--cpus", type=int, help="cores that the Ray started here may use (default: all)")
 

@@ -87,7 +87,7 @@ def run_on_ray(
     """
     import ray
 
-    with _ray(cluster or Cluster()):
+    with connected(cluster or Cluster()):
         tally = ray.remote(num_cpus=0)(_Tally).remote()
         with _listening(tally, notify):
             try:
@@ -134,6 +134,13 @@ def _pool(asked: Resources) -> Any:
     )
 
 
+def gpus() -> int:
+    """GPUs of the cluster that this process is connected to."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
 def _gpus(asked: Resources) -> float | None:
     import ray
 
@@ -165,7 +172,7 @@ def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:
 
 
 @contextlib.contextmanager
-def _ray(cluster: Cluster) -> Iterator[None]:
+def connected(cluster: Cluster) -> Iterator[None]:
     """A Ray to work on; one that was running before stays."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     if address is None:  # a Ray of our own listens on loopback only; a joined one states its mode itself

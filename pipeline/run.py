@@ -26,6 +26,7 @@ from pipeline.recipes import TalkingFaces
 from pipeline.sources import Hours, Wild, own_videos, sample_videos
 from pipeline.stage import Stage
 from pipeline.step import StageBrokenError
+from pipeline.train import train_on, trainer_recipe, trainer_settings
 from stages import weights
 from stages.discover import Discovery
 
@@ -59,9 +60,13 @@ def run(options: Namespace, console: Console) -> int:
     """The command. Raises `ValueError` for what the user asked wrongly."""
     name = options.recipe or ("own" if options.manifest else "sample")
     _refuse_contradictions(name, options)
+    sets, trainer_sets = trainer_settings(options.sets)
+    if trainer_sets and not options.train:
+        raise ValueError(f"--set train.{trainer_sets[0]}: belongs to --train, which is not asked for")
+    trainer = trainer_recipe(options.train, trainer_sets) if options.train else None
     command = shlex.join(["python", "-m", "pipeline", *sys.argv[1:]])
     versions = {package: metadata.version(package) for package in _PACKAGES}
-    job = Job(recipe=name, policy=options.policy, overrides=tuple(options.sets), command=command, versions=versions)
+    job = Job(recipe=name, policy=options.policy, overrides=tuple(sets), command=command, versions=versions)
     this = _Run(options, console, Store(options.store), job, job.build(), uuid.uuid4().hex[:12])
     stages = this.stages
     wild = None
@@ -85,7 +90,10 @@ def run(options: Namespace, console: Console) -> int:
     _carry(this, everything)
     if wild is not None:
         everything = _search(this, wild, everything)
-    return _end(this, everything, time.monotonic() - started)
+    code = _end(this, everything, time.monotonic() - started)
+    if trainer is not None and not code:
+        train_on(this.store, trainer, Cluster(options.address, options.cpus), console)
+    return code
 
 
 def _refuse_contradictions(name: str, options: Namespace) -> None:
@@ -101,6 +109,8 @@ def _refuse_contradictions(name: str, options: Namespace) -> None:
         )
     if options.language and not options.manifest:
         raise ValueError("--language goes with --manifest: it is the expected language of its videos")
+    if options.train and (options.until or options.dry):
+        raise ValueError("--train needs the shards, which --until and --dry do not write")
     if options.cpus is not None and options.cpus < 1:
         raise ValueError(f"--cpus {options.cpus}: must be at least 1")
 

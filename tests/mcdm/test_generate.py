@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from manifests.sample.serve import CORPUS
 from mcdm.__main__ import main
 from mcdm.course import Options, train
 from mcdm.encoders import make_audio
@@ -36,6 +37,7 @@ def world(tmp_path_factory):
 
 def generate(world, out, *more):
     given = ["--run", world / "run", "--reference", world / "face.png", "--audio", world / "speech.wav"]
+    given += ["--face-pack", "none"]
     return main([str(a) for a in ["generate", *given, "--out", out, "--device", "cpu", *more]])
 
 
@@ -78,16 +80,41 @@ def test_a_bad_picture_or_sound_is_one_line(world, tmp_path, capsys, name, conte
     if content is not None:
         paths[name].write_bytes(content)
     given = ["--reference", paths["face.png"], "--audio", paths["speech.wav"], "--out", tmp_path / "o.mp4"]
+    given += ["--face-pack", "none"]
     assert main([str(a) for a in ["generate", "--run", world / "run", "--device", "cpu", *given]]) == 2
     said = capsys.readouterr().err.strip()
     assert line in said and "\n" not in said
     assert not (tmp_path / "o.mp4").exists()
 
 
+def test_a_picture_without_a_face_is_refused_in_one_line(world, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "wall.png"), np.full((200, 200, 3), 90, np.uint8))
+    given = ["--reference", tmp_path / "wall.png", "--face-pack", "sample/faces"]
+    assert generate(world, tmp_path / "o.mp4", *given) == 2
+    said = capsys.readouterr()
+    assert "sample/faces finds no face, expected one; give another picture" in said.err
+    assert said.err.count("\n") == 1 and not said.out and not (tmp_path / "o.mp4").exists()
+
+
+def test_the_face_of_a_wide_picture_is_found_by_the_packaged_networks(world, tmp_path):
+    with av.open(str(CORPUS / "de-1.mp4")) as container:
+        frame = next(container.decode(video=0)).to_ndarray(format="bgr24")
+    cv2.imwrite(str(tmp_path / "wide.png"), frame)
+    given = ["--reference", tmp_path / "wide.png", "--face-pack", "sample/faces", "--seconds", "0.2"]
+    assert generate(world, tmp_path / "o.mp4", *given) == 0
+    assert read(tmp_path / "o.mp4")[0].shape == (5, 32, 32, 3)
+
+
+@pytest.mark.parametrize("pack", ["nowhere", "{tmp}"])
+def test_a_face_pack_that_is_none_is_refused_by_name(world, tmp_path, capsys, pack):
+    assert generate(world, tmp_path / "o.mp4", "--face-pack", pack.format(tmp=tmp_path)) == 2
+    assert f"--face-pack {pack.format(tmp=tmp_path)}: " in capsys.readouterr().err
+
+
 def test_a_picture_that_is_not_square_is_refused_without_a_face_pack(world, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((50, 90, 3), np.uint8))
     assert generate(world, tmp_path / "o.mp4", "--reference", tmp_path / "wide.png") == 2
-    assert "90 x 50: give a square crop" in capsys.readouterr().err
+    assert "90 x 50: --face-pack none needs a square crop" in capsys.readouterr().err
 
 
 def test_state_does_not_grow_and_memory_and_archive_matter(world):
@@ -151,6 +178,7 @@ def test_a_found_face_is_put_where_training_has_it():
 
 def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(world):
     given = ["--run", world / "run", "--shards", world / "shards", "--frames", "60", "--device", "cpu"]
+    given += ["--face-pack", "none"]
     assert main([str(a) for a in ["evaluate", *given]]) == 0
     result = json.loads((world / "run" / "eval.json").read_text())
     video = result["videos"][0]
