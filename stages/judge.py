@@ -148,6 +148,11 @@ def _of_speech(value: Callable[[Speech], float]) -> Value:
     return lambda one: None if one.speech is None else value(one.speech)
 
 
+def _drift_frames(one: Candidate) -> float | None:
+    """From end to end of the clip: a slope alone is noise where the clip is short."""
+    return None if one.sync is None else abs(one.sync.drift_frames_per_min) * one.clip.n_frames / RATE_HZ / 60
+
+
 def _face_cosine(one: Candidate) -> float | None:
     return one.identity.spread if one.identity and one.identity.face else None
 
@@ -206,7 +211,7 @@ RULES: tuple[_Bound | _SpokenLanguage | _Licensed, ...] = (
     _Bound("low_sync", "min_confidence", _of_sync(lambda sync: sync.confidence)),
     _Bound("far_sync", "max_distance", _of_sync(lambda sync: sync.distance)),
     _Bound("offset", "max_offset_frames", _of_sync(lambda sync: abs(sync.offset_frames))),
-    _Bound("drift", "max_drift_frames_per_min", _of_sync(lambda sync: abs(sync.drift_frames_per_min))),
+    _Bound("drift", "max_drift_frames", _drift_frames),
     _Bound("unsteady_identity", "min_identity_cosine", _face_cosine, best=1.0),
     _Licensed(),
 )

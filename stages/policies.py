@@ -52,7 +52,7 @@ class Policy:
     max_distance: float | None = None  # [own] says nothing that confidence does not say
     max_offset_frames: int | None = 1  # nothing is shifted, so what ships is within 40 ms
     shift_audio: bool = False  # move the sound by the offset found, without re-encoding, before it is shipped
-    max_drift_frames_per_min: float | None = 2.0  # [own] a 0.1 % clock error is 1.5 frames per minute
+    max_drift_frames: float | None = 1.5  # [own] over the clip; a 0.1 % clock error makes 0.75 in 30 s
     one_speaker: bool = True  # of faces seen at once, keep the one whose lips match best
 
     min_identity_cosine: float | None = 0.3  # [own] every frame's face against the clip's mean: below, the face changed
@@ -115,7 +115,7 @@ LATENTSYNC = Policy(
     min_confidence=3.0,  # [LS]
     max_offset_frames=6,  # [LS]
     shift_audio=True,  # [LS] by -itsoffset and stream copy
-    max_drift_frames_per_min=None,
+    max_drift_frames=None,
     one_speaker=False,
     min_identity_cosine=None,
     max_picture_distance=None,  # [LS] has no deduplication
@@ -142,7 +142,7 @@ STRICT = Policy(
     min_avg_logprob=-1.0,  # [SV] the high-quality subset
     min_confidence=5.0,  # [own] wav2lip_288x288 issue 52 asks 6 to 9 and keeps 1 to 2 % of AVSpeech
     max_offset_frames=1,
-    max_drift_frames_per_min=1.0,
+    max_drift_frames=1.0,
     min_identity_cosine=0.5,
     by_language=(ForLanguage("zh", "min_confidence", 3.5),),
 )
@@ -151,14 +151,10 @@ SAMPLE = Policy(
     name="sample",
     min_face_px=60.0,  # the sample world is drawn small, so that it is made in seconds
     min_detector_score=0.5,
-    min_sharpness=None,
-    min_exposure=None,
-    max_exposure=None,
+    max_yaw_deg=55.0,  # of heads that turn by 30 degrees, the 95th centile reads up to 50: five landmarks of a small net
     min_avg_logprob=None,  # the small recogniser's probabilities are not Whisper's
-    # Sync is measured and not judged: the packaged scorer is not trained far enough to tell lips from lips (README).
-    min_confidence=None,
-    max_offset_frames=None,
-    max_drift_frames_per_min=None,
+    min_confidence=1.2,  # people who talk are read at 2 and above, other voices and stills below 0.5
+    same_person_cosine=0.6,  # one view of a rendered person and another: 0.75; of two people: 1 in 50 above 0.6
 )
 
 POLICIES = {policy.name: policy for policy in (PAPER, LATENTSYNC, STRICT, SAMPLE)}

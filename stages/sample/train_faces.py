@@ -5,9 +5,6 @@
 Both learn from people rendered here with other seeds than the corpus's, and from nothing else: they know rendered
 faces, and real ones only as far as those resemble them. About 45 minutes on one core. Deterministic for one seed, one
 thread count and one build of torch on one kind of processor.
-
-The files now in `faces/` come from an earlier and shorter lesson (1,100 and 800 steps, towers of 48 channels, plainer
-clutter): this command makes better ones, not the same.
 """
 
 import argparse

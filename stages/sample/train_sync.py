@@ -1,6 +1,6 @@
 """Make the sample SyncNet from nothing: render mouths that speak, learn which voice goes with them, keep the network.
 
-    python -m stages.sample.train_sync                      # about an hour on two cores; needs libespeak-ng
+    python -m stages.sample.train_sync                      # about half an hour on two cores; needs libespeak-ng
     python -m stages.sample.train_sync --score              # what the packaged weights do on people and voices unseen
 
 The network is `stages.nets.syncnet.SyncNet` in its small variant. It learns by InfoNCE: of all voices of a batch (other
@@ -49,7 +49,7 @@ class Course:
     """How much is made and learnt."""
 
     seed: int = 0
-    takes: int = 216
+    takes: int = 320
     checks: int = 32
     steps: int = 3600
     threads: int = 2

@@ -70,7 +70,7 @@ def free_port() -> int:
 
 def wait_for(port: int) -> None:
     """Until something listens there."""
-    for _ in range(240):
+    for _ in range(600):
         with socket.socket() as s:
             if s.connect_ex(("127.0.0.1", port)) == 0:
                 return

@@ -49,7 +49,7 @@ BAD = {
     "low_sync": {"syncs": (sync("v0-0000", confidence=1.0),)},
     "far_sync": {},
     "offset": {"syncs": (sync("v0-0000", offset_frames=-4),)},
-    "drift": {"syncs": (sync("v0-0000", drift=-9.0),)},
+    "drift": {"syncs": (sync("v0-0000", drift=-30.0),)},
     "unsteady_identity": {"identities": (identity("v0-0000", spread=0.1),)},
     "licence": {},
 }
@@ -80,7 +80,7 @@ def test_what_was_not_measured_is_not_good_enough_where_a_limit_is_set():
     verdict = only(judge([one], PAPER))
     assert rules(verdict) == ["low_sync", "offset", "drift"]
     assert all(receipt.value == UNMEASURED and receipt.margin < 0 for receipt in verdict.receipts)
-    limitless = dataclasses.replace(PAPER, min_confidence=None, max_offset_frames=None, max_drift_frames_per_min=None)
+    limitless = dataclasses.replace(PAPER, min_confidence=None, max_offset_frames=None, max_drift_frames=None)
     without = dataclasses.replace(limitless, by_language=())
     assert only(judge([one], without)).kept
 

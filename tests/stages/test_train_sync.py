@@ -94,5 +94,5 @@ def test_the_packaged_weights_load_and_read_unseen_people_in_unheard_voices():
     assert network.sizes == train_sync.SIZES
     unseen = [take(2_000_100 + 4 * i, speakers=CHECK_SPEAKERS, n_frames=125) for i in range(4)]
     found = train_sync.score(network, unseen)
-    assert found["clips"] == 4
-    assert 0 <= found["offset_within_1_frame"] <= 1 and found["confidence_own"] > 0
+    assert found["offset_within_1_frame"] == 1
+    assert found["auc_own_voice_over_another"] > 0.9 and found["auc_talking_over_still"] > 0.9
