@@ -81,7 +81,8 @@ def ffmpeg_on_path(folder: Path) -> Iterator[Counts]:
         for report in reports.iterdir():
             said = report.read_text(encoding="utf-8", errors="replace")
             source = _INPUT.search(said)
-            assert source is not None, f"ffmpeg does not say what it read: {said[-500:]}"
+            if source is None:  # tools ask for its version
+                continue
             counts.decoded[source[1]] += sum(int(n) for n in _DECODED.findall(said))
             counts.encoded[source[1]] += sum(int(n) for n in _ENCODED.findall(said))
 
