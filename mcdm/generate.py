@@ -126,23 +126,24 @@ class Talker:
         denoiser, config, b = self.denoiser, self.recipe.unet, len(tokens)
         guided = config.guidance != 1.0
         past, now = denoiser.archive(state.reference, state.archived), denoiser.context(tokens)
-        seen = state.reference
+        beside = denoiser.beside(state.reference, state.archived)
         if guided:
-            past, now, seen = (torch.cat([part, torch.zeros_like(part)]) for part in (past, now, seen))
+            past, now = torch.cat([past, torch.zeros_like(past)]), torch.cat([now, torch.zeros_like(now)])
+            beside = torch.cat([beside, torch.zeros_like(beside)]) if beside is not None else None
         shape = (self.recipe.frames, *state.reference.shape[2:])
         z = draw_normal(state.seeds, 2 * state.number + _LATENT_NOISE + 100, shape, self.device)
         steps, carries = denoiser.schedule.timesteps(self.steps), []
         for i, (t, t_next) in enumerate(zip(steps, [*steps[1:], -1], strict=True)):
             at = torch.full((b * (1 + guided),), t, device=self.device)
             carry = state.carries[i] if state.carries is not None else None
-            answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry, seen)
+            answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry, beside)
             carries.append(kept)
             if guided:
                 full, empty = answer.chunk(2)
                 answer = empty + config.guidance * (full - empty)
             x, eps = diffusion.split(denoiser.schedule, config.prediction, z, answer, at[:b])
             z = diffusion.ddim_step(denoiser.schedule, x, eps, t_next)
-        return z, carries
+        return denoiser.unwrap(z, state.reference), carries
 
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> Bytes:

@@ -55,6 +55,23 @@ class Denoiser(nn.Module):
         lifted: Tensor = self.present(tokens)
         return lifted + self.place_present
 
+    def beside(self, reference: Tensor, archived: Tensor) -> Tensor | None:
+        """What lies beside the noise, (b, k, h, w), of reference and archived latents; None where nothing does."""
+        config = self.recipe.unet
+        still, last = reference / (config.residual or 1.0), self.wrap(archived[:, -1:], reference)
+        seen = [still] * config.see_reference + [last] * config.see_last
+        return torch.cat(seen, 2)[:, 0] if seen else None
+
+    def wrap(self, x: Tensor, reference: Tensor) -> Tensor:
+        """Latents (b, f, c, h, w) as they are noised: with `residual`, what differs from the reference's."""
+        scale = self.recipe.unet.residual
+        return (x - reference) / scale if scale else x
+
+    def unwrap(self, x: Tensor, reference: Tensor) -> Tensor:
+        """The way back."""
+        scale = self.recipe.unet.residual
+        return x * scale + reference if scale else x
+
     def forward(
         self,
         z: Tensor,
@@ -62,10 +79,14 @@ class Denoiser(nn.Module):
         archived: Tensor,
         tokens: Tensor | None,
         carry: list[Tensor] | None = None,
-        reference: Tensor | None = None,
+        beside: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """z (b, f, c, h, w), t (b,), F_ac (b, a, n, width), F_pc (b, f, n, width) or None; see `UNet`."""
-        answer, kept = self.unet(z, t, archived, tokens, carry, reference)
+        if (
+            self.recipe.unet.residual
+        ):  # of unit spread: alpha z is what z tells of x, and no noise where it tells nothing
+            z = self.schedule.at(t, z)[0] * z
+        answer, kept = self.unet(z, t, archived, tokens, carry, beside)
         return answer, kept
 
     def present_modules(self) -> list[Part]:
@@ -202,6 +223,7 @@ class _LearnLatents(Objective):
         if self.recipe.archive.noise:
             amount = self.recipe.archive.noise * draw_uniform(seeds, _ARCHIVE, 1, device)[:, :, None, None, None]
             archived = archived + amount * draw_normal(seeds, _ARCHIVE, tuple(archived.shape[1:]), device)
+        x = self.denoiser.wrap(x, reference)
         t = (draw_uniform(seeds, _TIME, 1, device)[:, 0] * diffusion.N_TIMESTEPS).long()
         eps = draw_normal(seeds, _NOISE, tuple(x.shape[1:]), device)
         if config.noise_offset:
@@ -209,9 +231,11 @@ class _LearnLatents(Objective):
         z = diffusion.add_noise(self.denoiser.schedule, x, eps, t)
         keep_archived, keep_present = self.masks(seeds, device)
         past = self.denoiser.archive(reference, archived) * keep_archived[:, None, None, None]
-        seen = reference * keep_archived[:, None, None, None, None]
+        beside = self.denoiser.beside(reference, archived)
+        if beside is not None:
+            beside = beside * keep_archived[:, None, None, None]
         now = self.denoiser.context(tokens) * keep_present[:, None, None, None] if tokens is not None else None
-        answer, _ = self.denoiser(z, t, past, now, reference=seen)
+        answer, _ = self.denoiser(z, t, past, now, beside=beside)
         wanted = diffusion.target(self.denoiser.schedule, config.prediction, x, eps, t)
         weight = diffusion.loss_weight(self.denoiser.schedule, config.prediction, t, config.min_snr)
         error = (answer.float() - wanted).square()

@@ -178,8 +178,9 @@ class UNet(nn.Module):
     """z_t (b, f, c, h, w), t (b,), F_ac (b, a, n, d), F_pc (b, f, k, d') to the network's answer of z_t's shape.
 
     Also takes and answers the memories M_f of every transformer block, (b, h w, c) each, None for a new subject.
-    `present` None: the present and memory attentions, still at zero, are left out. With `see_reference` the reference's
-    latent (b, 1, c, h, w) lies beside every frame's noise. Weights are channels last: convolutions are faster so.
+    `present` None: the present and memory attentions, still at zero, are left out. What the configuration
+    says to see, `beside` (b, k, h, w), lies beside every frame's noise. Weights are channels last: convolutions are
+    faster so.
     """
 
     def __init__(self, config: UNetConfig, *, latent: int, frames: int, archived: int, present: int) -> None:
@@ -188,7 +189,7 @@ class UNet(nn.Module):
         widths, groups = config.channels, config.groups
         time = 4 * widths[0]
         self.time_in, self.time_out = nn.Linear(widths[0], time), nn.Linear(time, time)
-        self.conv_in = nn.Conv2d(latent * (1 + config.see_reference), widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(latent * (1 + config.see_reference + config.see_last), widths[0], 3, padding=1)
 
         def attention(width: int) -> SpatialTransformer:
             return SpatialTransformer(width, archived, present, frames, config)
@@ -215,6 +216,9 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(up)
         self.norm_out = nn.GroupNorm(groups, widths[0])
         self.conv_out = nn.Conv2d(widths[0], latent, 3, padding=1)
+        if config.residual:  # with x0: the first answer is the reference itself
+            nn.init.zeros_(self.conv_out.weight)
+            nn.init.zeros_(self.conv_out.bias)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -224,12 +228,11 @@ class UNet(nn.Module):
         archived: Tensor,
         present: Tensor | None,
         carry: list[Tensor] | None = None,
-        reference: Tensor | None = None,
+        beside: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         b, f = z.shape[:2]
-        if self.config.see_reference:
-            assert reference is not None
-            z = torch.cat([z, reference.expand(-1, f, -1, -1, -1).to(z.dtype)], 2)
+        if beside is not None:
+            z = torch.cat([z, beside[:, None].expand(-1, f, -1, -1, -1).to(z.dtype)], 2)
         carries = _Carries(carry)
         embedded = timestep_embedding(t, self.config.channels[0]).to(z.dtype)
         time: Tensor = self.time_out(F.silu(self.time_in(embedded))).repeat_interleave(f, 0)

@@ -71,11 +71,28 @@ def test_a_mouth_weight_asks_for_heads_and_changes_the_loss():
     assert nano().digest == nano(mouth_weight=20.0).digest, "how it is trained, not what it is"
 
 
-def test_a_denoiser_that_sees_the_reference_answers_to_it():
-    recipe = nano(see_reference=True)
+def test_a_denoiser_that_sees_reference_and_last_frame_answers_to_them():
+    recipe = nano(see_reference=True, see_last=True)
     model, batch = Denoiser(recipe), random_batch(recipe)
     t = torch.tensor([10, 700])
     past = model.archive(batch["reference"], batch["archived"])
-    one, _ = model(batch["present"], t, past, None, reference=batch["reference"])
-    other, _ = model(batch["present"], t, past, None, reference=batch["reference"] + 1)
-    assert one.shape == batch["present"].shape and not torch.allclose(one, other)
+    pictures = (batch["reference"], batch["archived"])
+    answers = []
+    for reference, archived in (pictures, (pictures[0] + 1, pictures[1]), (pictures[0], pictures[1] + 1)):
+        answers.append(model(batch["present"], t, past, None, beside=model.beside(reference, archived))[0])
+    assert answers[0].shape == batch["present"].shape
+    assert not any(torch.allclose(answers[i], answers[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert Denoiser(nano()).beside(*pictures) is None
+
+
+def test_what_differs_from_the_reference_can_be_noised_instead():
+    model, batch = Denoiser(nano(residual=0.5, prediction="x0")), random_batch(nano())
+    wrapped = model.wrap(batch["present"], batch["reference"])
+    assert torch.allclose(wrapped, (batch["present"] - batch["reference"]) / 0.5)
+    assert torch.allclose(model.unwrap(wrapped, batch["reference"]), batch["present"], atol=1e-5)
+    assert Denoiser(nano()).wrap(batch["present"], batch["reference"]) is batch["present"]
+    past = model.archive(batch["reference"], batch["archived"])
+    answer, _ = model(wrapped, torch.tensor([10, 700]), past, None)
+    assert not answer.any(), "the first answer is the reference itself"
+    with pytest.raises(ValueError, match="residual goes with prediction x0, not eps"):
+        nano(residual=0.5, prediction="eps")

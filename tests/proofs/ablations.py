@@ -1,0 +1,86 @@
+"""The paper's claims at small scale: archived clip and memory taken away, trained anew each time, three seeds.
+
+Scale: `tiny` with a UNet of 32 and 64 channels and short plans; stages 0 and 2 are those of the run. Without archive:
+the archived clip is always the reference repeated, in training and in use. Without memory: temporal attention over
+the present clip alone. Beyond the end of a held-out clip its sound and its true pictures start over.
+"""
+
+import json
+import shutil
+import statistics
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mcdm import checkpoint
+from mcdm.config import Recipe, override, tiny
+from mcdm.course import Options, train
+from mcdm.evaluate import EvaluateOptions, evaluate
+
+SEEDS = (0, 1, 2)
+FRAMES, VIDEOS = 1800, 2
+SCALE = [
+    *("unet.channels=32,64", "unet.sampling_steps=4", "prior.sampling_steps=8"),
+    *("plans.1.steps=150", "plans.3.steps=80"),
+]
+VARIANTS = {
+    "full": [],
+    "without archived clip": ["archive.start_share=1.0"],
+    "without memory": ["unet.use_memory=false"],
+}
+
+
+def show(options: Namespace) -> dict[str, Any]:
+    """Means and spread over seeds of SSIM and identity at each horizon. Finished parts are taken from `--work`."""
+    found: dict[str, Any] = {"scale": SCALE, "frames": FRAMES, "videos": VIDEOS, "seeds": SEEDS}
+    for name, changes in VARIANTS.items():
+        runs = [one(options, name, override(tiny(), [*SCALE, *changes]), seed) for seed in SEEDS]
+        found[name] = {
+            measure: {at: spread([run[measure].get(at) for run in runs]) for at in ("30", "300", "1800")}
+            for measure in ("ssim_of_repeated_truth_at", "identity_at")
+        }
+        found[name]["contrast_kept"] = spread([run["contrast_kept"] for run in runs])
+    return found
+
+
+def spread(values: list[float | None]) -> dict[str, Any]:
+    """Mean and every seed's value."""
+    known = [value for value in values if value is not None]
+    return {"mean": statistics.mean(known), "by_seed": known} if known else {"mean": None}
+
+
+def one(options: Namespace, name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Train one variant with one seed and measure it."""
+    run = options.work / "ablations" / f"{name.replace(' ', '-')}-{seed}"
+    done = run / "eval.json"
+    if not done.exists():
+        shutil.rmtree(run, ignore_errors=True)
+        borrow(options.run, run, recipe)
+        shutil.copy(options.run / "held_out.json", run / "held_out.json")
+        train(recipe, Options(shards=options.shards, run=run, stages=(1, 3), seed=seed, workers=0, device="cpu"))
+        asked = EvaluateOptions(
+            run=run,
+            shards=options.shards,
+            frames=FRAMES,
+            n_videos=VIDEOS,
+            seed=seed,
+            use_archive=name != "without archived clip",
+            carry_memory=name != "without memory",
+            device="cpu",
+        )
+        evaluate(asked)
+    mean: dict[str, Any] = json.loads(done.read_text())["mean"]
+    return mean
+
+
+def borrow(source: Path, run: Path, recipe: Recipe) -> None:
+    """Stages 0 and 2 of a finished run, under the name of another recipe: their models do not depend on the UNet."""
+    for stage in (0, 2):
+        path = checkpoint.newest(source, stage)
+        assert path is not None
+        saved = torch.load(path, weights_only=True)
+        saved |= {"recipe": recipe.name, "digest": recipe.digest}
+        saved["step"] = recipe.plans[stage].steps
+        checkpoint.write(run, saved)

@@ -1,0 +1,129 @@
+"""What the run learned, on clips that it never saw: each measure after one step of every stage, and after all of them.
+
+Controls: another's sound in the place of the video's own; the true motion tokens in the place of the prior's.
+"""
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mcdm import diffusion, evaluate, measures
+from mcdm.checkpoint import learned
+from mcdm.config import Recipe, override, tiny
+from mcdm.course import Data, Options, make_objective, train
+from mcdm.data import collate
+from mcdm.diffusion import draw_normal
+from mcdm.encode import Encoded
+from mcdm.encoders import make_codec
+from mcdm.evaluate import EvaluateOptions, Truth
+from mcdm.generate import State, Talker
+from mcdm.held_out import divide
+from mcdm.motion import motion_target
+from mcdm.objectives import LearnArchive, LearnMotion
+from mcdm.shards import Shards
+
+FRAMES = 240
+VIDEOS = 6
+KEPT = (
+    *("ssim", "mouth_and_true_mouth", "mouth_and_true_mouth_shuffled", "mouth_and_loudness", "true_mouth_and_loudness"),
+    *("motion_cosine", "contrast_kept", "identity_at", "ssim_at"),
+)
+
+
+class Driven(Talker):
+    """A talker whose motion tokens are the true ones: what the denoiser makes of perfect motion."""
+
+    truths: list[Truth]
+
+    def _move(self, state: State, audio: Tensor) -> Tensor:
+        f = self.recipe.frames
+        at = np.arange(state.number * f, (state.number + 1) * f)
+        rows = [truth.tokens[at.clip(max=len(truth.tokens) - 1)] for truth in self.truths]
+        return torch.from_numpy(np.stack(rows)).to(self.device)
+
+
+def show(options: Namespace) -> dict[str, Any]:
+    """Numbers by stage; the whole by `evaluate`, before, after, and for the two controls."""
+    before, recipe = options.work / "before", tiny()
+    first = override(recipe, [f"plans.{stage}.steps=1" for stage in range(4)])
+    train(first, Options(shards=options.shards, run=before, workers=0, device="cpu"))
+    shards = Shards(options.shards)
+    division = divide(shards, options.run)
+    held_out = {"clips": len(division.held_out), "of": len(shards.clips), "by": division.by}
+    data = Data(shards, division, Encoded(f"{shards.url}/encoded", recipe.encoding))
+    found: dict[str, Any] = {"held_out": held_out, "frames": FRAMES}
+    stages: dict[str, Callable[[Recipe, Path, Data], float]] = {
+        "stage 0, share of lip and face motion that the decoder gives back": motion_explained,
+        "stage 1, SSIM of the clip after the archived one": next_clip,
+    }
+    for name, measure in stages.items():
+        found[name] = {"before": measure(recipe, before, data), "after": measure(recipe, options.run, data)}
+    ways: dict[str, dict[str, Any]] = {
+        "before": {"run": before, "name": "eval-before"},
+        "after": {"run": options.run, "name": "eval"},
+        "after, with another's sound": {"run": options.run, "name": "eval-shuffled", "shuffle_sound": True},
+    }
+    for name, way in ways.items():
+        asked = EvaluateOptions(shards=options.shards, frames=FRAMES, n_videos=VIDEOS, device="cpu", **way)
+        found[f"whole, {name}"] = kept(evaluate.evaluate(asked)["mean"])
+    found["stage 3, true motion tokens"] = {
+        "before": driven(before, shards, options),
+        "after": driven(options.run, shards, options),
+    }
+    return found
+
+
+def kept(mean: dict[str, Any]) -> dict[str, Any]:
+    return {name: mean[name] for name in KEPT if mean.get(name) not in (None, {})}
+
+
+@torch.no_grad()
+def motion_explained(recipe: Recipe, run: Path, data: Data) -> float:
+    """One minus the error of lip and face motion over its size, on 16 held-out windows."""
+    objective = make_objective(0, recipe, run)
+    assert isinstance(objective, LearnMotion)
+    objective.motion.load_state_dict(learned(run, 0, recipe))
+    drawn = collate([data.windows(objective, data.division.held_out, 0)[number] for number in range(16)])
+    objective.eval()
+    size = torch.cat(motion_target(drawn.tensors["face"], drawn.tensors["points"]), 2).abs().mean()
+    return 1 - float(objective.loss(drawn.tensors).parts["self"] / size)
+
+
+@torch.no_grad()
+def next_clip(recipe: Recipe, run: Path, data: Data) -> float:
+    """SSIM of 16 held-out present clips made from their archived clip and reference, without motion tokens."""
+    objective = make_objective(1, recipe, run)
+    assert isinstance(objective, LearnArchive)
+    objective.denoiser.load_state_dict(learned(run, 1, recipe))
+    objective.eval()
+    windows = data.windows(objective, data.division.held_out, 0)
+    rows = collate([windows[number] for number in range(16)]).tensors
+    denoiser, config = objective.denoiser, recipe.unet
+    past, x = denoiser.archive(rows["reference"], rows["archived"]), rows["present"]
+    beside = denoiser.beside(rows["reference"], rows["archived"])
+    z = draw_normal(rows["seed"], 0, tuple(x.shape[1:]), x.device)
+    steps = denoiser.schedule.timesteps(config.sampling_steps)
+    for t, t_next in zip(steps, [*steps[1:], -1], strict=True):
+        at = torch.full((len(z),), t)
+        answer, _ = denoiser(z, at, past, None, beside=beside)
+        clean, eps = diffusion.split(denoiser.schedule, config.prediction, z, answer, at)
+        z = diffusion.ddim_step(denoiser.schedule, clean, eps, t_next)
+    codec = make_codec(recipe.codec)
+    z = denoiser.unwrap(z, rows["reference"])
+    pictures = [((codec.decode(one.flatten(0, 1)) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy() for one in (x, z)]
+    return float(measures.ssim(*pictures).mean())
+
+
+def driven(run: Path, shards: Shards, options: Namespace) -> dict[str, float]:
+    """SSIM and mouth of videos whose motion tokens are the true ones."""
+    talker = Driven(run, torch.device("cpu"))
+    asked = EvaluateOptions(run=run, shards=options.shards, frames=FRAMES, n_videos=VIDEOS, face_pack="")
+    talker.truths = evaluate.held_out_truths(shards, talker, asked)
+    made = evaluate.roll_out(talker, talker.truths, asked, {})
+    numbers = evaluate.mean_of([evaluate.of_video(t, one, {}) for t, one in zip(talker.truths, made, strict=True)])
+    return {name: numbers[name] for name in KEPT[:3]}
