@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -200,6 +201,8 @@ def _on_ray(use: Weights, paths: Sequence[Path], folder: Path) -> None:
     }
     command = [sys.executable, "-m", "pipeline", "run", "--manifest", str(manifest), "--store", str(folder / "out")]
     command += [part for name, value in sets.items() for part in ("--set", f"{name}={value}")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Ray gives its workers way to whatever else the machine does (15 by default); the other ways do not
+    equal = os.environ | {"RAY_worker_niceness": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=equal, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError((done.stdout + done.stderr)[-2000:])

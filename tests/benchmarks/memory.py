@@ -37,14 +37,15 @@ from tests.benchmarks.turns import Spent, Stopwatch
 from tests.media import Look, Sound, hum, times_at, write_video
 
 HOURS = 2.0
-SOURCE_HZ = 5
+SOURCE_HZ = 2
 GOP_S = 12.0
 FACE_EVERY = 60
 """One piece in so many shows a face: two hours hold two minutes of it, and its clips are cut in minutes."""
 
-LOOK_FRAMES = 50
-RUN_S = 40.0
-FLAT_VIDEOS, FLAT_AFTER = 240, 40
+LOOK_FRAMES = 24
+"""Just inside the second for which a track may go unseen."""
+RUN_S = 20.0
+FLAT_VIDEOS, FLAT_AFTER = 120, 30
 """Videos that one process takes through every stage, and after how many its memory is first read."""
 
 FLAT_S = 2.4
@@ -186,7 +187,7 @@ def _packets(path: Path) -> list[_Kept]:
 
 
 def _whole_run(folder: Path, pack: str, sync: str, model: str) -> dict[str, Any]:
-    """`python -m pipeline run` on half a minute of footage with full-size networks, Ray and all."""
+    """`python -m pipeline run` on 20 seconds of footage  with full-size networks, Ray and all."""
     paths = corpus_videos(RUN_S) or talking_clips(RUN_S)
     if not paths:
         return {}

@@ -21,7 +21,7 @@ from tests.benchmarks.record import Findings
 from tests.benchmarks.tools import empty, evaluate, ffmpeg, syncnet
 from tests.benchmarks.turns import in_turns, spread
 
-LENGTHS_S = (4.0, 6.0, 5.0)
+LENGTHS_S = (3.0, 4.0, 2.4)
 
 
 def measure(folder: Path, repeats: int) -> Findings:
