@@ -187,7 +187,7 @@ def _packets(path: Path) -> list[_Kept]:
 
 
 def _whole_run(folder: Path, pack: str, sync: str, model: str) -> dict[str, Any]:
-    """`python -m pipeline run` on 20 seconds of footage  with full-size networks, Ray and all."""
+    """`python -m pipeline run` on 20 seconds of footage with full-size networks, Ray and all."""
     paths = corpus_videos(RUN_S) or talking_clips(RUN_S)
     if not paths:
         return {}
