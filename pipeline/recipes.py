@@ -71,7 +71,9 @@ def sample() -> TalkingFaces:
         watch=Watch(faces=Faces(pack="sample/faces"), deadline_s=_HOURS),
         clip=CutClips(deadline_s=_HOURS),
         sync=ScoreSync(model="sample/sync", deadline_s=_HOURS),
-        speech=Transcribe(model="sample/whisper", align=False, part_s=7.0, deadline_s=_HOURS),
+        speech=Transcribe(
+            model="sample/whisper", align=False, window_s=3.0, part_s=3.0, context_s=4.0, deadline_s=_HOURS
+        ),
         identity=Recognise(pack="sample/faces", deadline_s=_HOURS),
         policy=SAMPLE,
     )

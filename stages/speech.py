@@ -61,6 +61,7 @@ class Transcribe(Stage[Speeches]):
     sure: float = 0.6
     mixed_share: float = 0.2
     part_s: float = CHUNK_S  # the longest stretch of speech that is transcribed at once
+    context_s: float = CHUNK_S  # what the model hears at once, silence included; Whisper learned with 30 s
     beam: int = 5
     align: bool = True  # word times, for languages that have an aligner whose weights can be had
     compute_type: str = "auto"  # of CTranslate2; "auto": float16 on a GPU, float32 on a CPU
@@ -76,8 +77,8 @@ class Transcribe(Stage[Speeches]):
             raise ValueError("speech: onset must lie between 0 and 1")
         if not 0.5 <= self.sure <= 1 or not 0 < self.mixed_share <= 0.5:
             raise ValueError("speech: sure must lie in 0.5..1, and mixed_share above 0 and up to 0.5")
-        if not 1 <= self.window_s <= self.part_s <= CHUNK_S:
-            raise ValueError("speech: window_s must lie in 1..part_s, and part_s must be at most 30")
+        if not 1 <= self.window_s <= self.part_s <= self.context_s <= CHUNK_S:
+            raise ValueError("speech: window_s, part_s and context_s must lie in 1..30 and not fall in this order")
         if self.windows < 1 or self.beam < 1 or self.batch < 1:
             raise ValueError("speech: windows, beam and batch must be at least 1")
 
@@ -98,6 +99,7 @@ class Transcribe(Stage[Speeches]):
             vad=self.vad,
             onset=self.onset,
             window_s=self.window_s,
+            context_s=self.context_s,
         )
         aligners = Aligners(weights.folder() / "align", recogniser.device) if self.align else None
         model = f"{Path(self.model).name} {weights.digest(self.model)}"

@@ -70,6 +70,7 @@ class Recogniser:
         vad: str,
         onset: float,
         window_s: float,
+        context_s: float,
     ) -> None:
         # torch first: it loads the CUDA libraries that CTranslate2 looks for, and has no way of its own to find
         import torch
@@ -104,6 +105,7 @@ class Recogniser:
         named = (_LANGUAGE_TOKEN.fullmatch(token) for token in self._whisper.hf_tokenizer.get_vocab())
         self._codes = {subtag(match[1]): match[1] for match in named if match}
         self._batch, self._onset, self._window_s = batch, onset, window_s
+        self._context = round(context_s * SAMPLE_RATE_HZ)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -128,7 +130,7 @@ class Recogniser:
         ]
 
     def listen(self, sounds: Sequence[Samples]) -> list[dict[str, float]]:
-        """Language probabilities of each sound (of its first 30 s), by subtag."""
+        """Language probabilities of each sound (of its first `context_s`), by subtag."""
         found: list[dict[str, float]] = []
         for some in _batches(sounds, self._batch):
             encoded = self._whisper.encode(self._mels(some))
@@ -137,7 +139,7 @@ class Recogniser:
         return found
 
     def transcribe(self, sounds: Sequence[tuple[Samples, str]]) -> list[Said]:
-        """What is said in each sound (in its first 30 s), given its language by subtag; in the order of `sounds`."""
+        """What is said in each sound (its first `context_s`), given its language by subtag; in the same order."""
         found: dict[int, Said] = {}
         for language in sorted({language for _, language in sounds}):
             tokenizer = self._tokenizer(language)
@@ -160,11 +162,11 @@ class Recogniser:
 
     def _mels(self, sounds: Sequence[Samples]) -> "torch.Tensor":
         import torch
-        from whisperx.audio import N_SAMPLES, log_mel_spectrogram
+        from whisperx.audio import log_mel_spectrogram
 
         size = self._whisper.feat_kwargs.get("feature_size") or 80
-        heard = [sound[:N_SAMPLES] for sound in sounds]
-        return torch.stack([log_mel_spectrogram(one, n_mels=size, padding=N_SAMPLES - len(one)) for one in heard])
+        heard = [sound[: self._context] for sound in sounds]
+        return torch.stack([log_mel_spectrogram(one, n_mels=size, padding=self._context - len(one)) for one in heard])
 
 
 class Aligners:

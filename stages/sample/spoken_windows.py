@@ -85,11 +85,15 @@ def written(words: tuple[str, ...], language: str) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a window shall be: at most so long, with at most so many utterances, spoiled or as synthesised."""
+    """What a window shall be: at most so long, with at most so many utterances, spoiled or as synthesised.
+
+    `shuffled`: one to three words of one sentence after one to three of another.
+    """
 
     limit_s: float
     utterances: int = 100
     spoiled: bool = True
+    shuffled: bool = False
 
 
 def windows(*, speakers: range, seed: int, wanted: Iterable[Wanted]) -> Iterator[Window]:
@@ -138,14 +142,14 @@ def _compose(chance: np.random.Generator, pool: list[_Utterance], want: Wanted) 
         if len(languages) == 2 and texts and chance.random() < 0.4:
             languages = languages[1:]
         said = pool[languages[0] * per_language + int(chance.integers(per_language))]
-        text, sound, label, places = _part(chance, said)
+        text, sound, label, places = _part(chance, said, shuffled=want.shuffled)
         before = sum(map(len, pieces))
         length = before + len(sound)
         if length > limit_s * SAMPLE_RATE_HZ or (texts and length > target_s * SAMPLE_RATE_HZ):
             if texts:
                 break
             continue
-        pieces += [sound, _silence(chance, 0.9)]
+        pieces += [sound, _silence(chance, 0.1 if want.shuffled else 0.9)]
         labels += [label, np.zeros(len(pieces[-1]), np.int16)]
         words += [place.moved(sum(len(known) + 1 for known in texts), before) for place in places]
         texts.append(text)
@@ -166,7 +170,7 @@ def _silence(chance: np.random.Generator, most_s: float) -> Wave:
     return np.zeros(int(chance.uniform(0.03, most_s) * SAMPLE_RATE_HZ), np.float32)
 
 
-def _part(chance: np.random.Generator, said: _Utterance) -> tuple[str, Wave, Labels, list[Place]]:
+def _part(chance: np.random.Generator, said: _Utterance, *, shuffled: bool) -> tuple[str, Wave, Labels, list[Place]]:
     """The utterance without its silent ends, at a random speed; sometimes only some of its words, cut between two.
 
     With a phoneme number for every sample, and the places of the words.
@@ -178,7 +182,11 @@ def _part(chance: np.random.Generator, said: _Utterance) -> tuple[str, Wave, Lab
     if len(whole) != len(words):  # espeak-ng reads some small words as one with their neighbour
         whole, words = [said.sentence], (("", words[0][1], words[-1][2]),)
     first, last = 0, len(words)
-    if len(words) > 2 and chance.random() < 0.25:
+    if shuffled and len(words) > 1:
+        count = min(int(chance.integers(1, 4)), len(words))
+        first = int(chance.integers(0, len(words) - count + 1))
+        last = first + count
+    elif len(words) > 2 and chance.random() < 0.25:
         first = int(chance.integers(0, len(words) - 1)) if chance.random() < 0.5 else 0
         last = int(chance.integers(first + 1, len(words))) if not first else len(words)
     start = int(words[first][1] * SAMPLE_RATE_HZ)

@@ -101,7 +101,11 @@ def test_ray_job_submit_runs_the_pipeline_on_a_head_that_was_there_before(tmp_pa
         wait_for(dashboard)
         address = ("--address", f"http://127.0.0.1:{dashboard}")
         command = ("python", "-m", "pipeline", "run", "sample", "--manifest", manifest, "--store", store)
-        done = call("job", "submit", *address, "--working-dir", code, "--", *command)
+        for _ in range(60):  # the dashboard answers before the agent that starts jobs is there
+            done = call("job", "submit", *address, "--working-dir", code, "--", *command)
+            if "No available agent" not in done.stderr:
+                break
+            time.sleep(2)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "clips in" in done.stdout and json.loads((store / "job.json").read_text())["recipe"] == "sample"
     finally:
