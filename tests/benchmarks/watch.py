@@ -19,8 +19,8 @@ from tests.benchmarks.material import face_pack, head_video_1080p, stored, talki
 from tests.benchmarks.record import Findings
 from tests.benchmarks.turns import in_turns, spread
 
-MADE_S = 12.0
-REAL_S = 15.0
+MADE_S = 6.0
+REAL_S = 9.0
 
 
 def measure(folder: Path, repeats: int) -> Findings:
