@@ -238,7 +238,7 @@ def tiny() -> Recipe:
         image=ImageConfig(kind="thumbnail", width=192),
         motion=MotionConfig(patch_px=12, width=64, head_tokens=1, lip_tokens=2, expression_tokens=1, token_width=16),
         archive=ArchiveConfig(
-            frames=8, patch=4, queries=16, width=64, positions=True, anchor=True, noise=0.1, start_share=0.15
+            frames=8, patch=4, queries=16, width=64, positions=True, anchor=True, noise=0.05, start_share=0.15
         ),
         prior=PriorConfig(layers=3, width=96, heads=4, prediction="v", sampling_steps=20),
         unet=UNetConfig(
@@ -261,9 +261,9 @@ def tiny() -> Recipe:
         ),
         plans=(
             StagePlan(steps=250, batch=8, rate=1e-3, warmup=20, final_rate=0.05),
-            StagePlan(steps=500, batch=4, rate=1.5e-3, warmup=30, final_rate=0.05),
+            StagePlan(steps=300, batch=4, rate=1.5e-3, warmup=20, final_rate=0.05),
             StagePlan(steps=450, batch=16, rate=1e-3, warmup=30, final_rate=0.05),
-            StagePlan(steps=350, batch=4, rate=1.5e-3, warmup=30, final_rate=0.05),
+            StagePlan(steps=200, batch=4, rate=2e-3, warmup=20, final_rate=0.05),
         ),
         optimizer=OptimizerConfig(ema_decay=0.99, betas=(0.9, 0.99)),
     )

@@ -82,9 +82,7 @@ class Denoiser(nn.Module):
         beside: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """z (b, f, c, h, w), t (b,), F_ac (b, a, n, width), F_pc (b, f, n, width) or None; see `UNet`."""
-        if (
-            self.recipe.unet.residual
-        ):  # of unit spread: alpha z is what z tells of x, and no noise where it tells nothing
+        if self.recipe.unet.residual:  # unit spread: alpha z is what z tells of x, no noise at the start
             z = self.schedule.at(t, z)[0] * z
         answer, kept = self.unet(z, t, archived, tokens, carry, beside)
         return answer, kept

@@ -216,9 +216,13 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(up)
         self.norm_out = nn.GroupNorm(groups, widths[0])
         self.conv_out = nn.Conv2d(widths[0], latent, 3, padding=1)
-        if config.residual:  # with x0: the first answer is the reference itself
-            nn.init.zeros_(self.conv_out.weight)
-            nn.init.zeros_(self.conv_out.bias)
+        if config.residual:  # the first answer is nine tenths of the way from the reference to the last frame seen
+            for part in (self.conv_out, gates := nn.Linear(time, self.conv_in.in_channels)):
+                nn.init.zeros_(part.weight)
+                nn.init.zeros_(part.bias)
+            if config.see_last:
+                nn.init.constant_(gates.bias[-latent:], 0.9)
+            self.gates = gates
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -266,4 +270,7 @@ class UNet(nn.Module):
             if level.resample is not None:
                 x = level.resample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         answer: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        if self.config.residual:  # norms forget how loud a picture is: what is there already passes beside them
+            passed = z.flatten(0, 1) * self.gates(F.silu(time))[:, :, None, None]
+            answer = answer + passed.unflatten(1, (-1, answer.shape[1])).sum(1)
         return torch.unflatten(answer, 0, (b, f)), carries.kept

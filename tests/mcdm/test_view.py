@@ -94,5 +94,13 @@ def test_what_differs_from_the_reference_can_be_noised_instead():
     past = model.archive(batch["reference"], batch["archived"])
     answer, _ = model(wrapped, torch.tensor([10, 700]), past, None)
     assert not answer.any(), "the first answer is the reference itself"
+    model = Denoiser(nano(residual=0.5, prediction="x0", see_reference=True, see_last=True))
+    answer, _ = model(
+        wrapped, torch.tensor([10, 700]), past, None, beside=model.beside(batch["reference"], batch["archived"])
+    )
+    last = model.wrap(batch["archived"][:, -1:], batch["reference"])
+    assert torch.allclose(answer, 0.9 * last.expand_as(answer), atol=1e-5), (
+        "or nine tenths of the way to the last frame"
+    )
     with pytest.raises(ValueError, match="residual goes with prediction x0, not eps"):
         nano(residual=0.5, prediction="eps")

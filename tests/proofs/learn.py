@@ -27,7 +27,7 @@ from mcdm.motion import motion_target
 from mcdm.objectives import LearnArchive, LearnMotion
 from mcdm.shards import Shards
 
-FRAMES = 240
+FRAMES = 200
 VIDEOS = 6
 KEPT = (
     *("ssim", "mouth_and_true_mouth", "mouth_and_true_mouth_shuffled", "mouth_and_loudness", "true_mouth_and_loudness"),
