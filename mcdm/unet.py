@@ -217,9 +217,9 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(groups, widths[0])
         self.conv_out = nn.Conv2d(widths[0], latent, 3, padding=1)
         if config.residual:  # the first answer is nine tenths of the way from the reference to the last frame seen
-            for part in (self.conv_out, gates := nn.Linear(time, self.conv_in.in_channels)):
-                nn.init.zeros_(part.weight)
-                nn.init.zeros_(part.bias)
+            gates = nn.Linear(time, self.conv_in.in_channels)
+            for parameter in (*self.conv_out.parameters(), *gates.parameters()):
+                nn.init.zeros_(parameter)
             if config.see_last:
                 nn.init.constant_(gates.bias[-latent:], 0.9)
             self.gates = gates
