@@ -117,7 +117,9 @@ def test_a_nan_is_one_line_with_the_clip_and_the_last_checkpoint_stays_good(shar
 
     recipe = nano()
     with pytest.raises(NotFiniteError) as caught:
-        course.fit(Poisoned(recipe), Shards(shards), None, options(shards, tmp_path), CPU)
+        found = Shards(shards)
+        data = course.Data(found, course.divide(found, tmp_path), None)
+        course.fit(Poisoned(recipe), data, options(shards, tmp_path), CPU)
     message = str(caught.value)
     assert "\n" not in message and "stage 1 step 3" in message and "video" in message
     good = checkpoint.newest(tmp_path, 1)
