@@ -45,7 +45,6 @@ def wrap(objective: nn.Module, world: World, *, sharded: bool) -> nn.Module:
 
         if not dist.is_initialized():
             raise ValueError("FSDP needs a process group: start it with torchrun")
-        objective.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP2 takes no other
         mesh = init_device_mesh(world.device.type, (world.size,))
         for part in objective.modules():
             if isinstance(part, (Block, ResBlock, CausalBlock, TemporalBlock)):

@@ -223,7 +223,6 @@ class UNet(nn.Module):
             if config.see_last:
                 nn.init.constant_(gates.bias[-latent:], 0.9)
             self.gates = gates
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self,
