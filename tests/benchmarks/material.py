@@ -31,19 +31,10 @@ def random_syncnet(folder: Path) -> Path:
     import torch
 
     from stages.nets.syncnet import PUBLISHED, SyncNet
+    from tests.stages.test_sync import seeded
 
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for name, value in SyncNet(PUBLISHED).state_dict().items():
-        if name.endswith("running_var") or (value.ndim == 1 and name.endswith("weight")):
-            state[name] = 0.5 + torch.rand(value.shape, generator=generator)
-        elif value.is_floating_point():
-            fan_in = value[0].numel() if value.ndim > 1 else 4
-            state[name] = torch.randn(value.shape, generator=generator) * (2 / fan_in) ** 0.5
-        else:
-            state[name] = value
     path = folder / "random.model"
-    torch.save(state, path)
+    torch.save(seeded(SyncNet(PUBLISHED)), path)
     return path
 
 

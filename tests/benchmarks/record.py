@@ -41,20 +41,31 @@ def _cpu_model() -> str:
 
 
 def write_record(name: str, command: str, turns: int, on: dict[str, Any], findings: Findings) -> Path:
-    """Write `records/{name}.json`. `commit` ends in "+" where tracked files differ from it; a spread of one turn is
-    none."""
+    """Write `records/{name}.json`. A spread of one turn is none."""
     record = {
         "name": name,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": command,
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else ""),
+        **made_by(command),
         "turns": turns,
         "machine": on | {"load_after": [round(load, 2) for load in os.getloadavg()]},
         "ratios": {label: dataclasses.asdict(found) for label, found in findings.ratios.items()},
         "numbers": {label: _plain(value) for label, value in findings.numbers.items()},
         "notes": findings.notes,
     }
-    path = RECORDS / f"{name}.json"
+    return save(RECORDS / f"{name}.json", record)
+
+
+def made_by(command: str, *below: str) -> dict[str, str]:
+    """Date, command and commit; "+" after it: tracked files (`below` some folders, if given) differ from it."""
+    changed = _git("status", "--porcelain", "-uno", *below)
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command,
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if changed else ""),
+    }
+
+
+def save(path: Path, record: dict[str, Any]) -> Path:
+    """Write a record as JSON, a value per line."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
@@ -69,5 +80,5 @@ def _plain(value: Any) -> Any:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=RECORDS.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", *arguments], cwd=RECORDS.parents[2], capture_output=True, text=True, check=False)
     return done.stdout.strip()

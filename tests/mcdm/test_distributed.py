@@ -43,8 +43,7 @@ def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints
     assert same(*(checkpoint.learned(tmp_path / name, 1, nano()) for name in ("alone", "sharded")))
 
 
-def test_ray_train_runs_the_same_course(shards, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # a busy machine starts Ray slowly
+def test_ray_train_runs_the_same_course(shards, tmp_path):
     ray = pytest.importorskip("ray")
     from mcdm.ray_train import train_on_ray
 

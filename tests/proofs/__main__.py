@@ -1,18 +1,15 @@
-"""`python -m tests.proofs NAME...`: what the trainer claims, shown on shards, as dated records beside PROOFS.md."""
+"""`python -m tests.proofs NAME...`: what the trainer claims, shown on shards, as dated records in `records/`."""
 
 import argparse
 import importlib
-import json
 import logging
 import shlex
-import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.record import machine
+from tests.benchmarks.record import machine, made_by, save
 
 ROOT = Path(__file__).parents[2]
 RECORDS = Path(__file__).parent / "records"
@@ -35,30 +32,26 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/proofs"), help="folder for what is trained on the way")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    command = shlex.join(["python", "-m", "tests.proofs", *sys.argv[1:]])
     for name in options.names:
         on, began = machine(), time.perf_counter()
         numbers = importlib.import_module(f"tests.proofs.{name}").show(options)
-        command = shlex.join(["python", "-m", "tests.proofs", name, "--shards", "out/shards"])
         path = write(name, command, on, numbers, time.perf_counter() - began)
         sys.stdout.write(f"{path.relative_to(ROOT)}\n{path.read_text()}")
     return 0
 
 
 def write(name: str, command: str, on: dict[str, Any], numbers: dict[str, Any], seconds: float) -> Path:
-    """Write `records/{name}.json`. `commit` ends in "+" where tracked files differ from it."""
+    """Write `records/{name}.json`."""
     record = {
         "name": name,
         "about": ABOUT[name],
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": command,
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain", "-uno", "mcdm") else ""),
+        **made_by(command, "mcdm"),
         "machine": on,
         "seconds": round(seconds, 1),
         "numbers": _rounded(numbers),
     }
-    path = RECORDS / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    return save(RECORDS / f"{name}.json", record)
 
 
 def _rounded(value: Any) -> Any:
@@ -67,11 +60,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_rounded(one) for one in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

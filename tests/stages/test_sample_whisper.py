@@ -11,8 +11,8 @@ from manifests.records import Speech
 from pipeline.recipes import sample
 from stages import weights
 from stages.sample.sentences import LANGUAGES, SENTENCES
-from stages.sample.spoken_windows import UNSPACED
 from stages.sample.voice import CHECK_SPEAKERS, speak
+from stages.transcript import edits, tokens
 from tests.stages.test_speech import silence, spoken
 
 pytestmark = [
@@ -30,22 +30,6 @@ def voice(*lines: tuple[str, int], speaker: int) -> np.ndarray:
     for language, number in lines:
         pieces += [speak(SENTENCES[language][number], language=language, speaker=speaker).samples, silence(0.2)]
     return np.concatenate(pieces)
-
-
-def words(text: str, language: str) -> list[str]:
-    """Words in lower case without punctuation; characters where no spaces are written."""
-    kept = "".join(c for c in text.lower() if c not in ".,?¿!،؟。？")
-    return [c for c in kept if c != " "] if language in UNSPACED else kept.split()
-
-
-def errors(wanted: list[str], found: list[str]) -> int:
-    """Insertions, deletions and substitutions (Levenshtein)."""
-    row = list(range(len(found) + 1))
-    for number, one in enumerate(wanted, 1):
-        before, row[0] = row[0], number
-        for place, other in enumerate(found, 1):
-            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (one != other))
-    return row[-1]
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +50,8 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, Speec
 
 
 def test_fewer_than_one_word_in_five_is_wrong_on_unheard_voices(read: list[tuple[str, str, Speech]]):
-    pairs = [(words(said, language), words(one.text, language)) for language, said, one in read]
-    wrong = sum(errors(wanted, found) for wanted, found in pairs)
+    pairs = [(tokens(said, language), tokens(one.text, language)) for language, said, one in read]
+    wrong = sum(edits(wanted, found) for wanted, found in pairs)
     assert wrong / sum(len(wanted) for wanted, _ in pairs) < 0.2
 
 
