@@ -192,7 +192,8 @@ def connected(cluster: Cluster) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(
-                address=address,
+                # without "local" Ray would join any head started on this machine, even one that is gone
+                address=address or "local",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **({} if address else local),

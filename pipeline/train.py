@@ -5,13 +5,16 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress
 
 from manifests.store import Store
-from mcdm.config import RECIPES, STAGES, Recipe, override
 from pipeline.cluster import Cluster, connected, gpus
+
+if TYPE_CHECKING:
+    from mcdm.config import Recipe
 
 _MARK = "train."
 
@@ -22,14 +25,16 @@ def trainer_settings(sets: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, [one.removeprefix(_MARK) for one in sets if one.startswith(_MARK)]
 
 
-def trainer_recipe(name: str, assignments: list[str]) -> Recipe:
+def trainer_recipe(name: str, assignments: list[str]) -> "Recipe":
     """A recipe of the trainer; raises `ValueError` for an unknown name or setting."""
+    from mcdm.config import RECIPES, override
+
     if name not in RECIPES:
         raise ValueError(f"--train {name}: no such recipe; there are {', '.join(RECIPES)}")
     return override(RECIPES[name](), assignments)
 
 
-def train_on(store: Store, recipe: Recipe, cluster: Cluster, console: Console) -> Path:
+def train_on(store: Store, recipe: "Recipe", cluster: Cluster, console: Console) -> Path:
     """Train all stages on the store's shards, one worker per GPU or one on a CPU; returns the run's folder.
 
     The run lies beside the shards in a local store, else below `runs/`, which workers of several machines must share.
@@ -38,6 +43,7 @@ def train_on(store: Store, recipe: Recipe, cluster: Cluster, console: Console) -
     run = (store.local or Path()) / "runs" / recipe.name
     console.print(f"training recipe {recipe.name}, stages 0-3, into {run}", soft_wrap=True)
     with connected(cluster), _showing(run / "log.jsonl", recipe, console):
+        from mcdm.config import STAGES
         from mcdm.course import Options
         from mcdm.ray_train import train_on_ray
 
@@ -50,11 +56,11 @@ def train_on(store: Store, recipe: Recipe, cluster: Cluster, console: Console) -
 
 
 @contextlib.contextmanager
-def _showing(log: Path, recipe: Recipe, console: Console) -> Iterator[None]:
+def _showing(log: Path, recipe: "Recipe", console: Console) -> Iterator[None]:
     """Bars that follow the trainer's log: its workers are other processes, maybe on other machines."""
     done = threading.Event()
     with Progress(console=console, transient=True) as progress:
-        bars = [progress.add_task(f"stage {stage}", total=recipe.plans[stage].steps) for stage in STAGES]
+        bars = [progress.add_task(f"stage {n}", total=plan.steps) for n, plan in enumerate(recipe.plans)]
 
         def follow() -> None:
             read = log.stat().st_size if log.exists() else 0

@@ -49,7 +49,12 @@ def ray_here() -> Iterator[None]:
     import ray
 
     ray.init(
-        num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=200 << 20
+        "local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=200 << 20,
     )
     yield
     ray.shutdown()

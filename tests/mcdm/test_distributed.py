@@ -47,7 +47,7 @@ def test_ray_train_runs_the_same_course(shards, tmp_path):
     ray = pytest.importorskip("ray")
     from mcdm.ray_train import train_on_ray
 
-    ray.init(num_cpus=1, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
+    ray.init("local", num_cpus=1, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
     try:
         options = Options(shards=str(shards), run=tmp_path / "ray", stages=(0,), workers=0, device="cpu", stop_after=1)
         train_on_ray(nano(), options, workers=1, gpu=False)

@@ -108,6 +108,9 @@ def test_ray_job_submit_runs_the_pipeline_on_a_head_that_was_there_before(tmp_pa
             time.sleep(2)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "clips in" in done.stdout and json.loads((store / "job.json").read_text())["recipe"] == "sample"
+        # who names no Ray gets one of their own, though a head runs on this machine
+        said = pipeline("run", "sample", "--manifest", manifest, "--store", tmp_path / "own", "--cpus", "2")
+        assert said.code == 0, said.out + said.err
     finally:
         head.terminate()
         head.wait(60)
