@@ -41,3 +41,8 @@ def test_the_image_holds_the_ray_of_the_lock():
     )
     assert f":{locked}-py311" in cluster()["docker"]["image"]
     assert all(type_["min_workers"] == 0 for name, type_ in cluster()["available_node_types"].items() if name != "head")
+
+
+def test_the_head_tells_nobody_that_it_is_used():
+    (start,) = (line for line in cluster()["head_start_ray_commands"] if "ray start" in line)
+    assert "--disable-usage-stats" in start

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from pipeline.stage import Facts
 from stages.language import Heard
 from stages.speech import Part, Transcribe
 from stages.whisper import Aligners, Voiced
+from tests.command import ROOT
 from tests.stages.measured import clip, put
 from tests.stages.tiny_whisper import make
 
@@ -86,6 +90,17 @@ def test_pyannote_finds_the_same_voice(tmp_path: Path, random_whisper: Path):
     stage = Transcribe(model=str(random_whisper), align=False, beam=1, vad="pyannote")
     (silent,) = spoken(tmp_path, stage, [silence(6)]).items
     assert (silent.speech_share, silent.verdict) == (0.0, "")
+
+
+def test_the_libraries_of_speech_tell_nobody_that_they_are_used():
+    code = (
+        "import stages.whisper, huggingface_hub.constants as hub; from pyannote.audio.telemetry import metrics;"
+        " assert not metrics.is_metrics_enabled() and hub.HF_HUB_DISABLE_TELEMETRY"
+    )
+    ours = ("PYANNOTE_METRICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
+    clean = {name: value for name, value in os.environ.items() if name not in ours}
+    done = subprocess.run([sys.executable, "-c", code], env=clean, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_batch_of_one_and_of_many_read_the_same(tmp_path: Path, random_whisper: Path):
