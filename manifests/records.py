@@ -139,7 +139,7 @@ class Clip:
     audio: Ref  # wav, int16, n_frames * 640 samples
     arrays: Ref  # npz: box (F,5) crop pixels + score, lmk (F,5,2) crop pixels, pose (F,3) degrees, crop (F,4) source px
     contiguous_with_prev: bool  # same track, and the previous clip ends where this one begins
-    faces_in_view: int  # the most other tracks seen inside the crop at once
+    others_in_view: tuple[int, ...]  # the other tracks whose middle lies inside the crop in some frame
 
 
 @dataclass(frozen=True, kw_only=True)

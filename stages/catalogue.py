@@ -164,6 +164,7 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
         ],
         "tightest_rule": narrowest and narrowest[0],
         "tightest_margin": narrowest and narrowest[1],
+        "faces_in_view": len(clip.others_in_view),
         "duration_s": clip.n_frames / RATE_HZ,
         "mp4": clip.video.path,
         "wav": clip.audio.path,

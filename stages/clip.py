@@ -31,7 +31,7 @@ class _Cut:
     pose: np.ndarray  # (n, 3) degrees
     window: np.ndarray  # (n, 4) source pixels
     contiguous: bool
-    faces_in_view: int
+    others_in_view: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,7 @@ class CutClips(Stage[Clips]):
     """
 
     name = "clip"
+    version = 2  # others_in_view names tracks, it was a number
     needs = (Video, Source, Seen)
     gives = Clips
 
@@ -107,7 +108,7 @@ class CutClips(Stage[Clips]):
                     part = slice(*np.searchsorted(boxes[track.number][0], (start, end)))
                     box = boxes[track.number][1][part]
                     window = windows(box[:, :4], margin=self.margin, width_px=size[0], height_px=size[1])
-                    others = [found for number, found in boxes.items() if number != track.number]
+                    others = {number: found for number, found in boxes.items() if number != track.number}
                     cuts.append(
                         _Cut(
                             track=track,
@@ -118,7 +119,7 @@ class CutClips(Stage[Clips]):
                             pose=arrays[f"{track.number}/pose"][part],
                             window=window,
                             contiguous=start > track.start_frame,
-                            faces_in_view=_most_in_view(window, start, others),
+                            others_in_view=_in_view(window, start, others),
                         )
                     )
         return sorted(cuts, key=lambda cut: (cut.start_frame, cut.track.number))
@@ -158,7 +159,7 @@ class CutClips(Stage[Clips]):
             audio=bench.keep(bench.scratch / f"{name}.wav", f"{name}.wav"),
             arrays=bench.keep(arrays, f"{name}.npz"),
             contiguous_with_prev=cut.contiguous,
-            faces_in_view=cut.faces_in_view,
+            others_in_view=cut.others_in_view,
         )
 
 
@@ -187,15 +188,16 @@ def _finish(writer: ClipWriter, path: Path, start_frame: int, wav: Path) -> int:
     return writer.n_frames
 
 
-def _most_in_view(window: np.ndarray, start_frame: int, others: list[tuple[np.ndarray, np.ndarray]]) -> int:
-    """The most of the other tracks (frame numbers, boxes) whose centres lie inside the window at once."""
-    seen = np.zeros(len(window), np.int32)
-    for frame, box in others:
+def _in_view(window: np.ndarray, start_frame: int, others: dict[int, tuple[np.ndarray, np.ndarray]]) -> tuple[int, ...]:
+    """Which of the other tracks (frame numbers, boxes) have their centre inside the window at some time."""
+    seen = []
+    for number, (frame, box) in others.items():
         inside_clip = (frame >= start_frame) & (frame < start_frame + len(window))
         at = frame[inside_clip] - start_frame
         centre = (box[inside_clip, :2] + box[inside_clip, 2:4]) / 2
-        seen[at] += ((centre >= window[at, :2]) & (centre < window[at, 2:])).all(axis=1)
-    return int(seen.max(initial=0))
+        if ((centre >= window[at, :2]) & (centre < window[at, 2:])).all(axis=1).any():
+            seen.append(number)
+    return tuple(sorted(seen))
 
 
 def _in_crop(cut: _Cut, n_frames: int, size_px: int) -> dict[str, np.ndarray]:

@@ -37,10 +37,10 @@ class Policy:
     max_pitch_deg: float | None = 35.0  # [own]
     max_roll_deg: float | None = 35.0  # [own]
     min_sharpness: float | None = 20.0  # [own] variance of the Laplacian of the aligned face, as stages.quality has it
-    min_exposure: float | None = 30.0  # [SV] luminance 10 to 210 of the frame; a face needs more
+    min_exposure: float | None = 20.0  # [SV] luminance 10 to 210; dark skin in a dim room, well seen, reads below 30
     max_exposure: float | None = 225.0  # [SV], with room for pale skin in daylight
     min_motion: float | None = 0.4  # [own] a still picture under a voice moves by coding noise alone
-    max_other_faces: int | None = 0  # [P] "multiple faces" go, where they are inside the crop
+    max_other_faces: int | None = 0  # [P] "multiple faces" go: those inside the crop that are not doubtful themselves
 
     min_speech_share: float | None = 0.3  # [own] more pause than speech teaches no lip motion
     allow_other_language: bool = False  # [own] a wrong label is worse than a missing clip
@@ -150,7 +150,6 @@ STRICT = Policy(
 SAMPLE = Policy(
     name="sample",
     min_face_px=60.0,  # the sample world is drawn small, so that it is made in seconds
-    min_detector_score=0.5,
     max_yaw_deg=55.0,  # of heads that turn by 30 degrees, the 95th centile reads up to 50: a small net's landmarks
     min_avg_logprob=None,  # the small recogniser's probabilities are not Whisper's
     min_confidence=1.2,  # people who talk are read at 2 and above, other voices and stills below 0.5

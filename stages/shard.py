@@ -170,7 +170,10 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
     """
     clip, video, source = one.clip, one.measured.video, one.measured.source
     sync, speech, track, identity = one.sync, one.speech, one.track, one.identity
-    quality = {} if track is None else {k: v for k, v in vars(track).items() if isinstance(v, float)}
+    quality: dict[str, float | None] = (
+        {} if track is None else {k: v for k, v in vars(track).items() if isinstance(v, float)}
+    )
+    quality |= {"faces_in_view": len(clip.others_in_view), "identity_cosine": identity and identity.spread}
     return {
         "schema": SCHEMA,
         "video_id": video.id,
@@ -198,7 +201,7 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
         "sync_distance": sync.distance if sync else None,
         "sync_source": one.measured.syncs.model if one.measured.syncs else "",
         "audio_shift_frames": -shift_frames,
-        "quality": {**quality, "faces_in_view": clip.faces_in_view, "identity_cosine": identity and identity.spread},
+        "quality": quality,
         "policy": verdict.policy,
         "licence": one.measured.licence,
         "uploader": (source.uploader if source else "") or video.channel,

@@ -63,5 +63,5 @@ def _clip(store: Store, folder: Path, number: int, n: int, video: Path) -> Clip:
         audio=keep(folder / f"{name}.wav"),
         arrays=keep(arrays),
         contiguous_with_prev=False,
-        faces_in_view=0,
+        others_in_view=(),
     )

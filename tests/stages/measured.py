@@ -90,7 +90,7 @@ def source(file=NO_FILE, **known):
 
 
 def clip(video, number=0, *, track=0, start_s=0.0, n_frames=100, files=(NO_FILE,) * 3, **known):
-    good = {"size_px": 64, "contiguous_with_prev": False, "faces_in_view": 0}
+    good = {"size_px": 64, "contiguous_with_prev": False, "others_in_view": ()}
     return Clip(
         key=f"{video}-{number:04d}", number=number, track=track, start_s=start_s, end_s=start_s + n_frames / 25,
         n_frames=n_frames, video=files[0], audio=files[1], arrays=files[2], **(good | known),

@@ -177,11 +177,11 @@ def test_arrays_place_the_face_inside_the_crop(tmp_path, twelve_seconds):
         assert np.allclose(crop, [220, 100, 380, 260])
 
 
-def test_other_faces_in_the_window_are_counted(tmp_path, twelve_seconds):
+def test_other_faces_in_the_window_are_named(tmp_path, twelve_seconds):
     scene = Scene(tmp_path, twelve_seconds)
     scene.add(still_box(300, 180, 150, 60), 10).add(still_box(400, 180, 40, 20), 30).add(still_box(40, 40, 60, 60), 10)
     clips = {c.track: c for c in scene.cut().items}
-    assert [clips[0].faces_in_view, clips[2].faces_in_view] == [1, 0]
+    assert [clips[0].others_in_view, clips[2].others_in_view] == [(1,), ()]
 
 
 @pytest.mark.parametrize("rate", ["23.976", "25", "29.97", "30", "50", "59.94", "variable"])

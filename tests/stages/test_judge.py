@@ -40,7 +40,7 @@ BAD = {
     "dark": {"tracks": (track(exposure=5.0),)},
     "bright": {"tracks": (track(exposure=250.0),)},
     "still_face": {"tracks": (track(motion=0.0),)},
-    "several_faces": {"clips": (clip("v0", faces_in_view=1),)},
+    "several_faces": {"clips": (clip("v0", others_in_view=(1,)),), "tracks": (track(), track(1))},
     "no_speech": {"speeches": (speech("v0-0000", speech_share=0.0, verdict="", language=""),)},
     "wrong_language": {"speeches": (speech("v0-0000", language="en", verdict="other"),)},
     "mixed_language": {"speeches": (speech("v0-0000", verdict="mixed"),)},
@@ -101,6 +101,24 @@ def test_a_language_may_have_its_own_limit():
 def test_a_limit_by_language_that_is_no_limit_is_refused():
     with pytest.raises(ValueError, match="no limit 'confidence' for language 'zh'"):
         Policy(by_language=(ForLanguage("zh", "confidence", 2.0),))
+
+
+def seen_with(*others, policy=PAPER):
+    clips = (clip("v0", others_in_view=tuple(other.number for other in others)),)
+    return only(judge([measured(clips=clips, tracks=(track(), *others))], policy))
+
+
+def test_a_face_too_doubtful_to_be_kept_does_not_count_as_another_face():
+    assert rules(seen_with(track(1, score=0.7))) == ["several_faces"]
+    assert seen_with(track(1, score=0.54)).kept
+
+
+def test_other_faces_are_counted_at_once_and_not_one_after_the_other():
+    pair = dataclasses.replace(PAPER, max_other_faces=1)
+    first, second = track(1, start_frame=0, end_frame=50), track(2, start_frame=50, end_frame=90)
+    assert seen_with(first, second, policy=pair).kept
+    beside = seen_with(first, dataclasses.replace(second, start_frame=49), policy=pair)
+    assert rules(beside) == ["several_faces"] and beside.receipts[0].value == 2
 
 
 def test_of_two_faces_seen_at_once_the_one_whose_lips_match_is_kept_and_named():

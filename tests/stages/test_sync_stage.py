@@ -89,7 +89,7 @@ def kept_clip(bench: Bench, number: int, n_frames: int, seed: int) -> Clip:
         audio=bench.keep(folder / f"{name}.wav", f"{name}.wav"),
         arrays=bench.keep(folder / f"{name}.npz", f"{name}.npz"),
         contiguous_with_prev=False,
-        faces_in_view=0,
+        others_in_view=(),
     )
 
 
