@@ -173,7 +173,7 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
     quality: dict[str, float | None] = (
         {} if track is None else {k: v for k, v in vars(track).items() if isinstance(v, float)}
     )
-    quality |= {"faces_in_view": len(clip.others_in_view), "identity_cosine": identity and identity.spread}
+    quality |= {"faces_in_view": len(clip.others_in_view), "identity_cosine": identity.spread if identity else None}
     return {
         "schema": SCHEMA,
         "video_id": video.id,
