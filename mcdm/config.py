@@ -74,6 +74,9 @@ class MotionConfig:
     token_noise: float = 0.1  # added to tokens while stage 0 learns, so that the token space is smooth
     cross_weight: float = 1.0  # loss weights are unstated
     consistency_weight: float = 0.1
+    level_weight: float = (
+        0.03  # of what is decoded before the clip's mean is taken out: more, and the tokens go constant
+    )
 
     @property
     def tokens(self) -> int:
@@ -122,6 +125,7 @@ class UNetConfig:
     residual: float = 0.0  # what is noised is (latent - reference's) / residual; 0: the latent. For small models, x0
     see_reference: bool = False  # its latent beside the noise, channel by channel: not in the paper, for small models
     see_last: bool = False  # the same with the last archived frame, as in Hallo; give it noise, or errors add up
+    see_motion: bool = False  # what the motion tokens decode to, drawn in its place (`mcdm.sketch`): for small models
     strict: bool = False  # Figure 2 read literally: archived features reach the output through the memory alone
     memory_decay: float = 0.1  # alpha of equation 5, stated
     memory_attention: Literal["exact", "favor", "linear"] = "exact"  # the paper's is favor; exact is cheaper at 2f = 32
@@ -140,6 +144,7 @@ class UNetConfig:
     guidance: float = 1.0  # unstated; 1 = off, at half the cost
     sampling_steps: int = 25  # unstated
     train_spatial: bool = True  # stage 1 trains the UNet's spatial weights too: unstated, see the switch's ablation
+    tune_spatial: bool = False  # stage 3 trains all weights on: the paper freezes them, after 30,000 steps
     checkpointing: bool = False  # recompute transformer blocks in the backward pass
 
 
@@ -218,12 +223,12 @@ _NOT_MEANING: dict[str, tuple[str, ...]] = {
     "codec": ("path",),
     "audio": ("path",),
     "image": ("path",),
-    "motion": ("token_noise", "cross_weight", "consistency_weight"),
+    "motion": ("token_noise", "cross_weight", "consistency_weight", "level_weight"),
     "archive": ("noise", "start_share"),
     "prior": ("history_drop", "landmark_drop", "sampling_steps"),
     "unet": (
         *("min_snr", "noise_offset", "mouth_weight", "drop_archived", "drop_present", "drop_both"),
-        *("guidance", "sampling_steps", "train_spatial", "checkpointing"),
+        *("guidance", "sampling_steps", "train_spatial", "tune_spatial", "checkpointing"),
     ),
 }
 
@@ -250,6 +255,8 @@ def tiny() -> Recipe:
             residual=0.22,  # the spread of what differs, measured on the sample set
             see_reference=True,
             see_last=True,
+            see_motion=True,
+            tune_spatial=True,
             mouth_weight=10.0,
             prediction="x0",  # a small network's error is blur with x0, noise with v
             schedule="cosine",
@@ -260,10 +267,10 @@ def tiny() -> Recipe:
             sampling_steps=8,
         ),
         plans=(
-            StagePlan(steps=250, batch=8, rate=1e-3, warmup=20, final_rate=0.05),
-            StagePlan(steps=300, batch=4, rate=1.5e-3, warmup=20, final_rate=0.05),
+            StagePlan(steps=800, batch=8, rate=3e-3, warmup=20, final_rate=0.05),
+            StagePlan(steps=500, batch=4, rate=1.5e-3, warmup=20, final_rate=0.05),
             StagePlan(steps=450, batch=16, rate=1e-3, warmup=30, final_rate=0.05),
-            StagePlan(steps=200, batch=4, rate=2e-3, warmup=20, final_rate=0.05),
+            StagePlan(steps=700, batch=4, rate=1e-3, warmup=20, final_rate=0.05),
         ),
         optimizer=OptimizerConfig(ema_decay=0.99, betas=(0.9, 0.99)),
     )

@@ -20,6 +20,7 @@ from mcdm.identity import FacePack
 from mcdm.motion import Motion
 from mcdm.objectives import Denoiser, encode_pictures
 from mcdm.prior import MotionPrior
+from mcdm.sketch import sketch
 from mcdm.sound import feature_rows, sound_chunks
 from mcdm.video import VideoWriter
 
@@ -127,7 +128,9 @@ class Talker:
         guided = config.guidance != 1.0
         past, now = denoiser.archive(state.reference, state.archived), denoiser.context(tokens)
         beside = denoiser.beside(state.reference, state.archived)
+        drawn = sketch(self.motion, tokens, self.recipe.codec) if config.see_motion else None
         if guided:
+            drawn = torch.cat([drawn, torch.zeros_like(drawn)]) if drawn is not None else None
             past, now = torch.cat([past, torch.zeros_like(past)]), torch.cat([now, torch.zeros_like(now)])
             beside = torch.cat([beside, torch.zeros_like(beside)]) if beside is not None else None
         shape = (self.recipe.frames, *state.reference.shape[2:])
@@ -136,7 +139,7 @@ class Talker:
         for i, (t, t_next) in enumerate(zip(steps, [*steps[1:], -1], strict=True)):
             at = torch.full((b * (1 + guided),), t, device=self.device)
             carry = state.carries[i] if state.carries is not None else None
-            answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry, beside)
+            answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry, beside, drawn)
             carries.append(kept)
             if guided:
                 full, empty = answer.chunk(2)

@@ -21,15 +21,18 @@ N_HEAD = 13
 
 
 class FaceEncoder(nn.Module):
-    """Aligned grey faces (n, side, side) in [-1, 1] to k tokens (n, k, d): a transformer over patches."""
+    """Aligned grey faces (n, side, side) in [-1, 1] to k tokens (n, k, d): a transformer over patches.
+
+    Every face is brought to mean 0 and spread 1: light and skin are not motion. The tokens are a linear map of all
+    patches; tokens that had to learn what to attend to first stayed constant for the whole of `tiny`'s stage 0.
+    """
 
     def __init__(self, config: MotionConfig, tokens: int) -> None:
         super().__init__()
         self.tokens = tokens
-        count = (config.face_px // config.patch_px) ** 2
+        count, narrow = (config.face_px // config.patch_px) ** 2, config.width // 4
         self.patchify = nn.Conv2d(1, config.width, config.patch_px, config.patch_px)
         self.place = nn.Parameter(torch.randn(count, config.width) * 0.02)
-        self.ask = nn.Parameter(torch.randn(tokens, config.width) * 0.02)
         layer = nn.TransformerEncoderLayer(
             config.width,
             config.heads,
@@ -40,13 +43,16 @@ class FaceEncoder(nn.Module):
             norm_first=True,
         )
         self.layers = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
-        self.answer = nn.Linear(config.width, config.token_width)
+        self.narrow = nn.Linear(config.width, narrow)
+        self.answer = nn.Linear(count * narrow, tokens * config.token_width)
         self.level = nn.LayerNorm(config.token_width, elementwise_affine=False)
 
     def forward(self, faces: Tensor) -> Tensor:
-        patches = self.patchify(faces[:, None]).flatten(2).transpose(1, 2) + self.place
-        x = torch.cat([patches, self.ask.expand(len(faces), -1, -1)], 1)
-        tokens: Tensor = self.level(self.answer(self.layers(x)[:, -self.tokens :]))
+        spread, mean = torch.std_mean(faces, (1, 2), keepdim=True)
+        even = (faces - mean) / spread.clamp(min=0.05)
+        patches = self.layers(self.patchify(even[:, None]).flatten(2).transpose(1, 2) + self.place)
+        flat: Tensor = self.answer(self.narrow(patches).flatten(1))
+        tokens: Tensor = self.level(torch.unflatten(flat, 1, (self.tokens, -1)))
         return tokens
 
 
@@ -137,6 +143,13 @@ class Motion(nn.Module):
         state: Tensor = torch.unflatten(self.head_decoder(raw.flatten(0, 1)), 0, tokens.shape[:2])
         return state
 
+    def decoded(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Lip motion (b f, p) and the rest (b f, q), see `motion_target`, of normalised motion tokens (b, f, n, d)."""
+        config, raw = self.config, (tokens * self.spread + self.mean).flatten(0, 1)
+        lip_end = config.head_tokens + config.lip_tokens
+        flat = self.decoder(raw[:, config.head_tokens : lip_end], raw[:, lip_end:])
+        return flat.split(motion_sizes(config.face_px), 1)  # type: ignore[no-any-return]
+
     def observe(self, tokens: Tensor, rate: float) -> None:
         """Move the running mean and spread towards those of raw tokens (..., n, d)."""
         with torch.no_grad():
@@ -155,12 +168,12 @@ def motion_sizes(side_px: int) -> tuple[int, int]:
 def motion_parts(faces: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Lip motion and the rest, of aligned faces (b, f, side, side) and aligned landmarks (b, f, 5, 2), mean included.
 
-    Half resolution for the mouth patch, a quarter for the upper face; landmarks count tenfold, as they move little.
+    Half resolution for the mouth patch, a quarter for the upper face. All count tenfold: so they spread by about 1.
     """
     mouth = F.avg_pool2d(cut(faces, MOUTH), 2).flatten(2)
     upper = F.avg_pool2d(cut(faces, UPPER), 4).flatten(2)
-    lip = torch.cat([mouth, 10 * points[:, :, 3:].flatten(2)], 2)
-    rest = torch.cat([upper, 10 * points[:, :, :3].flatten(2)], 2)
+    lip = 10 * torch.cat([mouth, points[:, :, 3:].flatten(2)], 2)
+    rest = 10 * torch.cat([upper, points[:, :, :3].flatten(2)], 2)
     return lip, rest
 
 
@@ -172,14 +185,14 @@ def motion_target(faces: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
 
 def cut(faces: Tensor, box: tuple[float, float, float, float]) -> Tensor:
     """`MOUTH` or `UPPER` of aligned faces (..., side, side)."""
-    top, bottom, left, right = _edges(faces.shape[-1], box)
+    top, bottom, left, right = edges(faces.shape[-1], box)
     return faces[..., top:bottom, left:right]
 
 
 def swap_mouths(faces: Tensor, donors: Tensor) -> Tensor:
     """Faces with the donors' mouths, blended at the patch's edge: pairs of equal lip motion and other expression."""
     side = faces.shape[-1]
-    top, bottom, left, right = _edges(side, MOUTH)
+    top, bottom, left, right = edges(side, MOUTH)
     mask = torch.zeros(1, 1, side, side, device=faces.device)
     mask[..., top:bottom, left:right] = 1.0
     mask = F.avg_pool2d(mask, 5, stride=1, padding=2)[0].to(faces.dtype)
@@ -187,6 +200,7 @@ def swap_mouths(faces: Tensor, donors: Tensor) -> Tensor:
     return blended
 
 
-def _edges(side: int, box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+def edges(side: int, box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right pixel of a box that is given in shares of the side."""
     top, bottom, left, right = (round(share * side) for share in box)
     return top, bottom, left, right

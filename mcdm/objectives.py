@@ -17,6 +17,7 @@ from mcdm.diffusion import draw_normal, draw_uniform
 from mcdm.encoders import freeze, make_codec
 from mcdm.motion import Motion, motion_target, swap_mouths
 from mcdm.prior import MotionPrior
+from mcdm.sketch import sketch, sketch_channels
 from mcdm.unet import Block, UNet
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -48,7 +49,9 @@ class Denoiser(nn.Module):
         self.archive = ArchivedClip(recipe.archive, codec.channels, codec.latent_px)
         self.present = nn.Linear(motion.token_width, width)
         self.place_present = nn.Parameter(torch.randn(motion.tokens, width) * 0.5)
-        self.unet = UNet(recipe.unet, latent=codec.channels, frames=recipe.frames, archived=width, present=width)
+        drawn = sketch_channels(codec)
+        frames = recipe.frames
+        self.unet = UNet(recipe.unet, latent=codec.channels, frames=frames, archived=width, present=width, drawn=drawn)
 
     def context(self, tokens: Tensor) -> Tensor:
         """Motion tokens (b, f, n, d) as F_pc, the present cross-attention's context (b, f, n, width)."""
@@ -80,17 +83,20 @@ class Denoiser(nn.Module):
         tokens: Tensor | None,
         carry: list[Tensor] | None = None,
         beside: Tensor | None = None,
+        drawn: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """z (b, f, c, h, w), t (b,), F_ac (b, a, n, width), F_pc (b, f, n, width) or None; see `UNet`."""
         if self.recipe.unet.residual:  # unit spread: alpha z is what z tells of x, no noise at the start
             z = self.schedule.at(t, z)[0] * z
-        answer, kept = self.unet(z, t, archived, tokens, carry, beside)
+        answer, kept = self.unet(z, t, archived, tokens, carry, beside, drawn)
         return answer, kept
 
     def present_modules(self) -> list[Part]:
         """What stage 3 trains: present cross-attention with its way in, and the memory attention."""
         blocks = [m for m in self.unet.modules() if isinstance(m, Block)]
         mine: list[Part] = [p for block in blocks for p in (block.norm_present, block.attend_present, block.memory)]
+        if self.recipe.unet.see_motion:
+            mine += [self.unet.draw_in] if self.unet.draw_out is None else [self.unet.draw_in, self.unet.draw_out]
         return [self.present, self.place_present, *mine]
 
     def archived_modules(self) -> list[Part]:
@@ -165,9 +171,11 @@ class LearnMotion(Objective):
         lip_i = torch.unflatten(noisy_lip, 0, (-1, f)).roll(f // 2, 1).flatten(0, 1)
         own = torch.cat([lip_target, rest_target], 2).flatten(0, 1)
         crossed = torch.cat([lip_target.roll(f // 2, 1), rest_target], 2).flatten(0, 1)
-        rows = (motion.decoder(noisy_lip, noisy_expression) - own).abs().mean(1).view(-1, f).mean(1)
+        said, said_crossed = motion.decoder(noisy_lip, noisy_expression), motion.decoder(lip_i, noisy_expression)
+        rows = (_centred(said, f) - own).abs().mean(1).view(-1, f).mean(1)
         self_part = rows.mean()
-        cross_part = (motion.decoder(lip_i, noisy_expression) - crossed).abs().mean()
+        cross_part = (_centred(said_crossed, f) - crossed).abs().mean()
+        level = (said - own).abs().mean()
         consistency = (
             (motion.lip(swapped) - torch.unflatten(lip, 0, (-1, f)).roll(f // 2, 1).flatten(0, 1)).square().mean()
         )
@@ -178,7 +186,8 @@ class LearnMotion(Objective):
         if self.training:
             motion.observe(torch.unflatten(torch.cat([tokens, lip, expression], 1), 0, (-1, f)), 0.05)
         total = self_part + config.cross_weight * cross_part + config.consistency_weight * consistency + head_part
-        parts = {"self": self_part, "cross": cross_part, "consistency": consistency, "head": head_part}
+        total = total + config.level_weight * level
+        parts = {"self": self_part, "cross": cross_part, "consistency": consistency, "head": head_part, "level": level}
         return Loss(total, {name: part.detach() for name, part in parts.items()}, rows.detach())
 
 
@@ -214,7 +223,7 @@ class _LearnLatents(Objective):
         keep_present = ((at >= both) & ((at < archived) | (at >= archived + config.drop_present))).float()
         return keep_archived, keep_present
 
-    def denoising(self, batch: Batch, tokens: Tensor | None) -> Loss:
+    def denoising(self, batch: Batch, tokens: Tensor | None, drawn: Tensor | None = None) -> Loss:
         config, seeds = self.recipe.unet, batch["seed"]
         x, archived = self.latents(batch, "present"), self.latents(batch, "archived")
         reference, device, b = self.latents(batch, "reference"), x.device, len(x)
@@ -233,7 +242,9 @@ class _LearnLatents(Objective):
         if beside is not None:
             beside = beside * keep_archived[:, None, None, None]
         now = self.denoiser.context(tokens) * keep_present[:, None, None, None] if tokens is not None else None
-        answer, _ = self.denoiser(z, t, past, now, beside=beside)
+        if drawn is not None:
+            drawn = drawn * keep_present[:, None, None, None, None]
+        answer, _ = self.denoiser(z, t, past, now, beside=beside, drawn=drawn)
         wanted = diffusion.target(self.denoiser.schedule, config.prediction, x, eps, t)
         weight = diffusion.loss_weight(self.denoiser.schedule, config.prediction, t, config.min_snr)
         error = (answer.float() - wanted).square()
@@ -269,7 +280,8 @@ class LearnArchive(_LearnLatents):
 
 
 class LearnPresent(_LearnLatents):
-    """Stage 3: only present cross-attention and memory attention, fed with the encoders' own tokens."""
+    """Stage 3: present cross-attention and memory attention, fed with the encoders' own tokens; the rest stays as it is
+    but for `tune_spatial`."""
 
     stage = 3
     needs = (*_LearnLatents.needs, "face", "head")
@@ -279,10 +291,14 @@ class LearnPresent(_LearnLatents):
         self.motion = freeze(motion)
         self.denoiser.load_state_dict(denoiser)
         train_only(self.denoiser, self.denoiser.present_modules())
+        if recipe.unet.tune_spatial:
+            self.denoiser.requires_grad_(requires_grad=True)
 
     def loss(self, batch: Batch) -> Loss:
         f = self.recipe.frames
-        return self.denoising(batch, self.motion.tokens(batch["face"][:, -f:], batch["head"][:, -f:]))
+        tokens = self.motion.tokens(batch["face"][:, -f:], batch["head"][:, -f:])
+        drawn = sketch(self.motion, tokens, self.recipe.codec) if self.recipe.unet.see_motion else None
+        return self.denoising(batch, tokens, drawn)
 
 
 class LearnPrior(Objective):
@@ -317,6 +333,12 @@ class LearnPrior(Objective):
         error = (answer.float() - wanted).square().mean(-1) * counts
         rows = error.sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
         return Loss(rows.mean(), {}, rows.detach(), t)
+
+
+def _centred(motion: Tensor, frames: int) -> Tensor:
+    """Decoded motion (b f, n) as the targets are: as differences from the mean over a clip's frames."""
+    clips = torch.unflatten(motion, 0, (-1, frames))
+    return (clips - clips.mean(1, keepdim=True)).flatten(0, 1)
 
 
 def encode_pictures(codec: nn.Module, pictures: Tensor) -> Tensor:

@@ -179,11 +179,13 @@ class UNet(nn.Module):
 
     Also takes and answers the memories M_f of every transformer block, (b, h w, c) each, None for a new subject.
     `present` None: the present and memory attentions, still at zero, are left out. What the configuration
-    says to see, `beside` (b, k, h, w), lies beside every frame's noise. Weights are channels last: convolutions are
-    faster so.
+    says to see, `beside` (b, k, h, w), lies beside every frame's noise; `drawn` (b, f, k', h, w) is added behind the
+    first convolution, through one that starts at zero, and where `residual` says so to the answer.
     """
 
-    def __init__(self, config: UNetConfig, *, latent: int, frames: int, archived: int, present: int) -> None:
+    def __init__(
+        self, config: UNetConfig, *, latent: int, frames: int, archived: int, present: int, drawn: int = 0
+    ) -> None:
         super().__init__()
         self.config, self.frames = config, frames
         widths, groups = config.channels, config.groups
@@ -223,6 +225,12 @@ class UNet(nn.Module):
             if config.see_last:
                 nn.init.constant_(gates.bias[-latent:], 0.9)
             self.gates = gates
+        if config.see_motion:
+            self.draw_in = nn.Conv2d(drawn, widths[0], 3, padding=1)
+            self.draw_out = nn.Conv2d(drawn, latent, 3, padding=1) if config.residual else None
+            for part in (self.draw_in, self.draw_out):
+                for parameter in part.parameters() if part is not None else ():
+                    nn.init.zeros_(parameter)
 
     def forward(
         self,
@@ -232,6 +240,7 @@ class UNet(nn.Module):
         present: Tensor | None,
         carry: list[Tensor] | None = None,
         beside: Tensor | None = None,
+        drawn: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         b, f = z.shape[:2]
         if beside is not None:
@@ -252,6 +261,8 @@ class UNet(nn.Module):
             return x
 
         x: Tensor = self.conv_in(z.flatten(0, 1))
+        if drawn is not None:
+            x = x + self.draw_in(drawn.flatten(0, 1))
         skips = [x]
         for level in self.down:
             assert isinstance(level, Level)
@@ -272,4 +283,6 @@ class UNet(nn.Module):
         if self.config.residual:  # norms forget how loud a picture is: what is there already passes beside them
             passed = z.flatten(0, 1) * self.gates(F.silu(time))[:, :, None, None]
             answer = answer + passed.unflatten(1, (-1, answer.shape[1])).sum(1)
+            if drawn is not None and self.draw_out is not None:
+                answer = answer + self.draw_out(drawn.flatten(0, 1))
         return torch.unflatten(answer, 0, (b, f)), carries.kept

@@ -10,6 +10,7 @@ from mcdm.config import ArchiveConfig, tiny
 from mcdm.motion import Motion
 from mcdm.objectives import Denoiser, LearnArchive, LearnMotion, LearnPresent, LearnPrior
 from mcdm.prior import CausalBlock, MotionPrior, TemporalBlock
+from mcdm.sketch import sketch_channels
 from tests.mcdm.nano import nano, random_batch
 
 
@@ -158,6 +159,21 @@ def test_stage_3_trains_present_and_memory_attention_only():
     assert names and all("present" in n or ".memory." in n for n in names)
     frozen = {n for n, p in objectives(recipe)[1].denoiser.named_parameters() if not p.requires_grad}
     assert names == frozen
+
+
+def test_stage_3_trains_all_weights_on_where_it_is_asked_to():
+    denoiser = objectives(nano(tune_spatial=True))[3].denoiser
+    assert all(p.requires_grad for p in denoiser.parameters())
+
+
+def test_a_sketch_of_the_motion_adds_nothing_at_first_and_learns_in_stage_3():
+    recipe = nano(see_motion=True, residual=0.2, prediction="x0")
+    objective, batch = objectives(recipe)[3], random_batch(recipe)
+    tokens = objective.motion.tokens(batch["face"][:, -4:], batch["head"][:, -4:])
+    drawn = torch.randn(2, 4, sketch_channels(recipe.codec), 8, 8)
+    assert torch.equal(objective.denoising(batch, tokens).total, objective.denoising(batch, tokens, drawn).total)
+    objective.denoising(batch, tokens, drawn).total.backward()
+    assert float(objective.denoiser.unet.draw_out.weight.grad.abs().sum()) > 0
 
 
 def test_stage_1_can_leave_the_spatial_weights_alone():

@@ -1,0 +1,65 @@
+"""Motion tokens drawn where they put the face."""
+
+import torch
+from torch.nn import functional as F
+
+from mcdm.config import CodecConfig, MotionConfig
+from mcdm.faces import CANON, MOUTH
+from mcdm.motion import motion_sizes
+from mcdm.sketch import sketch, sketch_channels
+
+CODEC = CodecConfig(kind="dct", size_px=64, factor=4, channels=16)
+CONFIG = MotionConfig(token_width=8)
+
+
+class Told:
+    """Motion that decodes to what it is told: landmarks as shares of the picture, an even mouth and nothing above."""
+
+    config = CONFIG
+
+    def __init__(self, points, mouth=1.0):
+        self.points, self.mouth = torch.as_tensor(points), mouth
+
+    def head_of(self, tokens):
+        flat = (self.points - 0.5).flatten().expand(*tokens.shape[:2], 10)
+        return torch.cat([flat, torch.zeros(*tokens.shape[:2], 3)], -1)
+
+    def decoded(self, tokens):
+        lip, rest = motion_sizes(CONFIG.face_px)
+        n = tokens.shape[0] * tokens.shape[1]
+        return torch.full((n, lip), self.mouth), torch.zeros(n, rest)
+
+
+def draw(told, codec=CODEC):
+    drawn = sketch(told, torch.zeros(2, 3, CONFIG.tokens, CONFIG.token_width), codec)
+    return drawn, F.pixel_shuffle(drawn[0, :1, : codec.factor**2], codec.factor)[0, 0]
+
+
+def test_a_sketch_has_the_latents_size_and_a_channel_per_pixel_and_landmark():
+    for codec in (CODEC, CodecConfig(kind="dct", size_px=256, factor=8, channels=48)):
+        drawn, _ = draw(Told(CANON), codec)
+        assert drawn.shape == (2, 3, sketch_channels(codec), codec.latent_px, codec.latent_px)
+
+
+def test_the_mouth_is_drawn_where_the_landmarks_put_it():
+    top, bottom, left, right = MOUTH
+    for scale, shift in ((1.0, (0.0, 0.0)), (0.5, (0.1, 0.3))):
+        _, picture = draw(Told(torch.as_tensor(CANON) * scale + torch.tensor(shift)))
+        rows, columns = (picture > 0.5).nonzero(as_tuple=True)
+        middle = (torch.stack([columns, rows]).float().mean(1) + 0.5) / 64
+        wanted = torch.tensor([(left + right) / 2, (top + bottom) / 2]) * scale + torch.tensor(shift)
+        assert (middle - wanted).abs().max() < 0.02
+        assert abs((columns.max() - columns.min() + 1) / 64 - (right - left) * scale) < 0.05
+
+
+def test_each_landmark_has_its_own_bell():
+    drawn, _ = draw(Told(CANON))
+    bells = drawn[0, 0, 16:]
+    for bell, point in zip(bells, torch.as_tensor(CANON), strict=True):
+        row, column = divmod(int(bell.argmax()), 16)
+        assert (torch.tensor([column, row]) - (point * 16).floor()).abs().max() <= 1
+
+
+def test_nothing_moves_nothing_is_drawn_but_the_landmarks():
+    _, picture = draw(Told(CANON, mouth=0.0))
+    assert picture.abs().max() == 0
