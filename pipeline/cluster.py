@@ -8,6 +8,8 @@ in the store and scratch never outlives a call.
 import contextlib
 import logging
 import os
+import re
+import socket
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ OBJECT_STORE_BYTES = 300 << 20
 """Tickets are small; Ray's default would take 30 % of the machine's memory."""
 
 _SPOILED_EXIT = 86
+_KNOCK_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -173,9 +176,11 @@ def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:
 
 @contextlib.contextmanager
 def connected(cluster: Cluster) -> Iterator[None]:
-    """A Ray to work on; one that was running before stays."""
+    """A Ray to work on; one that was running before stays. Raises `ValueError` if none answers at the address."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if address is None:  # a Ray of our own listens on loopback only; a joined one states its mode itself
+    if address:
+        _knock(address)
+    else:  # a Ray of our own listens on loopback only; a joined one states its mode itself
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # workers that end with their pool are no errors
@@ -211,6 +216,17 @@ def connected(cluster: Cluster) -> Iterator[None]:
     finally:
         if started:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself asks a dead address for minutes before it gives up."""
+    place = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d+)", address)
+    if place is None:  # "auto", or what Ray will refuse
+        return
+    try:
+        socket.create_connection((place[1], int(place[2])), timeout=_KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"no Ray answers at {address} ({error}); leave --address out to start one here") from None
 
 
 @contextlib.contextmanager
