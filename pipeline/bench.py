@@ -12,6 +12,11 @@ from manifests.store import Store, is_alive
 _PREFIX = "tfw-bench-"
 
 
+def prefix() -> str:
+    """How scratch of this process is called, so that `sweep` finds it once the process is gone."""
+    return f"{_PREFIX}{os.getpid()}-"
+
+
 def sweep() -> int:
     """Remove the scratch of killed processes of this machine; returns how many folders."""
     left = [
@@ -32,7 +37,7 @@ class Bench:
     def __init__(self, store: Store, key: str, video: str) -> None:
         self.store = store
         self._prefix = f"blobs/{key}/{video[:2]}/{video}"
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=prefix()))
 
     @property
     def scratch(self) -> Path:

@@ -8,6 +8,8 @@ in the store and scratch never outlives a call.
 import contextlib
 import logging
 import os
+import re
+import socket
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,7 @@ from typing import Any
 from manifests.codec import from_json, to_plain
 from manifests.records import Video
 from manifests.store import Store
-from pipeline.plan import plan
+from pipeline.plan import plan, queue
 from pipeline.stage import Resources, Stage, WorkerSpoiledError
 from pipeline.step import Notify, StageBrokenError, Step, Ticket
 
@@ -28,6 +30,7 @@ OBJECT_STORE_BYTES = 300 << 20
 """Tickets are small; Ray's default would take 30 % of the machine's memory."""
 
 _SPOILED_EXIT = 86
+_KNOCK_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def run_on_ray(
         tally = ray.remote(num_cpus=0)(_Tally).remote()
         with _listening(tally, notify):
             try:
-                waves = (videos[i : i + WAVE] for i in range(0, len(videos), WAVE))
+                by_source = sorted(videos, key=lambda video: (video.url, video.id))
+                waves = (by_source[i : i + WAVE] for i in range(0, len(by_source), WAVE))
                 return sum(_wave(stages, wave, store, run, tally) for wave in waves)
             except ray.exceptions.RayError as error:
                 raise _broken(store, run, error) from error
@@ -99,6 +103,7 @@ def run_on_ray(
 
 def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, run: str, tally: Any) -> int:
     import ray
+    from pyarrow import Table
 
     wanted = {video.id: video for video in videos}
     steps = plan(stages, videos, store)
@@ -107,9 +112,9 @@ def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, r
     flow: Any = None
     for i, due in enumerate(steps):
         if due.enter:
-            longest_first = sorted(due.enter, key=lambda id: (-(wanted[id].duration_s or 0.0), id))
-            tickets = [to_plain(wanted[id]) for id in longest_first]
-            arrivals = ray.data.from_items(tickets, override_num_blocks=len(tickets))
+            groups = queue((wanted[id] for id in due.enter), together=i == 0)  # only the first stage asks the source
+            blocks = [Table.from_pylist([to_plain(video) for video in group]) for group in groups]
+            arrivals = ray.data.from_blocks(blocks)
             flow = arrivals if flow is None else flow.union(arrivals)
         if flow is not None:
             asked = due.stage.resources
@@ -173,9 +178,11 @@ def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:
 
 @contextlib.contextmanager
 def connected(cluster: Cluster) -> Iterator[None]:
-    """A Ray to work on; one that was running before stays."""
+    """A Ray to work on; one that was running before stays. Raises `ValueError` if none answers at the address."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if address is None:  # a Ray of our own listens on loopback only; a joined one states its mode itself
+    if address:
+        _knock(address)
+    else:  # a Ray of our own listens on loopback only; a joined one states its mode itself
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # workers that end with their pool are no errors
@@ -202,6 +209,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = False
+    context.target_max_block_size = 1  # a ticket goes on at once, not when all tickets that came with it are done
     context.execution_no_progress_timeout_s = (
         -1
     )  # a long download or a long video is not a stall; stages have deadlines
@@ -211,6 +219,17 @@ def connected(cluster: Cluster) -> Iterator[None]:
     finally:
         if started:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself asks a dead address for minutes before it gives up."""
+    place = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d+)", address)
+    if place is None:  # "auto", or what Ray will refuse
+        return
+    try:
+        socket.create_connection((place[1], int(place[2])), timeout=_KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"no Ray answers at {address} ({error}); leave --address out to start one here") from None
 
 
 @contextlib.contextmanager

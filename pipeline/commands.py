@@ -19,7 +19,7 @@ from pipeline.step import StageBrokenError
 from stages import weights
 from stages.outcomes import NetworkError
 
-REQUEST_ERRORS = (ValueError, FileNotFoundError, PermissionError)
+REQUEST_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError)
 """What is the user's to mend: told in one line, exit code 2. All else is a fault of ours and shows its traceback."""
 
 RUN_ERRORS = (NetworkError, PostponedError, StageBrokenError)
@@ -82,8 +82,8 @@ def verify(options: Namespace, console: Console) -> int:
     from stages.verify import verify as read_back
 
     place = (options.shards or f"{options.store}/shards").rstrip("/")
-    parent, _, folder = place.rpartition("/")
-    found = read_back(Store(parent or "."), folder)
+    parent, slash, folder = place.rpartition("/")
+    found = read_back(Store(parent or slash or "."), folder)
     for problem in found.problems:
         console.print(f"[red]{problem.shard} {problem.key}: {problem.what}[/]", soft_wrap=True)
     splits = ", ".join(f"{name} {n}" for name, n in sorted(found.by_split.items()))
@@ -116,10 +116,15 @@ def forget(options: Namespace, console: Console) -> int:
 
 def models(options: Namespace, console: Console) -> int:
     """Weights: which there are, have them, see whether they are whole."""
+    if (options.url or options.sha256) and (options.action != "fetch" or len(options.names) != 1):
+        raise ValueError("--url and --sha256 belong to models fetch of one name")
     if options.action == "list":
+        known = {one.name: one for one in weights.listing()}
+        if unknown := [name for name in options.names if name not in known]:
+            raise ValueError(f"no weights named {unknown[0]!r}; there are {', '.join(known)}")
         table = Table("name", "state", "MB", "licence", "what", box=None)
-        for one in weights.listing():
-            if not options.names or one.name in options.names:
+        for name, one in known.items():
+            if not options.names or name in options.names:
                 table.add_row(one.name, one.state, f"{one.size_mb:.0f}", one.licence, one.about)
         console.print(table)
         return 0

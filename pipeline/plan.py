@@ -23,6 +23,17 @@ class Due:
     quarantined: int
 
 
+def queue(videos: Iterable[Video], *, together: bool) -> list[list[Video]]:
+    """Videos in the order in which they are taken up, the longest first; those in one list by one worker.
+
+    `together`: the parts of one source share a list, so that whoever fetches one has fetched them all.
+    """
+    groups: dict[str, list[Video]] = {}
+    for video in sorted(videos, key=lambda video: (video.start_s is None, video.start_s or 0.0, video.id)):
+        groups.setdefault(video.url if together else video.id, []).append(video)
+    return sorted(groups.values(), key=lambda group: (-max(one.duration_s or 0.0 for one in group), group[0].id))
+
+
 def plan(stages: Sequence[Stage[Any]], videos: Iterable[Video], store: Store) -> tuple[Due, ...]:
     """By listings alone: four per stage, no object is read. Failed videos are due again, quarantined ones are not."""
     names, ledger = keys(stages, Video), Ledger(store)

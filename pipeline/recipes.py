@@ -31,6 +31,10 @@ class TalkingFaces:
     policy: Policy = PAPER
     shard_bytes: int = 1_000_000_000
 
+    def __post_init__(self) -> None:
+        if self.shard_bytes < 1:
+            raise ValueError(f"shard_bytes: {self.shard_bytes} is not at least 1")
+
     def stages(self) -> tuple[Stage[Any], ...]:
         """The stages of a run, in order."""
         return self.fetch, self.watch, self.clip, self.sync, self.speech, self.identity

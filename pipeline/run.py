@@ -107,10 +107,12 @@ def _refuse_contradictions(name: str, options: Namespace) -> None:
         raise ValueError(
             "recipe own needs --manifest: a CSV, JSONL or Parquet list, a folder, a list of URLs, or a URL"
         )
-    if options.language and not options.manifest:
+    if options.language is not None and not options.manifest:
         raise ValueError("--language goes with --manifest: it is the expected language of its videos")
     if options.train and (options.until or options.dry):
         raise ValueError("--train needs the shards, which --until and --dry do not write")
+    if options.cpus is not None and options.address:
+        raise ValueError("--cpus is for a Ray that is started here; the one at --address has the cores that it has")
     if options.cpus is not None and options.cpus < 1:
         raise ValueError(f"--cpus {options.cpus}: must be at least 1")
 

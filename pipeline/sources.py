@@ -10,6 +10,7 @@ from manifests.languages import Language, languages, load
 from manifests.records import RATE_HZ, Verdict, Video
 from manifests.sample.serve import CORPUS
 from manifests.store import Store
+from manifests.tags import language_tag
 from stages.discover import Discovery, discover
 from stages.judge import Measured
 from stages.politeness import HostClosedError
@@ -29,7 +30,7 @@ def sample_videos(langs: str | None) -> tuple[Video, ...]:
     """The corpus that comes with the project, of the languages picked. Raises `ValueError`."""
     videos = tuple(_served(video) for video in table.read(str(CORPUS / "videos.csv")))
     available = tuple(dict.fromkeys(video.language for video in videos if video.language))
-    wanted = languages(langs or str(len(available)), available)
+    wanted = languages(str(len(available)) if langs is None else langs, available)
     return tuple(video for video in videos if video.language in wanted)
 
 
@@ -41,7 +42,7 @@ def _served(video: Video) -> Video:
 
 def own_videos(manifest: str, langs: str | None, language: str | None) -> tuple[Video, ...]:
     """Videos of a list, folder, URL or file, those of the languages picked. Raises `ManifestError`, `ValueError`."""
-    videos = table.read(manifest, language=language)
+    videos = table.read(manifest, language=None if language is None else language_tag(language))
     if langs is None:
         return videos
     available = tuple(dict.fromkeys(video.language for video in videos if video.language))
@@ -78,7 +79,7 @@ class Wild:
     def __init__(self, langs: str | None, hours: float | None, store: Store, options: Discovery) -> None:
         """`hours` wanted per language; None: what each language's manifest asks for. Raises `ValueError`."""
         every = load()
-        tags = languages(langs or str(len(every)), tuple(language.tag for language in every))
+        tags = languages(str(len(every)) if langs is None else langs, tuple(language.tag for language in every))
         self.languages: Sequence[Language] = [language for language in every if language.tag in tags]
         self._wanted = {language.tag: hours or language.hours for language in self.languages}
         self._options = options

@@ -13,12 +13,14 @@ from manifests.records import AudioStream, Source, Video, VideoStream
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
 from stages.ffmpeg import COPYABLE, CutError, cut
+from stages.held import Held
 from stages.politeness import Manners, SharedPace
 from stages.site import Access, Downloaded, Info, Site, spoken_hint, version
 
 _FREE = re.compile(r"creative.?commons|\bcc[ -]?(by|0|zero)\b|public.?domain", re.IGNORECASE)
 _LIVE = {"is_live", "is_upcoming", "post_live"}
 _NO_SUFFIX = {".unknown_video", ""}
+_ABOUT_PART = frozenset({"out_of_range", "too_long"})  # what `_vet_part` says: another part may be within bounds
 _LEAST_SHARE = 0.8  # of the length that a file declares; sound is often a little longer than the pictures
 
 
@@ -27,7 +29,8 @@ class Fetch(Stage[Source]):
     """The wanted part of a video in the store, at most `max_height_px` high (its shorter side) where a site offers it.
 
     Web pages go through yt-dlp; local paths and fsspec URLs are copied as they are. With `start_s` or `end_s` only
-    that part is stored, and time 0 of the stored file is `start_s` (see `stages.ffmpeg.cut`).
+    that part is stored, and time 0 of the stored file is `start_s` (see `stages.ffmpeg.cut`); parts of one source that
+    come to a worker one after another share one download.
 
     Rejections: `gone`, `private`, `members_only`, `geo`, `age`, `blocked`, `live`, `playlist`, `too_long`, `too_big`,
     `no_audio`, `no_video_stream`, `not_a_video`, `empty`, `truncated`, `undecodable`, `out_of_range`, `licence`.
@@ -56,20 +59,30 @@ class _Fetching:
     def __init__(self, config: Fetch) -> None:
         self._config = config
         self._site: Site | None = None
+        self._held = Held()
 
     def __call__(self, facts: Facts, bench: Bench) -> Source | Rejection:
         video = facts[Video]
-        if video.url.startswith(("http://", "https://")):
-            found = self._open_site(bench).download(
-                video.url,
-                bench.scratch,
-                max_height_px=self._config.max_height_px,
-                max_size_bytes=self._config.max_size_bytes,
-                vet=_vet(self._config, video),
-            )
+        is_part = video.start_s is not None or video.end_s is not None
+        source = f"{video.url} {video.licence}"  # a row's own licence may be what lets it pass
+        if self._held.holds(source) or (is_part and _is_remote(video.url)):
+            found = self._held.get(source, lambda folder: self._fetched(video, folder, bench), about_part=_ABOUT_PART)
+            if not isinstance(found, Rejection):
+                found = _vet_part(self._config, video, found.info) or found
         else:
-            found = _copied(video.url, bench.scratch, self._config.max_size_bytes)
+            found = self._fetched(video, bench.scratch, bench)
         return found if isinstance(found, Rejection) else self._stored(video, found, bench)
+
+    def _fetched(self, video: Video, folder: Path, bench: Bench) -> Downloaded | Rejection:
+        if not video.url.startswith(("http://", "https://")):
+            return _copied(video.url, folder, self._config.max_size_bytes)
+        return self._open_site(bench).download(
+            video.url,
+            folder,
+            max_height_px=self._config.max_height_px,
+            max_size_bytes=self._config.max_size_bytes,
+            vet=_vet(self._config, video),
+        )
 
     def _open_site(self, bench: Bench) -> Site:
         if self._site is None:
@@ -157,18 +170,26 @@ def _vet(config: Fetch, video: Video) -> Callable[[Info], Rejection | None]:
         licence = str(info.get("license") or video.licence)
         if config.licence == "cc" and not is_free(licence):
             return Rejection("licence", {"stated": licence, "wanted": config.licence})
-        start_s = video.start_s or 0.0
-        duration_s = float(info.get("duration") or 0.0)
-        wanted_s = min(video.end_s or duration_s, duration_s) - start_s
-        if duration_s and wanted_s <= 0:
-            return Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
-        if wanted_s > config.max_duration_s:
-            return _too_long(wanted_s, config)
+        if (rejection := _vet_part(config, video, info)) is not None:
+            return rejection
         chosen = info.get("requested_formats") or [info]
         size = sum(f.get("filesize") or f.get("filesize_approx") or 0 for f in chosen)
         return _too_big(size, config.max_size_bytes) if size > config.max_size_bytes else None
 
     return vet
+
+
+def _vet_part(config: Fetch, video: Video, info: Info) -> Rejection | None:
+    start_s = video.start_s or 0.0
+    duration_s = float(info.get("duration") or 0.0)
+    wanted_s = min(video.end_s or duration_s, duration_s) - start_s
+    if duration_s and wanted_s <= 0:
+        return Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
+    return _too_long(wanted_s, config) if wanted_s > config.max_duration_s else None
+
+
+def _is_remote(url: str) -> bool:
+    return "://" in url and not url.startswith("file://")
 
 
 def _copied(url: str, folder: Path, max_size_bytes: int) -> Downloaded | Rejection:

@@ -1,11 +1,13 @@
 """What the command line takes, and what it answers to what it does not take."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
 from pipeline.cli import main, parser
+from pipeline.cluster import Cluster, connected
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli.json"
 
@@ -42,6 +44,10 @@ def test_no_option_comes_or_goes_unseen():
         ("run --set sync.bach=64", "ScoreSync has no 'bach', only "),
         ("run --set sync.batch=many", "sync.batch=many: Expected `int`"),
         ("run --until dinner", "--until dinner: no such stage; there are fetch, watch, clip, sync, speech, identity"),
+        ("run --cpus 2 --address 127.0.0.1:6379", "--cpus is for a Ray that is started here"),
+        ("run --set shard_bytes=0", "shard_bytes: 0 is not at least 1"),
+        ("run --manifest http://x.invalid/a.mp4 --language #", "'#' is neither a BCP-47 tag nor the English name"),
+        ("run --store {file}", "Not a directory"),
         ("run --cpus 0", "--cpus 0: must be at least 1"),
         ("run --train huge", "--train huge: no such recipe; there are tiny, small, paper"),
         ("run --train --until watch", "--train needs the shards, which --until and --dry do not write"),
@@ -50,8 +56,12 @@ def test_no_option_comes_or_goes_unseen():
         ("judge", "holds no results; make some: python -m pipeline run"),
         ("show abc", "holds no results"),
         ("verify", "no tar in"),
+        ("verify /shards-of-nobody", "no tar in /shards-of-nobody"),
         ("models fetch", "models fetch needs a name"),
         ("models fetch nonsense", "nonsense"),
+        ("models list nonsense", "no weights named 'nonsense'; there are sample/faces, "),
+        ("models check sample/sync --sha256 00", "--url and --sha256 belong to models fetch of one name"),
+        ("models fetch base small --url http://x.invalid/y", "--url and --sha256 belong to models fetch of one name"),
         ("models burn", "invalid choice: 'burn'"),
         ("dance", "invalid choice: 'dance'"),
         ("", "the following arguments are required: command"),
@@ -59,10 +69,24 @@ def test_no_option_comes_or_goes_unseen():
 )
 def test_a_wrong_request_is_answered_in_one_line_with_exit_code_2(arguments, says, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     try:
-        code = main(arguments.split())
+        code = main(arguments.replace("{file}", "file").split())
     except SystemExit as stopped:  # argparse leaves by itself
         code = stopped.code
     err = capsys.readouterr().err
     assert code == 2 and says in err and err.startswith("error: ") and err.count("\n") == 1
     assert not (tmp_path / "out").exists(), "a refused request leaves nothing behind"
+
+
+def test_an_empty_choice_of_languages_is_not_all_of_them(tmp_path, capsys):
+    assert main(["run", "--langs", "", "--dry", "--store", str(tmp_path / "out")]) == 2
+    assert "must be a number from 1 to 10" in capsys.readouterr().err
+
+
+def test_an_address_where_nobody_answers_is_refused_at_once():
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, but not listening
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"no Ray answers at {address}"), connected(Cluster(address)):
+            pass

@@ -1,6 +1,8 @@
 """The same stages on Ray: equal ledgers, isolated failures, quarantine, resume."""
 
 import dataclasses
+import os
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from pipeline.ledger import Ledger
 from pipeline.stage import keys
 from pipeline.step import StageBrokenError
 from tests.pipeline.test_core import stages
-from tests.pipeline.toy import Get, calls, videos
+from tests.pipeline.toy import SMALL, Get, calls, videos
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -78,6 +80,36 @@ def test_resume_enters_each_video_where_it_was_left(place):
     log.unlink()
     assert run_on_ray(stages(log), videos(10), store, "c") == 9
     assert calls(log) == {"rate": 4, "speak": 9}
+
+
+def test_the_parts_of_a_source_come_to_one_worker_and_go_on_one_by_one(place):
+    log, store = place
+
+    class Where(Get):
+        def open(self):
+            get = super().open()
+
+            def where(facts, bench):
+                with Path(self.log).open("a") as f:
+                    f.write(f"at {facts[Video].url} {os.getpid()}\n")
+                return get(facts, bench)
+
+            return where
+
+    sources = [f"toy://{letter}" for letter in "abc"]
+    parts = [Video.of(url, start_s=n, title=str(n)) for n in range(5) for url in sources]
+    _, *later = stages(log)
+    first = Where(log=str(log), delay_s=0.5, resources=dataclasses.replace(SMALL, workers=(2, 2)))
+    assert run_on_ray([first, *later], parts, store, "a") == 15
+    lines = [line.split() for line in log.read_text().splitlines()]
+    places = [(url, pid) for what, url, pid in lines if what == "at"]
+    assert len(places) == 15 and len(set(places)) == 3 and len({pid for _, pid in places}) == 2
+    for worker in {pid for _, pid in places}:
+        assert len(list(groupby(url for url, pid in places if pid == worker))) == len(
+            {url for url, pid in places if pid == worker}
+        ), "a source's parts follow one another"
+    times = {what: [float(at) for kind, _, at in lines if kind == what] for what in ("get", "rate")}
+    assert min(times["rate"]) < max(times["get"]) - 0.5, "the first part goes on while the others are fetched"
 
 
 def test_a_stage_that_fails_on_everything_stops_the_run_with_its_cause(place):

@@ -10,7 +10,7 @@ from manifests.store import Store
 from pipeline.here import run_here
 from pipeline.ledger import Ledger
 from pipeline.override import OverrideError, override
-from pipeline.plan import plan
+from pipeline.plan import plan, queue
 from pipeline.stage import RUNTIME, Resources, keys
 from pipeline.step import StageBrokenError
 from tests.pipeline.toy import Get, Rate, Speak, calls, videos
@@ -149,3 +149,12 @@ def test_override_reads_text_by_the_type_of_the_field():
 def test_a_wrong_override_says_what_is_allowed(assignment, says):
     with pytest.raises(OverrideError, match=says):
         override(Recipe(), assignment)
+
+
+def test_the_longest_come_first_and_parts_of_a_source_stay_together():
+    short, long = Video.of("a", duration_s=10.0), Video.of("b", duration_s=50.0)
+    late, early = Video.of("c", start_s=9.0, duration_s=20.0), Video.of("c", start_s=1.0)
+    whole = Video.of("c")
+    every = [short, late, whole, long, early]
+    assert queue(every, together=True) == [[long], [early, late, whole], [short]]
+    assert [one for (one,) in queue(every, together=False)][:3] == [long, late, short]

@@ -7,7 +7,9 @@ import fsspec
 import pytest
 
 from manifests.records import Source
+from pipeline.stage import PostponedError
 from stages.media import audio_array, frames
+from stages.outcomes import NetworkError
 from tests.media import (
     Look,
     Sound,
@@ -110,3 +112,53 @@ def test_every_container_is_cut_to_the_frame(fetch, tmp_path, name, codec, tone,
     assert click_times(audio_array(part, start_s=0.0, end_s=1.9)) == pytest.approx(
         [at - start_s for at in heard], abs=0.02
     )
+
+
+def test_the_parts_of_one_source_share_one_download(fetch, clip):
+    with Web() as web:
+        url = web.file("/talk.mp4", clip)
+        assert isinstance(fetch(url, start_s=0.0, end_s=1.0), Source)
+        once = web.asked("/talk.mp4")
+        parts = [fetch(url, start_s=start_s, end_s=start_s + 1.0) for start_s in (1.0, 2.0)]
+        assert reason(fetch(url, start_s=60.0, end_s=61.0)) == "out_of_range"
+        parts += [fetch(url, start_s=3.0), fetch(url)]
+        assert web.asked("/talk.mp4") == once
+        assert [one.duration_s for one in parts] == pytest.approx([1.0, 1.0, 1.0, 4.0], abs=0.25)
+        assert len({one.file.path for one in parts}) == 4
+        assert fetch.store.get(parts[-1].file.path) == clip.read_bytes()
+        # another source takes its place on the disk
+        other = web.file("/other.mp4", clip)
+        assert isinstance(fetch(other, start_s=1.0), Source)
+        assert isinstance(fetch(url, start_s=1.0), Source)
+        assert web.asked("/talk.mp4") == 2 * once
+
+
+def test_a_whole_video_is_not_held_on_the_disk_after_its_call(fetch, clip):
+    with Web() as web:
+        url = web.file("/talk.mp4", clip)
+        assert isinstance(fetch(url), Source)
+        once = web.asked("/talk.mp4")
+        assert isinstance(fetch(url, start_s=1.0), Source)
+        assert web.asked("/talk.mp4") == 2 * once
+
+
+def test_what_is_wrong_with_a_source_is_asked_once_for_all_its_parts(fetch, clip):
+    with Web() as web:
+        gone, busy = web.status("/gone.mp4", 404), web.status("/busy.mp4", 500)
+        assert reason(fetch(gone, start_s=1.0)) == "gone"
+        once = web.asked("/gone.mp4")
+        assert reason(fetch(gone, start_s=2.0)) == "gone" and web.asked("/gone.mp4") == once
+        with pytest.raises(NetworkError):
+            fetch(busy, start_s=1.0)
+        once = web.asked("/busy.mp4")
+        with pytest.raises(PostponedError, match="another part of this source met trouble"):
+            fetch(busy, start_s=2.0)
+        assert web.asked("/busy.mp4") == once
+
+
+def test_a_part_whose_row_states_another_licence_is_judged_by_its_own(tmp_path, clip):
+    fetch = Fetching(tmp_path, licence="cc")
+    with Web() as web:
+        url = web.file("/talk.mp4", clip)
+        assert isinstance(fetch(url, start_s=1.0, licence="CC BY 4.0"), Source)
+        assert reason(fetch(url, start_s=2.0, licence="all rights reserved")) == "licence"
