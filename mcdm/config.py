@@ -124,7 +124,7 @@ class UNetConfig:
     archived_reads: Literal["global", "aligned"] = "global"  # unstated: all a*n tokens, or those of the same number
     residual: float = 0.0  # what is noised is (latent - reference's) / residual; 0: the latent. For small models, x0
     see_reference: bool = False  # its latent beside the noise, channel by channel: not in the paper, for small models
-    see_last: bool = False  # the same with the last archived frame, as in Hallo; give it noise, or errors add up
+    see_last: bool = False  # the same with the last archived frame, as in Hallo; errors add up: `tiny` blurs in 2 s
     see_motion: bool = False  # what the motion tokens decode to, drawn in its place (`mcdm.sketch`): for small models
     strict: bool = False  # Figure 2 read literally: archived features reach the output through the memory alone
     memory_decay: float = 0.1  # alpha of equation 5, stated
@@ -194,6 +194,8 @@ class Recipe:
             raise ValueError(f"aligned needs as many archived as present frames: {self.archive.frames}, {self.frames}")
         if self.unet.residual and self.unet.prediction != "x0":
             raise ValueError(f"unet.residual goes with prediction x0, not {self.unet.prediction}")
+        if self.unet.see_motion and (self.codec.kind != "dct" or not self.unet.residual):
+            raise ValueError("unet.see_motion moves pictures of the dct codec, and goes with unet.residual")
         if not 0 < self.codec.view <= 1:
             raise ValueError(f"codec.view={self.codec.view:g}: expected a share above 0, at most 1")
         side = self.codec.latent_px
@@ -254,7 +256,6 @@ def tiny() -> Recipe:
             groups=8,
             residual=0.22,  # the spread of what differs, measured on the sample set
             see_reference=True,
-            see_last=True,
             see_motion=True,
             tune_spatial=True,
             mouth_weight=10.0,

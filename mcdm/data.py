@@ -5,7 +5,8 @@ A sample is one window of a clip: a archived frames, f present frames right afte
 the present window. Members, those that are asked for (f present, a archived, w = a + f):
 
 present (f, ...), archived (a, ...), reference (1, ...): latents (c, h, w) float, or pictures (h, w, 3) uint8 where
-nothing is cached; face (w, s, s) in [-1, 1], points (w, 5, 2), head (w, 13); audio (w, k, c); image (e,); seed ().
+nothing is cached; face (w, s, s) in [-1, 1], points (w, 5, 2), head (w, 13);
+reference_head (13,); audio (w, k, c); image (e,); seed ().
 """
 
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,8 @@ class Source:
         for name in ("points", "head"):
             if name in needs:
                 out[name] = _float(encoded.rows(key, name, low, high))
+        if "reference_head" in needs:
+            out["reference_head"] = _float(encoded.rows(key, "head", window.reference, window.reference + 1))[0]
         if "audio" in needs:
             left, right = max(low - reach, 0), min(high + reach, window.clip.n_frames)
             features = _float(encoded.rows(key, "audio", left, right))
@@ -110,8 +113,9 @@ class Source:
         if "present" in needs and frames is not None:
             shown = torch.from_numpy(resize(reference, side))
             out |= self._pictures(torch.from_numpy(resize(frames, side)), shown, cold=window.cold)
-        if {"face", "points", "head"} & set(needs):
-            out["head"] = torch.from_numpy(head_state(landmarks, pose, view.side)[low:high])
+        if {"face", "points", "head", "reference_head"} & set(needs):
+            heads = torch.from_numpy(head_state(landmarks, pose, view.side))
+            out["head"], out["reference_head"] = heads[low:high], heads[window.reference]
             if frames is not None:
                 faces, points = align(frames, landmarks[low:high], self.recipe.motion.face_px)
                 out["face"], out["points"] = torch.from_numpy(faces).float() / 127.5 - 1, torch.from_numpy(points)

@@ -22,9 +22,8 @@ from torch import nn
 
 from manifests.store import Store
 from mcdm.config import Recipe
-from mcdm.encoders import make_audio, make_codec, make_image
+from mcdm.encoders import encode_pictures, make_audio, make_codec, make_image
 from mcdm.faces import Bytes, Floats, View, align, smooth, view_of
-from mcdm.objectives import encode_pictures
 from mcdm.shards import Clip, SampleError, Shards, decode
 
 KINDS = ("latent", "audio", "image", "face", "points", "head")
@@ -132,7 +131,7 @@ def _encoders(recipe: Recipe) -> list[tuple[Callable[[Any], nn.Module], Any]]:
 
 @torch.no_grad()
 def encode_clip(
-    shards: Shards, clip: Clip, recipe: Recipe, encoders: list[nn.Module], device: torch.device
+    shards: Shards, clip: Clip, recipe: Recipe, encoders: list[Any], device: torch.device
 ) -> dict[str, NDArray[Any]]:
     """All arrays of one clip; raises `SampleError`. Pictures pass by chunks: a clip is never whole in memory."""
     codec, audio, image = encoders

@@ -181,6 +181,14 @@ class ClipImage(nn.Module):
         return embedded
 
 
+def encode_pictures(codec: Codec, pictures: Tensor) -> Tensor:
+    """Pictures (b, t, h, w, 3) uint8 to latents (b, t, c, h', w')."""
+    flat = pictures.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        latents = codec.encode(flat)
+    return torch.unflatten(latents, 0, pictures.shape[:2])
+
+
 def make_codec(config: CodecConfig) -> Any:
     """The codec, frozen. Raises `ValueError` where its directory is missing."""
     return freeze(DctCodec(config) if config.kind == "dct" else SdCodec(config))

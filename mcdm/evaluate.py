@@ -139,7 +139,9 @@ def roll_out(
     pack = FacePack(options.face_pack) if options.face_pack else None
     made = [Made() for _ in truths]
     state = talker.begin(
-        np.stack([truth.pictures[0] for truth in truths]), [options.seed * 1000 + i for i in range(len(truths))]
+        np.stack([truth.pictures[0] for truth in truths]),
+        [options.seed * 1000 + i for i in range(len(truths))],
+        np.stack([truth.landmarks[0] for truth in truths]),
     )
     anchors = [pack.of(truth.pictures[0]) if pack else None for truth in truths]
     for start in range(0, options.frames, talker.recipe.frames):

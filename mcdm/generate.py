@@ -14,11 +14,11 @@ from mcdm import diffusion, distributed
 from mcdm.checkpoint import learned, read_recipe
 from mcdm.config import Recipe
 from mcdm.diffusion import draw_normal
-from mcdm.encoders import freeze, heard, make_audio, make_codec, make_image
-from mcdm.faces import Bytes
+from mcdm.encoders import encode_pictures, freeze, heard, make_audio, make_codec, make_image
+from mcdm.faces import Bytes, Floats
 from mcdm.identity import FacePack
 from mcdm.motion import Motion
-from mcdm.objectives import Denoiser, encode_pictures
+from mcdm.objectives import Denoiser
 from mcdm.prior import MotionPrior
 from mcdm.sketch import sketch
 from mcdm.sound import feature_rows, sound_chunks
@@ -35,6 +35,7 @@ class State:
 
     seeds: Tensor  # (b,)
     reference: Tensor  # (b, 1, c, h, w)
+    points: Tensor  # (b, 5, 2), its landmarks as shares of the picture
     image: Tensor  # (b, e)
     archived: Tensor  # (b, a, c, h, w)
     tokens: Tensor  # (b, a, n, d), of the archived frames
@@ -45,7 +46,8 @@ class State:
     def rows(self, keep: Tensor) -> "State":
         """Only these rows."""
         carries = None if self.carries is None else [[c[keep] for c in step] for step in self.carries]
-        parts = (self.seeds[keep.cpu()], self.reference[keep], self.image[keep], self.archived[keep], self.tokens[keep])
+        seeds, reference, points = self.seeds[keep.cpu()], self.reference[keep], self.points[keep]
+        parts = (seeds, reference, points, self.image[keep], self.archived[keep], self.tokens[keep])
         return State(*parts, self.fresh, carries, self.number)
 
 
@@ -78,14 +80,18 @@ class Talker:
         return self.prior.window - self.recipe.frames
 
     @torch.no_grad()
-    def begin(self, references: Bytes, seeds: list[int]) -> State:
-        """Start videos of reference pictures (b, side, side, 3) at the recipe's size."""
+    def begin(self, references: Bytes, seeds: list[int], points: Floats | None = None) -> State:
+        """Start videos of reference pictures (b, side, side, 3) at the recipe's size, with landmarks (b, 5, 2), shares
+        of the side; None: where training faces have them."""
         pictures = torch.from_numpy(references).to(self.device)
         latents = encode_pictures(self.codec, pictures[:, None])
         image = self.image(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
         a, motion = self.recipe.archive.frames, self.recipe.motion
         tokens = torch.zeros(len(pictures), a, motion.tokens, motion.token_width, device=self.device)
-        return State(torch.tensor(seeds), latents, image, latents.expand(-1, a, -1, -1, -1), tokens)
+        if points is None:
+            points = usual_landmarks(self)[None].repeat(len(pictures), 0)
+        at = torch.from_numpy(points).to(self.device)
+        return State(torch.tensor(seeds), latents, at, image, latents.expand(-1, a, -1, -1, -1), tokens)
 
     @torch.no_grad()
     def clip(self, state: State, audio: Tensor) -> tuple[Tensor, State]:
@@ -97,6 +103,7 @@ class Talker:
         return latents, State(
             state.seeds,
             state.reference,
+            state.points,
             state.image,
             archived,
             torch.cat([state.tokens, tokens], 1)[:, -a:],
@@ -128,7 +135,10 @@ class Talker:
         guided = config.guidance != 1.0
         past, now = denoiser.archive(state.reference, state.archived), denoiser.context(tokens)
         beside = denoiser.beside(state.reference, state.archived)
-        drawn = sketch(self.motion, tokens, self.recipe.codec) if config.see_motion else None
+        drawn = None
+        if config.see_motion:
+            subject = denoiser.subject(state.reference, state.archived, state.points)
+            drawn = denoiser.scaled(sketch(self.motion, self.codec, self.recipe.codec, tokens, subject))
         if guided:
             drawn = torch.cat([drawn, torch.zeros_like(drawn)]) if drawn is not None else None
             past, now = torch.cat([past, torch.zeros_like(past)]), torch.cat([now, torch.zeros_like(now)])
@@ -196,13 +206,14 @@ def read_reference(path: Path, talker: Talker, face_pack: str) -> Bytes:
     return rgb
 
 
-def usual_landmarks(talker: Talker) -> np.ndarray:  # type: ignore[type-arg]
+def usual_landmarks(talker: Talker) -> Floats:
     """Where training faces have their landmarks, (5, 2) as shares of the side: the mean motion token, decoded."""
     motion = talker.recipe.motion
     zero = torch.zeros(1, 1, motion.tokens, motion.token_width, device=talker.device)
     with torch.no_grad():
         state = talker.motion.head_of(zero)[0, 0, :10].cpu().numpy()
-    return state.reshape(5, 2) + 0.5
+    points: Floats = state.reshape(5, 2) + np.float32(0.5)
+    return points
 
 
 def place_face(picture: Bytes, landmarks: np.ndarray, wanted: np.ndarray, side: int) -> Bytes:  # type: ignore[type-arg]

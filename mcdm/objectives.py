@@ -14,10 +14,10 @@ from mcdm import diffusion
 from mcdm.archive import ArchivedClip
 from mcdm.config import Recipe
 from mcdm.diffusion import draw_normal, draw_uniform
-from mcdm.encoders import freeze, make_codec
+from mcdm.encoders import Codec, encode_pictures, freeze, make_codec
 from mcdm.motion import Motion, motion_target, swap_mouths
 from mcdm.prior import MotionPrior
-from mcdm.sketch import sketch, sketch_channels
+from mcdm.sketch import Subject, sketch, sketch_channels
 from mcdm.unet import Block, UNet
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -70,6 +70,16 @@ class Denoiser(nn.Module):
         scale = self.recipe.unet.residual
         return (x - reference) / scale if scale else x
 
+    def subject(self, reference: Tensor, archived: Tensor, points: Tensor) -> Subject:
+        """Whom to draw: the reference's face, over the last frame where the network sees it, else over the reference:
+        over what the first answer passes on."""
+        return Subject(reference, archived[:, -1:] if self.recipe.unet.see_last else reference, points)
+
+    def scaled(self, drawn: Tensor) -> Tensor:
+        """A sketch with its latents in the units of what is noised."""
+        k, scale = self.recipe.codec.channels, self.recipe.unet.residual
+        return torch.cat([drawn[:, :, :k] / scale, drawn[:, :, k:]], 2)
+
     def unwrap(self, x: Tensor, reference: Tensor) -> Tensor:
         """The way back."""
         scale = self.recipe.unet.residual
@@ -96,7 +106,7 @@ class Denoiser(nn.Module):
         blocks = [m for m in self.unet.modules() if isinstance(m, Block)]
         mine: list[Part] = [p for block in blocks for p in (block.norm_present, block.attend_present, block.memory)]
         if self.recipe.unet.see_motion:
-            mine += [self.unet.draw_in] if self.unet.draw_out is None else [self.unet.draw_in, self.unet.draw_out]
+            mine += [self.unet.draw_in, self.unet.draw_out]
         return [self.present, self.place_present, *mine]
 
     def archived_modules(self) -> list[Part]:
@@ -196,23 +206,28 @@ class _LearnLatents(Objective):
 
     saved = "denoiser"
     needs: tuple[str, ...] = ("present", "archived", "reference")
-    codec: nn.Module
+    codec: Codec | None
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         self.denoiser = Denoiser(recipe)
         if recipe.unet.mouth_weight and "head" not in self.needs:
             self.needs = (*self.needs, "head")
-        self.__dict__["codec"] = None  # made at the first batch of pictures: cached latents need none
+        self.__dict__["codec"] = None  # made when it is first needed, and no part of the model
+
+    def the_codec(self, device: torch.device) -> Codec:
+        """The recipe's codec, on a device."""
+        if self.__dict__["codec"] is None:
+            self.__dict__["codec"] = make_codec(self.recipe.codec).to(device)
+        codec: Codec = self.__dict__["codec"]
+        return codec
 
     def latents(self, batch: Batch, name: str) -> Tensor:
         """Latents (b, t, c, h, w) of a batch member: as cached, or encoded now from (b, t, h, w, 3) uint8."""
         member = batch[name]
         if member.dtype != torch.uint8:
             return member
-        if self.__dict__["codec"] is None:
-            self.__dict__["codec"] = make_codec(self.recipe.codec).to(member.device)
-        return encode_pictures(self.__dict__["codec"], member)
+        return encode_pictures(self.the_codec(member.device), member)
 
     def masks(self, seeds: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which rows keep F_ac and F_pc, (b,) each of 0 or 1: condition dropout for classifier-free guidance."""
@@ -289,6 +304,8 @@ class LearnPresent(_LearnLatents):
     def __init__(self, recipe: Recipe, motion: Motion, denoiser: dict[str, Tensor]) -> None:
         super().__init__(recipe)
         self.motion = freeze(motion)
+        if recipe.unet.see_motion:
+            self.needs = (*self.needs, "reference_head")
         self.denoiser.load_state_dict(denoiser)
         train_only(self.denoiser, self.denoiser.present_modules())
         if recipe.unet.tune_spatial:
@@ -297,8 +314,16 @@ class LearnPresent(_LearnLatents):
     def loss(self, batch: Batch) -> Loss:
         f = self.recipe.frames
         tokens = self.motion.tokens(batch["face"][:, -f:], batch["head"][:, -f:])
-        drawn = sketch(self.motion, tokens, self.recipe.codec) if self.recipe.unet.see_motion else None
-        return self.denoising(batch, tokens, drawn)
+        return self.denoising(batch, tokens, self.draw(batch, tokens))
+
+    def draw(self, batch: Batch, tokens: Tensor) -> Tensor | None:
+        """The sketch of these tokens, where the recipe wants one, in the units of what is noised."""
+        if not self.recipe.unet.see_motion:
+            return None
+        points = torch.unflatten(batch["reference_head"][:, :10], 1, (5, 2)) + 0.5
+        subject = self.denoiser.subject(self.latents(batch, "reference"), self.latents(batch, "archived"), points)
+        drawn = sketch(self.motion, self.the_codec(tokens.device), self.recipe.codec, tokens, subject)
+        return self.denoiser.scaled(drawn)
 
 
 class LearnPrior(Objective):
@@ -339,14 +364,6 @@ def _centred(motion: Tensor, frames: int) -> Tensor:
     """Decoded motion (b f, n) as the targets are: as differences from the mean over a clip's frames."""
     clips = torch.unflatten(motion, 0, (-1, frames))
     return (clips - clips.mean(1, keepdim=True)).flatten(0, 1)
-
-
-def encode_pictures(codec: nn.Module, pictures: Tensor) -> Tensor:
-    """Pictures (b, t, h, w, 3) uint8 to latents (b, t, c, h', w')."""
-    flat = pictures.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.no_grad():
-        latents: Tensor = codec.encode(flat)  # type: ignore[operator]
-    return torch.unflatten(latents, 0, pictures.shape[:2])
 
 
 def mouth_map(head: Tensor, side: int) -> Tensor:

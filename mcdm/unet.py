@@ -180,7 +180,8 @@ class UNet(nn.Module):
     Also takes and answers the memories M_f of every transformer block, (b, h w, c) each, None for a new subject.
     `present` None: the present and memory attentions, still at zero, are left out. What the configuration
     says to see, `beside` (b, k, h, w), lies beside every frame's noise; `drawn` (b, f, k', h, w) is added behind the
-    first convolution, through one that starts at zero, and where `residual` says so to the answer.
+    first convolution, through one that starts at zero, and to the answer, through one that starts by passing its
+    first channels on.
     """
 
     def __init__(
@@ -227,10 +228,11 @@ class UNet(nn.Module):
             self.gates = gates
         if config.see_motion:
             self.draw_in = nn.Conv2d(drawn, widths[0], 3, padding=1)
-            self.draw_out = nn.Conv2d(drawn, latent, 3, padding=1) if config.residual else None
-            for part in (self.draw_in, self.draw_out):
-                for parameter in part.parameters() if part is not None else ():
-                    nn.init.zeros_(parameter)
+            self.draw_out = nn.Conv2d(drawn, latent, 3, padding=1)
+            for parameter in (*self.draw_in.parameters(), *self.draw_out.parameters()):
+                nn.init.zeros_(parameter)
+            with torch.no_grad():  # the drawing's own latents pass as they are
+                self.draw_out.weight[range(latent), range(latent), 1, 1] = 1.0
 
     def forward(
         self,
@@ -283,6 +285,6 @@ class UNet(nn.Module):
         if self.config.residual:  # norms forget how loud a picture is: what is there already passes beside them
             passed = z.flatten(0, 1) * self.gates(F.silu(time))[:, :, None, None]
             answer = answer + passed.unflatten(1, (-1, answer.shape[1])).sum(1)
-            if drawn is not None and self.draw_out is not None:
+            if drawn is not None:
                 answer = answer + self.draw_out(drawn.flatten(0, 1))
         return torch.unflatten(answer, 0, (b, f)), carries.kept

@@ -65,6 +65,7 @@ def random_batch(recipe: Recipe, rows: int = 2, seed: int = 0) -> dict[str, Tens
         "face": normal(rows, a + f, recipe.motion.face_px, recipe.motion.face_px).clamp(-1, 1),
         "points": normal(rows, a + f, 5, 2) * 0.1,
         "head": normal(rows, a + f, 13) * 0.1,
+        "reference_head": normal(rows, 13) * 0.1,
         "audio": normal(rows, a + f, recipe.audio.tokens, recipe.audio.width),
         "image": normal(rows, recipe.image.width),
     }

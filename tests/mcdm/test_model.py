@@ -166,14 +166,26 @@ def test_stage_3_trains_all_weights_on_where_it_is_asked_to():
     assert all(p.requires_grad for p in denoiser.parameters())
 
 
-def test_a_sketch_of_the_motion_adds_nothing_at_first_and_learns_in_stage_3():
-    recipe = nano(see_motion=True, residual=0.2, prediction="x0")
+SEEING = {"see_motion": True, "see_last": True, "see_reference": True, "residual": 0.2, "prediction": "x0"}
+
+
+def test_a_sketch_s_latents_are_passed_on_at_first_and_learn_in_stage_3():
+    recipe = nano(**SEEING)
     objective, batch = objectives(recipe)[3], random_batch(recipe)
-    tokens = objective.motion.tokens(batch["face"][:, -4:], batch["head"][:, -4:])
+    unet, k = objective.denoiser.unet, recipe.codec.channels
+    z, t = batch["present"], torch.tensor([10, 500])
     drawn = torch.randn(2, 4, sketch_channels(recipe.codec), 8, 8)
-    assert torch.equal(objective.denoising(batch, tokens).total, objective.denoising(batch, tokens, drawn).total)
-    objective.denoising(batch, tokens, drawn).total.backward()
-    assert float(objective.denoiser.unet.draw_out.weight.grad.abs().sum()) > 0
+    past, beside = torch.zeros(2, 16, 16)[:, None], torch.randn(2, 2 * k, 8, 8)
+    without, _ = unet(z, t, past, None, None, beside)
+    added, _ = unet(z, t, past, None, None, beside, drawn)
+    assert torch.allclose(added - without, drawn[:, :, :k], atol=1e-5)
+    objective.loss(batch).total.backward()
+    assert float(unet.draw_out.weight.grad.abs().sum()) > 0
+
+
+def test_a_sketch_is_refused_where_pictures_cannot_be_moved():
+    with pytest.raises(ValueError, match="see_motion moves pictures of the dct codec"):
+        nano(see_motion=True)
 
 
 def test_stage_1_can_leave_the_spatial_weights_alone():

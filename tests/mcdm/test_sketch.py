@@ -4,9 +4,10 @@ import torch
 from torch.nn import functional as F
 
 from mcdm.config import CodecConfig, MotionConfig
+from mcdm.encoders import make_codec
 from mcdm.faces import CANON, MOUTH
 from mcdm.motion import motion_sizes
-from mcdm.sketch import sketch, sketch_channels
+from mcdm.sketch import Subject, sketch, sketch_channels
 
 CODEC = CodecConfig(kind="dct", size_px=64, factor=4, channels=16)
 CONFIG = MotionConfig(token_width=8)
@@ -30,21 +31,30 @@ class Told:
         return torch.full((n, lip), self.mouth), torch.zeros(n, rest)
 
 
-def draw(told, codec=CODEC):
-    drawn = sketch(told, torch.zeros(2, 3, CONFIG.tokens, CONFIG.token_width), codec)
-    return drawn, F.pixel_shuffle(drawn[0, :1, : codec.factor**2], codec.factor)[0, 0]
+def subject(codec=CODEC, points=CANON):
+    """Nobody before grey, who was there before, too."""
+    nothing = torch.zeros(2, 1, codec.channels, codec.latent_px, codec.latent_px)
+    return Subject(nothing, nothing, torch.as_tensor(points).expand(2, 5, 2))
+
+
+def draw(told, codec=CODEC, who=None):
+    """The sketch, its picture of motion, and the bells."""
+    tokens = torch.zeros(2, 3, CONFIG.tokens, CONFIG.token_width)
+    drawn = sketch(told, make_codec(codec), codec, tokens, who or subject(codec))
+    ends = codec.channels, codec.channels + codec.factor**2
+    return drawn, F.pixel_shuffle(drawn[0, :1, ends[0] : ends[1]], codec.factor)[0, 0], drawn[0, 0, ends[1] :]
 
 
 def test_a_sketch_has_the_latents_size_and_a_channel_per_pixel_and_landmark():
     for codec in (CODEC, CodecConfig(kind="dct", size_px=256, factor=8, channels=48)):
-        drawn, _ = draw(Told(CANON), codec)
+        drawn, _, _ = draw(Told(CANON), codec)
         assert drawn.shape == (2, 3, sketch_channels(codec), codec.latent_px, codec.latent_px)
 
 
 def test_the_mouth_is_drawn_where_the_landmarks_put_it():
     top, bottom, left, right = MOUTH
     for scale, shift in ((1.0, (0.0, 0.0)), (0.5, (0.1, 0.3))):
-        _, picture = draw(Told(torch.as_tensor(CANON) * scale + torch.tensor(shift)))
+        _, picture, _ = draw(Told(torch.as_tensor(CANON) * scale + torch.tensor(shift)))
         rows, columns = (picture > 0.5).nonzero(as_tuple=True)
         middle = (torch.stack([columns, rows]).float().mean(1) + 0.5) / 64
         wanted = torch.tensor([(left + right) / 2, (top + bottom) / 2]) * scale + torch.tensor(shift)
@@ -53,13 +63,26 @@ def test_the_mouth_is_drawn_where_the_landmarks_put_it():
 
 
 def test_each_landmark_has_its_own_bell():
-    drawn, _ = draw(Told(CANON))
-    bells = drawn[0, 0, 16:]
+    _, _, bells = draw(Told(CANON))
     for bell, point in zip(bells, torch.as_tensor(CANON), strict=True):
         row, column = divmod(int(bell.argmax()), 16)
         assert (torch.tensor([column, row]) - (point * 16).floor()).abs().max() <= 1
 
 
 def test_nothing_moves_nothing_is_drawn_but_the_landmarks():
-    _, picture = draw(Told(CANON, mouth=0.0))
-    assert picture.abs().max() == 0
+    drawn, picture, _ = draw(Told(CANON, mouth=0.0))
+    assert picture.abs().max() == 0 and drawn[:, :, : CODEC.channels].abs().max() < 1e-5
+
+
+def test_the_reference_s_face_is_moved_to_the_landmarks_and_the_rest_is_the_ground():
+    codec, still = make_codec(CODEC), torch.as_tensor(CANON) * 0.5 + 0.1
+    pictures = torch.zeros(2, 3, 64, 64)
+    column, row = (still[2] * 64).long().tolist()
+    pictures[:, :, row - 2 : row + 2, column - 2 : column + 2] = 1.0
+    ground = torch.full((2, 3, 64, 64), -0.5)
+    who = Subject(codec.encode(pictures)[:, None], codec.encode(ground)[:, None], still.expand(2, 5, 2))
+    drawn, _, _ = draw(Told(still + 0.25, mouth=0.0), who=who)
+    shown = codec.decode(drawn[:, 0, : CODEC.channels] + who.ground[:, 0])[0].mean(0)
+    found = divmod(int(shown.argmax()), 64)
+    assert max(abs(found[0] - (row + 16)), abs(found[1] - (column + 16))) <= 2
+    assert abs(float(shown[2, 2]) + 0.5) < 0.05
