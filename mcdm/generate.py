@@ -20,7 +20,7 @@ from mcdm.identity import FacePack
 from mcdm.motion import Motion
 from mcdm.objectives import Denoiser
 from mcdm.prior import MotionPrior
-from mcdm.sketch import sketch
+from mcdm.sketch import landmarks_of, placed, sketch
 from mcdm.sound import feature_rows, sound_chunks
 from mcdm.video import VideoWriter
 
@@ -134,15 +134,16 @@ class Talker:
         denoiser, config, b = self.denoiser, self.recipe.unet, len(tokens)
         guided = config.guidance != 1.0
         past, now = denoiser.archive(state.reference, state.archived), denoiser.context(tokens)
-        beside = denoiser.beside(state.reference, state.archived)
-        drawn = None
+        base, drawn = state.reference, None
         if config.see_motion:
-            subject = denoiser.subject(state.reference, state.archived, state.points)
-            drawn = denoiser.scaled(sketch(self.motion, self.codec, self.recipe.codec, tokens, subject))
+            base = placed(self.codec, base, state.points, landmarks_of(self.motion, tokens))
+            drawn = sketch(self.motion, self.recipe.codec, tokens)
+        beside = denoiser.beside(state.reference, state.archived, base, tokens.shape[1])
         if guided:
-            drawn = torch.cat([drawn, torch.zeros_like(drawn)]) if drawn is not None else None
             past, now = torch.cat([past, torch.zeros_like(past)]), torch.cat([now, torch.zeros_like(now)])
-            beside = torch.cat([beside, torch.zeros_like(beside)]) if beside is not None else None
+            beside, drawn = (
+                torch.cat([one, torch.zeros_like(one)]) if one is not None else None for one in (beside, drawn)
+            )
         shape = (self.recipe.frames, *state.reference.shape[2:])
         z = draw_normal(state.seeds, 2 * state.number + _LATENT_NOISE + 100, shape, self.device)
         steps, carries = denoiser.schedule.timesteps(self.steps), []
@@ -156,7 +157,7 @@ class Talker:
                 answer = empty + config.guidance * (full - empty)
             x, eps = diffusion.split(denoiser.schedule, config.prediction, z, answer, at[:b])
             z = diffusion.ddim_step(denoiser.schedule, x, eps, t_next)
-        return denoiser.unwrap(z, state.reference), carries
+        return denoiser.unwrap(z, base), carries
 
     @torch.no_grad()
     def pictures(self, latents: Tensor) -> Bytes:

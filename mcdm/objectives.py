@@ -17,7 +17,7 @@ from mcdm.diffusion import draw_normal, draw_uniform
 from mcdm.encoders import Codec, encode_pictures, freeze, make_codec
 from mcdm.motion import Motion, motion_target, swap_mouths
 from mcdm.prior import MotionPrior
-from mcdm.sketch import Subject, sketch, sketch_channels
+from mcdm.sketch import landmarks_of, placed, sketch, sketch_channels
 from mcdm.unet import Block, UNet
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -58,32 +58,25 @@ class Denoiser(nn.Module):
         lifted: Tensor = self.present(tokens)
         return lifted + self.place_present
 
-    def beside(self, reference: Tensor, archived: Tensor) -> Tensor | None:
-        """What lies beside the noise, (b, k, h, w), of reference and archived latents; None where nothing does."""
+    def beside(self, reference: Tensor, archived: Tensor, base: Tensor, frames: int) -> Tensor | None:
+        """What lies beside the noise, (b, f, k, h, w), of reference, archived and base latents; None for nothing."""
         config = self.recipe.unet
-        still, last = reference / (config.residual or 1.0), self.wrap(archived[:, -1:], reference)
-        seen = [still] * config.see_reference + [last] * config.see_last
-        return torch.cat(seen, 2)[:, 0] if seen else None
+        scale = config.residual or 1.0
+        seen = [reference / scale] * config.see_reference
+        seen += [self.wrap(archived[:, -1:], base)] * config.see_last
+        seen += [base / scale] * config.see_motion
+        return torch.cat([one.expand(-1, frames, -1, -1, -1) for one in seen], 2) if seen else None
 
-    def wrap(self, x: Tensor, reference: Tensor) -> Tensor:
-        """Latents (b, f, c, h, w) as they are noised: with `residual`, what differs from the reference's."""
+    def wrap(self, x: Tensor, base: Tensor) -> Tensor:
+        """Latents (b, f, c, h, w) as they are noised: with `residual`, what differs from the base: the reference, or
+        with `see_motion` the reference with its head in place."""
         scale = self.recipe.unet.residual
-        return (x - reference) / scale if scale else x
+        return (x - base) / scale if scale else x
 
-    def subject(self, reference: Tensor, archived: Tensor, points: Tensor) -> Subject:
-        """Whom to draw: the reference's face, over the last frame where the network sees it, else over the reference:
-        over what the first answer passes on."""
-        return Subject(reference, archived[:, -1:] if self.recipe.unet.see_last else reference, points)
-
-    def scaled(self, drawn: Tensor) -> Tensor:
-        """A sketch with its latents in the units of what is noised."""
-        k, scale = self.recipe.codec.channels, self.recipe.unet.residual
-        return torch.cat([drawn[:, :, :k] / scale, drawn[:, :, k:]], 2)
-
-    def unwrap(self, x: Tensor, reference: Tensor) -> Tensor:
+    def unwrap(self, x: Tensor, base: Tensor) -> Tensor:
         """The way back."""
         scale = self.recipe.unet.residual
-        return x * scale + reference if scale else x
+        return x * scale + base if scale else x
 
     def forward(
         self,
@@ -211,8 +204,9 @@ class _LearnLatents(Objective):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         self.denoiser = Denoiser(recipe)
-        if recipe.unet.mouth_weight and "head" not in self.needs:
-            self.needs = (*self.needs, "head")
+        config = recipe.unet
+        more = ["head"] * bool(config.mouth_weight or config.see_motion) + ["reference_head"] * config.see_motion
+        self.needs = tuple(dict.fromkeys([*self.needs, *more]))
         self.__dict__["codec"] = None  # made when it is first needed, and no part of the model
 
     def the_codec(self, device: torch.device) -> Codec:
@@ -238,14 +232,26 @@ class _LearnLatents(Objective):
         keep_present = ((at >= both) & ((at < archived) | (at >= archived + config.drop_present))).float()
         return keep_archived, keep_present
 
-    def denoising(self, batch: Batch, tokens: Tensor | None, drawn: Tensor | None = None) -> Loss:
+    def base(self, batch: Batch, points: Tensor | None = None) -> Tensor:
+        """What the noised latents differ from: the reference, its head moved to landmarks (b, f, 5, 2) where the recipe
+        sees motion. None: to where it was last seen, as far as the archived clip goes."""
+        reference = self.latents(batch, "reference")
+        if not self.recipe.unet.see_motion:
+            return reference
+        if points is None:
+            last = batch["head"][:, -self.recipe.frames - 1, None, :10]
+            points = torch.unflatten(last, 2, (5, 2)).expand(-1, self.recipe.frames, -1, -1) + 0.5
+        own = torch.unflatten(batch["reference_head"][:, :10], 1, (5, 2)) + 0.5
+        return placed(self.the_codec(reference.device), reference, own, points)
+
+    def denoising(self, batch: Batch, base: Tensor, tokens: Tensor | None, drawn: Tensor | None = None) -> Loss:
         config, seeds = self.recipe.unet, batch["seed"]
         x, archived = self.latents(batch, "present"), self.latents(batch, "archived")
         reference, device, b = self.latents(batch, "reference"), x.device, len(x)
         if self.recipe.archive.noise:
             amount = self.recipe.archive.noise * draw_uniform(seeds, _ARCHIVE, 1, device)[:, :, None, None, None]
             archived = archived + amount * draw_normal(seeds, _ARCHIVE, tuple(archived.shape[1:]), device)
-        x = self.denoiser.wrap(x, reference)
+        x = self.denoiser.wrap(x, base)
         t = (draw_uniform(seeds, _TIME, 1, device)[:, 0] * diffusion.N_TIMESTEPS).long()
         eps = draw_normal(seeds, _NOISE, tuple(x.shape[1:]), device)
         if config.noise_offset:
@@ -253,9 +259,9 @@ class _LearnLatents(Objective):
         z = diffusion.add_noise(self.denoiser.schedule, x, eps, t)
         keep_archived, keep_present = self.masks(seeds, device)
         past = self.denoiser.archive(reference, archived) * keep_archived[:, None, None, None]
-        beside = self.denoiser.beside(reference, archived)
+        beside = self.denoiser.beside(reference, archived, base, x.shape[1])
         if beside is not None:
-            beside = beside * keep_archived[:, None, None, None]
+            beside = beside * keep_archived[:, None, None, None, None]
         now = self.denoiser.context(tokens) * keep_present[:, None, None, None] if tokens is not None else None
         if drawn is not None:
             drawn = drawn * keep_present[:, None, None, None, None]
@@ -286,12 +292,12 @@ class LearnArchive(_LearnLatents):
 
     def loss(self, batch: Batch) -> Loss:
         if self.idle:
-            return self.denoising(batch, None)
+            return self.denoising(batch, self.base(batch), None)
         motion = self.recipe.motion
         empty = torch.zeros(
             *batch["present"].shape[:2], motion.tokens, motion.token_width, device=batch["present"].device
         )
-        return self.denoising(batch, empty)
+        return self.denoising(batch, self.base(batch), empty)
 
 
 class LearnPresent(_LearnLatents):
@@ -304,8 +310,6 @@ class LearnPresent(_LearnLatents):
     def __init__(self, recipe: Recipe, motion: Motion, denoiser: dict[str, Tensor]) -> None:
         super().__init__(recipe)
         self.motion = freeze(motion)
-        if recipe.unet.see_motion:
-            self.needs = (*self.needs, "reference_head")
         self.denoiser.load_state_dict(denoiser)
         train_only(self.denoiser, self.denoiser.present_modules())
         if recipe.unet.tune_spatial:
@@ -314,16 +318,10 @@ class LearnPresent(_LearnLatents):
     def loss(self, batch: Batch) -> Loss:
         f = self.recipe.frames
         tokens = self.motion.tokens(batch["face"][:, -f:], batch["head"][:, -f:])
-        return self.denoising(batch, tokens, self.draw(batch, tokens))
-
-    def draw(self, batch: Batch, tokens: Tensor) -> Tensor | None:
-        """The sketch of these tokens, where the recipe wants one, in the units of what is noised."""
         if not self.recipe.unet.see_motion:
-            return None
-        points = torch.unflatten(batch["reference_head"][:, :10], 1, (5, 2)) + 0.5
-        subject = self.denoiser.subject(self.latents(batch, "reference"), self.latents(batch, "archived"), points)
-        drawn = sketch(self.motion, self.the_codec(tokens.device), self.recipe.codec, tokens, subject)
-        return self.denoiser.scaled(drawn)
+            return self.denoising(batch, self.base(batch), tokens)
+        base = self.base(batch, landmarks_of(self.motion, tokens))
+        return self.denoising(batch, base, tokens, sketch(self.motion, self.recipe.codec, tokens))
 
 
 class LearnPrior(Objective):

@@ -6,8 +6,6 @@ reference's face laid where the head tokens want it, it has the details left. As
 Moore-AnimateAnyone, the drawing is added behind the first convolution.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,56 +21,51 @@ _RADII = (1.6, 2.1)
 of true frames was 0.98 with (1.25, 1.7), 0.93 with these, 0.96 with (2, 2.6), 1.45 without any move."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """Whom to draw: latents of the reference and of the frame that the face is laid over, (b, 1, c, h, w) each, and the
-    reference's landmarks (b, 5, 2) as shares of the picture."""
-
-    reference: Tensor
-    ground: Tensor
-    points: Tensor
-
-
 def sketch_channels(codec: CodecConfig) -> int:
-    """Channels of a sketch: the latents', then one per picture pixel of a latent pixel, and one per landmark."""
-    return codec.channels + codec.factor**2 + N_POINTS
+    """Channels of a sketch: one per picture pixel of a latent pixel, and one per landmark."""
+    return codec.factor**2 + N_POINTS
 
 
 @torch.no_grad()
-def sketch(motion: Motion, codec: Codec, config: CodecConfig, tokens: Tensor, subject: Subject) -> Tensor:
+def sketch(motion: Motion, config: CodecConfig, tokens: Tensor) -> Tensor:
     """Normalised motion tokens (b, f, n, d) to drawings (b, f, k, h, w) at the latents' size, k `sketch_channels`.
 
-    First the latents that must be added to the ground to put the reference's face where the head tokens want it;
-    then the motion decoder's mouth and upper face, as differences from the clip's mean, laid over the picture by the
-    landmarks; then a bell of one latent pixel at each landmark.
+    The motion decoder's mouth and upper face, as differences from the clip's mean, laid over the picture by the
+    landmarks of the head tokens, pixels of a latent pixel as channels; then a bell of one latent pixel per landmark.
     """
-    shape, side, size = tokens.shape[:2], config.latent_px, config.size_px
-    points = torch.unflatten(motion.head_of(tokens)[..., : 2 * N_POINTS].flatten(0, 1), 1, (N_POINTS, 2)) + 0.5
+    shape, side = tokens.shape[:2], config.latent_px
+    points = landmarks_of(motion, tokens).flatten(0, 1)
     canvas = _canvas(motion.decoded(tokens), motion.config)
     canon = torch.as_tensor(CANON, device=points.device, dtype=points.dtype).expand_as(points)
-    laid = F.grid_sample(canvas, _places(points, canon, size), align_corners=False)
+    laid = F.grid_sample(canvas, _places(points, canon, config.size_px), align_corners=False)
     at = _middles(side, points)
     across = torch.exp(-((at - points[..., :1]) * side).square() / 2)
     down = torch.exp(-((at - points[..., 1:]) * side).square() / 2)
     bells = down[..., :, None] * across[..., None, :]
-    moved = _moved_face(codec, subject, points, size)
-    return torch.unflatten(torch.cat([moved, F.pixel_unshuffle(laid, config.factor), bells], 1), 0, shape)
+    return torch.unflatten(torch.cat([F.pixel_unshuffle(laid, config.factor), bells], 1), 0, shape)
 
 
-def _moved_face(codec: Codec, subject: Subject, points: Tensor, size: int) -> Tensor:
-    """Latents (n, c, h, w) of the reference's face moved to landmarks (n, 5, 2), less the ground there."""
-    each = len(points) // len(subject.points)
-    reference, ground = (
-        codec.decode(latents[:, 0]).repeat_interleave(each, 0) for latents in (subject.reference, subject.ground)
-    )
-    where = _places(points, subject.points.repeat_interleave(each, 0), size)
-    warped = F.grid_sample(reference, where, padding_mode="border", align_corners=False)
-    at = _middles(size, points)
-    centre, eyes = points.mean(1), (points[:, 1] - points[:, 0]).norm(dim=-1).clamp(min=0.1)
+@torch.no_grad()
+def landmarks_of(motion: Motion, tokens: Tensor) -> Tensor:
+    """Where normalised motion tokens (b, f, n, d) put the landmarks: (b, f, 5, 2), shares of the picture."""
+    return torch.unflatten(motion.head_of(tokens)[..., : 2 * N_POINTS], 2, (N_POINTS, 2)) + 0.5
+
+
+@torch.no_grad()
+def placed(codec: Codec, reference: Tensor, own: Tensor, points: Tensor) -> Tensor:
+    """The reference (b, 1, c, h, w), with landmarks (b, 5, 2), its head moved to landmarks (b, f, 5, 2), shares of the
+    picture: latents (b, f, c, h, w). Moved by a similarity, inside a soft ellipse; around it the reference stays."""
+    f, goal = points.shape[1], points.flatten(0, 1)
+    picture = codec.decode(reference[:, 0]).repeat_interleave(f, 0)
+    size = picture.shape[-1]
+    where = _places(goal, own.repeat_interleave(f, 0), size)
+    moved = F.grid_sample(picture, where, padding_mode="border", align_corners=False)
+    at = _middles(size, goal)
+    centre, eyes = goal.mean(1), (goal[:, 1] - goal[:, 0]).norm(dim=-1).clamp(min=0.1)
     across = ((at - centre[:, :1]) / (_RADII[0] * eyes[:, None])).square()
     down = ((at - centre[:, 1:]) / (_RADII[1] * eyes[:, None])).square()
-    face = torch.sigmoid(6 * (1 - down[:, :, None] - across[:, None, :]))[:, None]
-    return codec.encode(face * (warped - ground))
+    head = torch.sigmoid(6 * (1 - down[:, :, None] - across[:, None, :]))[:, None]
+    return torch.unflatten(codec.encode(picture + head * (moved - picture)), 0, points.shape[:2])
 
 
 def _canvas(flat: tuple[Tensor, Tensor], config: MotionConfig) -> Tensor:

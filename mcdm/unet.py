@@ -179,9 +179,8 @@ class UNet(nn.Module):
 
     Also takes and answers the memories M_f of every transformer block, (b, h w, c) each, None for a new subject.
     `present` None: the present and memory attentions, still at zero, are left out. What the configuration
-    says to see, `beside` (b, k, h, w), lies beside every frame's noise; `drawn` (b, f, k', h, w) is added behind the
-    first convolution, through one that starts at zero, and to the answer, through one that starts by passing its
-    first channels on.
+    says to see, `beside` (b, f, k, h, w), lies beside the noise; `drawn` (b, f, k', h, w) is added behind the first
+    convolution and to the answer, through convolutions that start at zero.
     """
 
     def __init__(
@@ -192,7 +191,9 @@ class UNet(nn.Module):
         widths, groups = config.channels, config.groups
         time = 4 * widths[0]
         self.time_in, self.time_out = nn.Linear(widths[0], time), nn.Linear(time, time)
-        self.conv_in = nn.Conv2d(latent * (1 + config.see_reference + config.see_last), widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(
+            latent * (1 + config.see_reference + config.see_last + config.see_motion), widths[0], 3, padding=1
+        )
 
         def attention(width: int) -> SpatialTransformer:
             return SpatialTransformer(width, archived, present, frames, config)
@@ -224,15 +225,13 @@ class UNet(nn.Module):
             for parameter in (*self.conv_out.parameters(), *gates.parameters()):
                 nn.init.zeros_(parameter)
             if config.see_last:
-                nn.init.constant_(gates.bias[-latent:], 0.9)
+                nn.init.constant_(gates.bias[latent * (1 + config.see_reference) :][:latent], 0.9)
             self.gates = gates
         if config.see_motion:
             self.draw_in = nn.Conv2d(drawn, widths[0], 3, padding=1)
             self.draw_out = nn.Conv2d(drawn, latent, 3, padding=1)
             for parameter in (*self.draw_in.parameters(), *self.draw_out.parameters()):
                 nn.init.zeros_(parameter)
-            with torch.no_grad():  # the drawing's own latents pass as they are
-                self.draw_out.weight[range(latent), range(latent), 1, 1] = 1.0
 
     def forward(
         self,
@@ -246,7 +245,7 @@ class UNet(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         b, f = z.shape[:2]
         if beside is not None:
-            z = torch.cat([z, beside[:, None].expand(-1, f, -1, -1, -1).to(z.dtype)], 2)
+            z = torch.cat([z, beside.to(z.dtype)], 2)
         carries = _Carries(carry)
         embedded = timestep_embedding(t, self.config.channels[0]).to(z.dtype)
         time: Tensor = self.time_out(F.silu(self.time_in(embedded))).repeat_interleave(f, 0)

@@ -10,7 +10,7 @@ from mcdm.config import ArchiveConfig, tiny
 from mcdm.motion import Motion
 from mcdm.objectives import Denoiser, LearnArchive, LearnMotion, LearnPresent, LearnPrior
 from mcdm.prior import CausalBlock, MotionPrior, TemporalBlock
-from mcdm.sketch import sketch_channels
+from mcdm.sketch import landmarks_of, sketch_channels
 from tests.mcdm.nano import nano, random_batch
 
 
@@ -166,21 +166,38 @@ def test_stage_3_trains_all_weights_on_where_it_is_asked_to():
     assert all(p.requires_grad for p in denoiser.parameters())
 
 
-SEEING = {"see_motion": True, "see_last": True, "see_reference": True, "residual": 0.2, "prediction": "x0"}
+SEEING = {"see_motion": True, "see_reference": True, "residual": 0.2, "prediction": "x0"}
 
 
-def test_a_sketch_s_latents_are_passed_on_at_first_and_learn_in_stage_3():
+def test_a_sketch_adds_nothing_at_first_and_all_that_sees_it_learns_in_stage_3():
     recipe = nano(**SEEING)
     objective, batch = objectives(recipe)[3], random_batch(recipe)
     unet, k = objective.denoiser.unet, recipe.codec.channels
-    z, t = batch["present"], torch.tensor([10, 500])
     drawn = torch.randn(2, 4, sketch_channels(recipe.codec), 8, 8)
-    past, beside = torch.zeros(2, 16, 16)[:, None], torch.randn(2, 2 * k, 8, 8)
-    without, _ = unet(z, t, past, None, None, beside)
-    added, _ = unet(z, t, past, None, None, beside, drawn)
-    assert torch.allclose(added - without, drawn[:, :, :k], atol=1e-5)
+    given = (
+        batch["present"],
+        torch.tensor([10, 500]),
+        torch.zeros(2, 1, 16, 16),
+        None,
+        None,
+        torch.randn(2, 4, 2 * k, 8, 8),
+    )
+    assert torch.equal(unet(*given)[0], unet(*given, drawn)[0])
+    learning = {name for name, p in objective.denoiser.named_parameters() if p.requires_grad and "unet.draw_" in name}
+    assert learning == {f"unet.draw_{way}.{kind}" for way in ("in", "out") for kind in ("weight", "bias")}
     objective.loss(batch).total.backward()
     assert float(unet.draw_out.weight.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_what_is_noised_differs_from_the_reference_with_its_head_in_place(stage):
+    """A clip that is the placed reference has nothing left to learn: the first answer, nothing, is right."""
+    recipe = nano(**SEEING, mouth_weight=0.0)
+    objective, batch = objectives(recipe)[stage], random_batch(recipe)
+    tokens = objective.motion.tokens(batch["face"][:, -4:], batch["head"][:, -4:]) if stage == 3 else None
+    base = objective.base(batch, None if tokens is None else landmarks_of(objective.motion, tokens))
+    assert float(objective.loss({**batch, "present": base}).total) == pytest.approx(0.0, abs=1e-9)
+    assert float(objective.loss(batch).total) > 1.0
 
 
 def test_a_sketch_is_refused_where_pictures_cannot_be_moved():

@@ -22,8 +22,8 @@ from mcdm.evaluate import EvaluateOptions, evaluate
 SEEDS = (0, 1, 2)
 FRAMES, VIDEOS = 1800, 2
 SCALE = [
-    *("unet.channels=32,64", "unet.sampling_steps=2", "prior.sampling_steps=5"),
-    *("plans.1.steps=100", "plans.3.steps=50"),
+    *("unet.channels=32,64", "unet.sampling_steps=1", "prior.sampling_steps=5"),
+    *("plans.1.steps=150", "plans.3.steps=150"),
 ]
 VARIANTS = {
     "full": [],

@@ -105,7 +105,8 @@ def next_clip(recipe: Recipe, run: Path, data: Data) -> float:
     rows = collate([windows[number] for number in range(16)]).tensors
     denoiser, config = objective.denoiser, recipe.unet
     past, x = denoiser.archive(rows["reference"], rows["archived"]), rows["present"]
-    beside = denoiser.beside(rows["reference"], rows["archived"])
+    base = objective.base(rows)
+    beside = denoiser.beside(rows["reference"], rows["archived"], base, x.shape[1])
     z = draw_normal(rows["seed"], 0, tuple(x.shape[1:]), x.device)
     steps = denoiser.schedule.timesteps(config.sampling_steps)
     for t, t_next in zip(steps, [*steps[1:], -1], strict=True):
@@ -114,7 +115,7 @@ def next_clip(recipe: Recipe, run: Path, data: Data) -> float:
         clean, eps = diffusion.split(denoiser.schedule, config.prediction, z, answer, at)
         z = diffusion.ddim_step(denoiser.schedule, clean, eps, t_next)
     codec = make_codec(recipe.codec)
-    z = denoiser.unwrap(z, rows["reference"])
+    z = denoiser.unwrap(z, base)
     pictures = [((codec.decode(one.flatten(0, 1)) + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy() for one in (x, z)]
     return float(measures.ssim(*pictures).mean())
 
