@@ -17,6 +17,9 @@ from mcdm.config import (
     tiny,
 )
 
+SEEING = {"see_motion": True, "see_reference": True, "residual": 0.2, "prediction": "x0"}
+"""What `tiny` shows its denoiser besides the noise."""
+
 
 def nano(**unet: object) -> Recipe:
     """32 px, 4 frames."""

@@ -15,19 +15,19 @@ from mcdm.course import Options, train
 from mcdm.encoders import make_audio
 from mcdm.generate import Talker, place_face
 from mcdm.sound import SoundFile, feature_rows
-from tests.mcdm.nano import nano
+from tests.mcdm.nano import SEEING, nano
 from tests.mcdm.shards import SIDE_PX, draw, person, speech, wav, write_shards
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
+@pytest.fixture(scope="module", params=[{}, SEEING], ids=["plain", "as tiny sees"])
+def world(request, tmp_path_factory):
     """Shards, a run of a few steps, a picture and a voice."""
     folder = tmp_path_factory.mktemp("world")
     shards = write_shards(folder, people=3, clips=1, n_frames=40)
     plan = replace(nano().plans[0], steps=2)
-    recipe = replace(nano(memory_zero_init=False), plans=(plan,) * 4)
+    recipe = replace(nano(memory_zero_init=False, **request.param), plans=(plan,) * 4)
     train(recipe, Options(shards=str(shards), run=folder / "run", workers=0, device="cpu", log_every=1))
     picture, _ = draw(person(0), 0.3, (0, 0))
     cv2.imwrite(str(folder / "face.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

@@ -11,7 +11,7 @@ from mcdm.motion import Motion
 from mcdm.objectives import Denoiser, LearnArchive, LearnMotion, LearnPresent, LearnPrior
 from mcdm.prior import CausalBlock, MotionPrior, TemporalBlock
 from mcdm.sketch import landmarks_of, sketch_channels
-from tests.mcdm.nano import nano, random_batch
+from tests.mcdm.nano import SEEING, nano, random_batch
 
 
 def test_frame_aligned_attention_is_the_loop_over_frames():
@@ -164,9 +164,6 @@ def test_stage_3_trains_present_and_memory_attention_only():
 def test_stage_3_trains_all_weights_on_where_it_is_asked_to():
     denoiser = objectives(nano(tune_spatial=True))[3].denoiser
     assert all(p.requires_grad for p in denoiser.parameters())
-
-
-SEEING = {"see_motion": True, "see_reference": True, "residual": 0.2, "prediction": "x0"}
 
 
 def test_a_sketch_adds_nothing_at_first_and_all_that_sees_it_learns_in_stage_3():
