@@ -265,13 +265,13 @@ def tiny() -> Recipe:
             drop_archived=0.02,
             drop_present=0.05,
             drop_both=0.02,
-            sampling_steps=8,
+            sampling_steps=1,  # two add noise that a small network does not take out again: SSIM 0.59 instead of 0.75
         ),
         plans=(
             StagePlan(steps=800, batch=8, rate=3e-3, warmup=20, final_rate=0.05),
-            StagePlan(steps=500, batch=4, rate=1.5e-3, warmup=20, final_rate=0.05),
-            StagePlan(steps=450, batch=16, rate=1e-3, warmup=30, final_rate=0.05),
-            StagePlan(steps=700, batch=4, rate=1e-3, warmup=20, final_rate=0.05),
+            StagePlan(steps=400, batch=4, rate=1.5e-3, warmup=20, final_rate=0.05),
+            StagePlan(steps=700, batch=16, rate=1e-3, warmup=30, final_rate=0.05),
+            StagePlan(steps=900, batch=4, rate=1e-3, warmup=20, final_rate=0.05),
         ),
         optimizer=OptimizerConfig(ema_decay=0.99, betas=(0.9, 0.99)),
     )
