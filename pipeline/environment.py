@@ -1,7 +1,7 @@
 """Make the locked environment on first use, from nothing but Python and a package registry. Standard library only.
 
 `ensure()` stands first in every `__main__`: where the project's packages are importable it does nothing; else it builds
-`.venv` beside `requirements.txt` (once, about a minute, 8.4 GB) and starts the same command again inside it.
+`.venv` beside `requirements.txt` (once, 4.6 GB) and starts the same command again inside it.
 """
 
 import hashlib
