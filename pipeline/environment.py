@@ -1,7 +1,7 @@
 """Make the locked environment on first use, from nothing but Python and a package registry. Standard library only.
 
 `ensure()` stands first in every `__main__`: where the project's packages are importable it does nothing; else it builds
-`.venv` beside `requirements.txt` (once, 4.6 GB) and starts the same command again inside it.
+`.venv` beside `requirements.txt` (once; 8.5 GB on the disk) and starts the same command again inside it.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def ensure() -> None:
 def _make(environment: Path, python: Path) -> None:
     if not (3, 11) <= sys.version_info[:2] < (3, 13):
         _stop(f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}")
-    sys.stderr.write(f"First run: installing the locked environment into {environment.name}/ (4.6 GB, once) ...\n")
+    sys.stderr.write(f"First run: installing the locked environment into {environment.name}/ (once, 8.5 GB) ...\n")
     if not python.exists():
         _run([sys.executable, "-m", "venv", str(environment)])
     _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _UV])
