@@ -35,8 +35,8 @@ def show(options: Namespace) -> dict[str, Any]:
         first, last = (np.stack([contrast(p) for p in part]).mean(0) for part in (video[:25], video[-25:]))
         numbers[clip.key] = {
             "frames": len(video),
-            "contrast_kept": last[0] / first[0],
-            "detail_kept": last[1] / first[1],
+            "contrast_kept": float(last[0] / first[0]),
+            "detail_kept": float(last[1] / first[1]),
         }
         if clip is people[0]:
             near = [
