@@ -79,10 +79,12 @@ def test_a_denoiser_that_sees_reference_and_last_frame_answers_to_them():
     pictures = (batch["reference"], batch["archived"])
     answers = []
     for reference, archived in (pictures, (pictures[0] + 1, pictures[1]), (pictures[0], pictures[1] + 1)):
-        answers.append(model(batch["present"], t, past, None, beside=model.beside(reference, archived))[0])
+        answers.append(
+            model(batch["present"], t, past, None, beside=model.beside(reference, archived, reference, 4))[0]
+        )
     assert answers[0].shape == batch["present"].shape
     assert not any(torch.allclose(answers[i], answers[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
-    assert Denoiser(nano()).beside(*pictures) is None
+    assert Denoiser(nano()).beside(*pictures, pictures[0], 4) is None
 
 
 def test_what_differs_from_the_reference_can_be_noised_instead():
@@ -96,7 +98,11 @@ def test_what_differs_from_the_reference_can_be_noised_instead():
     assert not answer.any(), "the first answer is the reference itself"
     model = Denoiser(nano(residual=0.5, prediction="x0", see_reference=True, see_last=True))
     answer, _ = model(
-        wrapped, torch.tensor([10, 700]), past, None, beside=model.beside(batch["reference"], batch["archived"])
+        wrapped,
+        torch.tensor([10, 700]),
+        past,
+        None,
+        beside=model.beside(batch["reference"], batch["archived"], batch["reference"], 4),
     )
     last = model.wrap(batch["archived"][:, -1:], batch["reference"])
     assert torch.allclose(answer, 0.9 * last.expand_as(answer), atol=1e-5), (
