@@ -44,7 +44,8 @@ class Pictures:
 
 
 def pictures(folder: Path, *, people: int, seed: int) -> Pictures:
-    """Render them, or read what an earlier call with the same arguments rendered into `folder`."""
+    """Render them into a folder of their own in `folder`, or read what an equal call rendered."""
+    folder = folder / f"{people}-people-seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     truth, image_file, empty_file = folder / "truth.npz", folder / "image.npy", folder / "empty.npy"
     if not truth.is_file():

@@ -74,7 +74,10 @@ def film(script: Script, folder: Path, hardness: Hardness) -> VideoTruth:
     faces: list[list[tuple[Face, ...]]] = [[] for _ in shots]
     rate = script.rate_hz
     with_sound = None if script.flaw == "no_audio" else sound
-    encode(path, _pictures(script, shots, faces), (script.width, script.height), rate, with_sound, hardness, rng)
+    pictures = _thinned(_pictures(script, shots, faces), {shot.start_frame for shot in shots}, hardness, rng)
+    encode(path, pictures, (script.width, script.height), rate, with_sound, hardness)
+    for _ in range(hardness.generations - 1):
+        encode_again(path, path, (script.width, script.height), rate, hardness)
     if script.flaw == "truncated":
         data = path.read_bytes()
         path.write_bytes(data[: int(len(data) * 0.62)])
@@ -236,16 +239,41 @@ def _pictures(script: Script, shots: list[_Shot], faces: list[list[tuple[Face, .
             yield frame
 
 
+def _thinned(
+    pictures: Iterator[Image], firsts: set[int], hardness: Hardness, rng: np.random.Generator
+) -> Iterator[tuple[int, Image]]:
+    """Numbered frames, some left out, but no first one of a shot: the cuts of the truth can be seen."""
+    for number, picture in enumerate(pictures):
+        if number in firsts or rng.random() >= hardness.variable_rate:
+            yield number, picture
+
+
+def encode_again(source: Path, target: Path, size: tuple[int, int], rate_hz: Fraction, hardness: Hardness) -> None:
+    """Decode and encode once more, every frame at its time; `target` may be `source`."""
+    sound = None
+    with av.open(str(source)) as f:
+        if f.streams.audio:
+            sound = np.concatenate([frame.to_ndarray()[0] for frame in f.decode(audio=0)]).astype(np.float32)
+    partial = target.with_suffix(".part.mp4")
+    with av.open(str(source)) as f:
+        numbered = (
+            (round(frame.time * rate_hz), frame.to_ndarray(format="rgb24", width=size[0], height=size[1]))
+            for frame in f.decode(video=0)
+            if frame.time is not None
+        )
+        encode(partial, numbered, size, rate_hz, sound, hardness)
+    partial.replace(target)
+
+
 def encode(
     path: Path,
-    pictures: Iterator[Image],
+    pictures: Iterator[tuple[int, Image]],
     size: tuple[int, int],
     rate_hz: Fraction,
     sound: Floats | None,
     hardness: Hardness,
-    rng: np.random.Generator,
 ) -> None:
-    """H.264 and AAC in MP4, the index in front; equal inputs give equal bytes."""
+    """Frames with their numbers as H.264, and AAC, in MP4, the index in front; equal inputs give equal bytes."""
     options = {"movflags": "+faststart", "fflags": "+bitexact"}
     with av.open(str(path), "w", format="mp4", options=options) as target:
         video = target.add_stream("libx264", rate=rate_hz)
@@ -266,9 +294,7 @@ def encode(
             audio = target.add_stream("aac", rate=AUDIO_RATE_HZ)
             audio.codec_context.layout, audio.codec_context.bit_rate = "mono", 40_000
             audio.codec_context.flags |= av.codec.context.Flags.bitexact.value
-        for number, picture in enumerate(pictures):
-            if number and rng.random() < hardness.variable_rate:
-                continue
+        for number, picture in pictures:
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = number, 1 / rate_hz
             target.mux(video.encode(frame))

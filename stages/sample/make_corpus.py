@@ -12,11 +12,8 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-import av
-import numpy as np
-
 from manifests.sample.truth import Truth, VideoTruth, write_truth
-from stages.sample.film import encode, film
+from stages.sample.film import encode_again, film
 from stages.sample.script import HARD, Hardness, Script, scripts
 
 _LICENCE = "CC0-1.0"
@@ -31,7 +28,8 @@ def make(out: Path, seed: int, *, minutes: float | None = None, hard: bool = Fal
     wanted = scripts(seed, minutes=minutes, hardness=hardness)
     originals = [s for s in wanted if not s.copy_of]
     with ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_one_thread) as pool:
-        made = {s.name: t for s, t in zip(originals, pool.map(partial(_film, out, hardness), originals), strict=True)}
+        truths = pool.map(partial(film, folder=out, hardness=hardness), originals)
+        made = {s.name: t for s, t in zip(originals, truths, strict=True)}
     for script in wanted:
         if script.copy_of:
             made[script.name] = _copy(out, script, made[script.copy_of], hardness)
@@ -51,18 +49,11 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _film(out: Path, hardness: Hardness, script: Script) -> VideoTruth:
-    truth = film(script, out, hardness)
-    for _ in range(hardness.generations - 1):
-        _encode_again(out / truth.path, out / truth.path, (script.width, script.height), hardness)
-    return truth
-
-
 def _copy(out: Path, script: Script, original: VideoTruth, hardness: Hardness) -> VideoTruth:
     """The same video again, smaller and re-encoded, as a re-upload would be."""
     size = (script.width * 9 // 10 // 2 * 2, script.height * 9 // 10 // 2 * 2)
     path = out / f"{script.name}.mp4"
-    _encode_again(out / original.path, path, size, replace(hardness, crf=hardness.crf + 3))
+    encode_again(out / original.path, path, size, script.rate_hz, replace(hardness, crf=hardness.crf + 3))
     factor = size[0] / script.width
     segments = tuple(
         replace(s, box=_scaled(s.box, factor), flaw="duplicate", should_keep=None) for s in original.segments
@@ -80,20 +71,6 @@ def _copy(out: Path, script: Script, original: VideoTruth, hardness: Hardness) -
 
 def _scaled(box: Box, factor: float) -> Box:
     return box[0] * factor, box[1] * factor, box[2] * factor, box[3] * factor
-
-
-def _encode_again(source: Path, target: Path, size: tuple[int, int], hardness: Hardness) -> None:
-    with av.open(str(source)) as f:
-        rate = f.streams.video[0].average_rate
-        pictures = [frame.to_ndarray(format="rgb24", width=size[0], height=size[1]) for frame in f.decode(video=0)]
-    with av.open(str(source)) as f:
-        sound = None
-        if f.streams.audio:
-            sound = np.concatenate([frame.to_ndarray()[0] for frame in f.decode(audio=0)]).astype(np.float32)
-    partial_path = target.with_suffix(".part.mp4")
-    steady = replace(hardness, variable_rate=0.0)
-    encode(partial_path, iter(pictures), size, rate, sound, steady, np.random.default_rng(0))
-    partial_path.replace(target)
 
 
 def main(arguments: list[str] | None = None) -> int:

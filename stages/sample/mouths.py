@@ -267,7 +267,8 @@ def _coded(mouths: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width = encoder.height = side
     encoder.pix_fmt, encoder.framerate, encoder.time_base = "yuv420p", RATE_HZ, Fraction(1, RATE_HZ)
-    encoder.options = {"preset": "veryfast", "crf": str(crf), "threads": "1"}
+    # Without the last, x264's macroblock tree reads past the edge of sizes that are no multiple of 16.
+    encoder.options = {"preset": "veryfast", "crf": str(crf), "threads": "1", "x264-params": "cpu-independent=1"}
     decoder = av.CodecContext.create("h264", "r")
     packets = []
     for i, mouth in enumerate(mouths):

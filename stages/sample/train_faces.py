@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=FOLDER)
     parser.add_argument("--people", type=int, default=_PEOPLE)
+    parser.add_argument("--steps", type=int, help="of each network, to try the maker")
     parser.add_argument("--work", type=Path, help="keep the rendered pictures here and use them again")
     parser.add_argument("--only", choices=("detector", "embedder"), help="make one of the two networks")
     given = parser.parse_args()
@@ -226,11 +227,11 @@ def main() -> None:
         log.info("%d pictures, %d for learning; %.0f CPU s", len(source.image), known, time.process_time() - started)
         given.out.mkdir(parents=True, exist_ok=True)
         if given.only != "embedder":
-            detector = train_detector(source, known, given.seed, _DETECTOR_STEPS)
+            detector = train_detector(source, known, given.seed, given.steps or _DETECTOR_STEPS)
             export_detector(detector, given.out / "det_sample.onnx")
             log.info("detector written; %.0f CPU s", time.process_time() - started)
         if given.only != "detector":
-            embedder = train_embedder(source, known, people, given.seed, _EMBEDDER_STEPS)
+            embedder = train_embedder(source, known, people, given.seed, given.steps or _EMBEDDER_STEPS)
             export_embedder(embedder, given.out / "rec_sample.onnx")
             log.info("embedder written; %.0f CPU s", time.process_time() - started)
 

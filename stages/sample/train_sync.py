@@ -6,7 +6,8 @@
 The network is `stages.nets.syncnet.SyncNet` in its small variant. It learns by InfoNCE: of all voices of a batch (other
 people's, and the same person's at other times) the one that belongs to the lips must be the nearest. The logit of a
 pair is minus its distance, so that distances, and with them SyncNet's confidence, are in natural units (nats). What it
-has in no data set of real people helps it on: both halves also learn to tell the shapes of the mouth.
+has in no data set of real people helps it on: both halves also learn to tell the shapes of the mouth. Deterministic for
+one seed, one thread count and one build of torch on one kind of processor.
 """
 
 import argparse
@@ -56,7 +57,7 @@ class Course:
 
 
 def render(course: Course, folder: Path, processes: int) -> None:
-    """Make all takes that `folder` does not hold yet, several people at a time."""
+    """Make all takes of this seed that `folder` does not hold yet, several people at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     people = [("train", p) for p in range(course.takes // _PER_PERSON)]
     people += [("check", p) for p in range(course.checks // _PER_PERSON)]
@@ -87,10 +88,10 @@ def _render_person(job: tuple[Path, str, int, int]) -> None:
             partial.rename(target)
 
 
-def takes(folder: Path, kind: str) -> list[Take]:
-    """All takes of a kind that are there, in order."""
+def takes(folder: Path, kind: str, most: int) -> list[Take]:
+    """The first `most` takes of a kind, in order."""
     found = []
-    for path in sorted(folder.glob(f"{kind}-?????.npz")):
+    for path in sorted(folder.glob(f"{kind}-?????.npz"))[:most]:
         with np.load(path) as arrays:
             found.append(Take(arrays["mouths"], arrays["samples"], arrays["shapes"]))
     return found
@@ -251,7 +252,7 @@ def train(course: Course, folder: Path, target: Path) -> None:
     torch.set_num_threads(course.threads)
     lesson = Lesson(SyncNet(SIZES))
     optimiser = torch.optim.AdamW(lesson.parameters(), lr=_RATE, weight_decay=1e-3)
-    feed = batches(takes(folder, "train"), np.random.default_rng([course.seed, 0x7A]))
+    feed = batches(takes(folder, "train", course.takes), np.random.default_rng([course.seed, 0x7A]))
     began, running = time.monotonic(), 0.0
     for step in range(course.steps):
         for group in optimiser.param_groups:
@@ -266,7 +267,7 @@ def train(course: Course, folder: Path, target: Path) -> None:
             LOG.info("step %d, loss %.3f, %.0f s", step + 1, running, time.monotonic() - began)
         if step % 300 == 299:
             keep(lesson.state(), target)
-            LOG.info("%s", json.dumps(score(load(target), takes(folder, "check")[:8])))
+            LOG.info("%s", json.dumps(score(load(target), takes(folder, "check", 8))))
     keep(lesson.state(), target)
 
 
@@ -327,12 +328,13 @@ def _auc(high: list[float], low: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.sample.train_sync", description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("out/train_sync"), help="rendered takes are kept here")
+    parser.add_argument("--folder", type=Path, default=Path("out/train_sync"), help="where rendered takes are kept")
     parser.add_argument("--to", type=Path, default=FILE, help="the state dict to write (or, with --score, to read)")
     parser.add_argument("--seed", type=int, default=Course.seed)
     parser.add_argument("--takes", type=int, default=Course.takes, help="of six seconds each")
     parser.add_argument("--steps", type=int, default=Course.steps)
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that render")
+    parser.add_argument("--threads", type=int, default=Course.threads, help="of torch: others, other digits")
     parser.add_argument("--score", action="store_true", help="only measure, on people and voices never trained on")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -340,12 +342,13 @@ def main() -> None:
         seed=given.seed,
         takes=0 if given.score else given.takes,
         steps=given.steps,
-        threads=given.processes,
+        threads=given.threads,
     )
-    render(course, given.folder, given.processes)
+    folder = given.folder / f"seed-{course.seed}"
+    render(course, folder, given.processes)
     if not given.score:
-        train(course, given.folder, given.to)
-    LOG.info("%s", json.dumps(score(load(given.to), takes(given.folder, "check"))))
+        train(course, folder, given.to)
+    LOG.info("%s", json.dumps(score(load(given.to), takes(folder, "check", course.checks))))
 
 
 if __name__ == "__main__":

@@ -102,6 +102,24 @@ def test_films_without_sound_without_faces_and_without_an_end(tmp_path):
 
 
 @needs_espeak
+def test_a_harder_film_keeps_its_times_leaves_frames_out_and_can_be_cut_short(tmp_path):
+    """Its second generation once gave every frame the same length, and a file without an end has none."""
+    truth = film(SCRIPT, tmp_path, HARD)
+    with av.open(str(tmp_path / "x.mp4")) as f:
+        at = [round(frame.time * 25) for frame in f.decode(video=0)]
+    steps = np.diff(at)
+    assert at[0] == 0 and steps.min() == 1 and 0.05 < (steps > 1).mean() < 0.3
+    assert at[-1] == pytest.approx(truth.duration_s * 25 - 1, abs=3)
+    (tmp_path / "easy").mkdir()
+    film(SCRIPT, tmp_path / "easy", Hardness())
+    level = [np.abs(sound(tmp_path / place / "x.mp4")) for place in (".", "easy")]
+    moved = np.correlate(level[0][:48_000:8], level[1][4800:43_200:8]).argmax() * 8 - 4800
+    assert abs(moved) <= 16, "sound keeps its place through two generations"
+    film(replace(SCRIPT, name="short", flaw="truncated"), tmp_path, HARD)
+    assert (tmp_path / "short.mp4").stat().st_size < 0.7 * (tmp_path / "x.mp4").stat().st_size
+
+
+@needs_espeak
 @pytest.mark.slow
 def test_the_same_film_twice_has_the_same_bytes(tmp_path):
     (tmp_path / "again").mkdir()
@@ -117,7 +135,7 @@ def test_equal_pictures_encode_to_equal_bytes_at_every_size(tmp_path, size):
     seen, junk = set(), []
     for number in range(5):
         junk.append(np.full(3_000_000 + number * 100_000, 40 * number, np.uint8))  # new buffers start out different
-        encode(tmp_path / "x.mp4", iter(pictures), size, Fraction(25), None, Hardness(), rng)
+        encode(tmp_path / "x.mp4", iter(enumerate(pictures)), size, Fraction(25), None, Hardness())
         seen.add((tmp_path / "x.mp4").read_bytes())
     assert len(seen) == 1
 

@@ -34,9 +34,11 @@ def test_pictures_are_rendered_once_and_hold_their_truth(few, tmp_path):
     assert inside.all(axis=(1, 2)).mean() > 0.9  # a nose may stand out of a turned face
     again = pictures(tmp_path, people=4, seed=3)
     assert np.array_equal(again.image, few.image)
-    stamp = (tmp_path / "image.npy").stat().st_mtime_ns
+    (kept,) = tmp_path.glob("*/image.npy")
+    stamp = kept.stat().st_mtime_ns
     pictures(tmp_path, people=4, seed=3)
-    assert (tmp_path / "image.npy").stat().st_mtime_ns == stamp
+    assert kept.stat().st_mtime_ns == stamp
+    assert not np.array_equal(pictures(tmp_path, people=4, seed=4).image, few.image), "another seed, the same folder"
 
 
 def test_canvases_carry_faces_where_they_say(few):
