@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from manifests.codec import from_json, to_plain
@@ -181,7 +182,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
     """A Ray to work on; one that was running before stays. Raises `ValueError` if none answers at the address."""
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     if address:
-        _knock(address)
+        knock(address)
     else:  # a Ray of our own listens on loopback only; a joined one states its mode itself
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -196,7 +197,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _Start():
             warnings.simplefilter("ignore")
             ray.init(
                 # without "local" Ray would join any head started on this machine, even one that is gone
@@ -221,8 +222,23 @@ def connected(cluster: Cluster) -> Iterator[None]:
             ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Ray itself asks a dead address for minutes before it gives up."""
+class _Start:
+    """Ray gives its own start 30 s, a number fixed inside it, and says so with a bare `Exception`."""
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is Exception and "timed out during startup" in str(error):
+            raise ValueError(
+                "Ray did not start within 30 s: the machine is too busy; try again when it is not"
+            ) from None
+
+
+def knock(address: str) -> None:
+    """Raise `ValueError` if nobody listens at a Ray address: Ray itself asks a dead one for minutes."""
     place = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d+)", address)
     if place is None:  # "auto", or what Ray will refuse
         return

@@ -17,7 +17,7 @@ from rich.table import Table
 from manifests.records import Video
 from manifests.store import Store
 from pipeline import bench
-from pipeline.cluster import Cluster, run_on_ray
+from pipeline.cluster import Cluster, knock, run_on_ray
 from pipeline.finish import finish, is_finished, judged, state
 from pipeline.job import Job, add_videos, read_videos, write_job
 from pipeline.plan import Due, plan
@@ -82,6 +82,8 @@ def run(options: Namespace, console: Console) -> int:
         every = {video.id: video for video in (*read_videos(this.store), *videos)}
         console.print(_due_table(plan(stages, every.values(), this.store)))
         return 0
+    if options.address:
+        knock(options.address)
     write_job(this.store, job)
     this.store.sweep()
     bench.sweep()

@@ -62,6 +62,7 @@ def test_no_option_comes_or_goes_unseen():
         ("models list nonsense", "no weights named 'nonsense'; there are sample/faces, "),
         ("models check sample/sync --sha256 00", "--url and --sha256 belong to models fetch of one name"),
         ("models fetch base small --url http://x.invalid/y", "--url and --sha256 belong to models fetch of one name"),
+        ("run --address 127.0.0.1:9", "no Ray answers at 127.0.0.1:9"),
         ("models burn", "invalid choice: 'burn'"),
         ("dance", "invalid choice: 'dance'"),
         ("", "the following arguments are required: command"),

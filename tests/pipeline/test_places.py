@@ -15,7 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from manifests.store import Store
-from tests.command import ROOT, pipeline
+from tests.command import ROOT, pipeline, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -76,6 +76,20 @@ def wait_for(port: int) -> None:
                 return
         time.sleep(0.5)
     raise TimeoutError(f"nothing listens on port {port}")
+
+
+def test_a_machine_too_busy_for_ray_is_told_so_in_one_line(tmp_path):
+    """Ray is real, but never hears of its own node."""
+    lines = (
+        "import sys, ray._private.services as services",
+        "def unheard(*_): raise RuntimeError('no node')",
+        "services.get_node = unheard",
+        "from pipeline.cli import main",
+        f"sys.exit(main(['run', '--langs', 'pl', '--store', {str(tmp_path / 'out')!r}]))",
+    )
+    said = run("-c", "\n".join(lines))
+    assert said.code == 2 and "Traceback" not in said.err
+    assert said.err.splitlines()[-1].startswith("error: Ray did not start within 30 s")
 
 
 # Another Ray of this machine (here that of the other tests) holds the port that a head's agent asks for by default, and
