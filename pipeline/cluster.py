@@ -186,6 +186,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
     else:  # a Ray of our own listens on loopback only; a joined one states its mode itself
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # stages overlap: a thread that spins takes another's core
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # workers that end with their pool are no errors
     import ray
     import ray.data

@@ -4,6 +4,7 @@ Signs: `offset_frames` is positive where the audio is late against the picture. 
 (its "AV offset" is positive where the picture is late): ours is minus its.
 """
 
+import os
 import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class ScoreSync(Stage[Syncs]):
 
     model: str = "syncnet_v2"  # a name of `stages.weights`, or the path of a state dict of that layout
     reach: int = 15  # offsets from -reach to +reach frames are tried
+    every: int = 1  # lips are looked at in five frames of so many; 1 as syncnet-python does
     curve_window_s: float = 3.0
     curve_hop_s: float = 1.0
     batch: int = field(default=32, metadata=RUNTIME)  # lip windows per step; 32 of the published net take 0.3 GB
@@ -52,6 +54,8 @@ class ScoreSync(Stage[Syncs]):
     def __post_init__(self) -> None:
         if self.reach < 1 or self.batch < 1 or self.curve_window_s <= 0 or self.curve_hop_s <= 0:
             raise ValueError("sync: reach, batch, curve_window_s and curve_hop_s must be positive")
+        if not 1 <= self.every < _SHORTEST_FRAMES:
+            raise ValueError("sync: every must lie in 1..5: beyond that some frames would not be looked at")
 
     def models(self) -> tuple[str, ...]:
         return (self.model,)
@@ -71,6 +75,8 @@ class ScoreSync(Stage[Syncs]):
         if chosen == "auto":
             chosen = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(chosen)
+        if device.type == "cpu":  # Ray's own count is that of the share that the stage has of a small machine: one
+            torch.set_num_threads(max(1, min(int(self.resources.cpus), os.cpu_count() or 1)))
         network = load(state_file(weights.path(self.model))).to(device)
         model = f"{Path(self.model).name} {weights.digest(self.model)}"
 
@@ -93,10 +99,12 @@ class ScoreSync(Stage[Syncs]):
             with np.load(bench.fetch(clip.arrays)) as arrays:
                 boxes = arrays["box"][:, :4].astype(np.float64)
             pictures = (decoded.images for decoded in frames(bench.fetch(clip.video)))
+            crops = face_crops(pictures, boxes)
             matrix = offset_distances(
-                network, face_crops(pictures, boxes), samples, reach=self.reach, batch=self.batch, device=device
+                network, crops, samples, reach=self.reach, batch=self.batch, device=device, every=self.every
             )
-            return reading(clip.key, matrix, window_s=self.curve_window_s, hop_s=self.curve_hop_s)
+            rate_hz = RATE_HZ / self.every
+            return reading(clip.key, matrix, window_s=self.curve_window_s, hop_s=self.curve_hop_s, rate_hz=rate_hz)
 
         return work
 
@@ -165,30 +173,35 @@ def offset_distances(
     reach: int,
     batch: int,
     device: "torch.device",
+    every: int = 1,
 ) -> Floats:
-    """Distances of lips to voice, (windows, 2 reach + 1): row i starts at frame i, column k is audio k - reach later.
+    """Distances of lips to voice, (windows, 2 reach + 1): row i is of frames from i `every` on, column k of audio
+    k - reach frames later.
 
-    Equal to syncnet-python's for equal weights and crops, its last window left out as it does. No rows if there are
-    fewer than six frames. Crops stream through: what is held is `batch` windows and one feature per frame.
+    With `every` 1 equal to syncnet-python's for equal weights and crops, its last window left out as it does. No rows
+    if there are fewer than six frames. Crops stream through: held are `batch` windows and one feature per window.
     """
     import torch
 
-    from stages.nets.syncnet import distances, voice_windows
+    from stages.nets.syncnet import WINDOW_FRAMES, distances, voice_windows
 
     # TF32 is the default of cuDNN's convolutions and costs the third digit of the distances
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        lips = [network.lips(network.inputs(piece, device)) for piece in _overlapping(crops, batch)]
+        lips, seen = [], 0
+        for piece in _overlapping(crops, max(1, batch // every) * every):
+            lips.append(network.lips(network.inputs(piece, device), every))
+            seen += len(piece) - WINDOW_FRAMES + 1
         windows = voice_windows(samples)
         sounding = len(samples) // SAMPLES_PER_FRAME
-        count = min(sum(map(len, lips)) + 4, sounding) - 5
-        count = min(count, len(windows))
+        count = min(seen - 1, sounding - WINDOW_FRAMES, len(windows))
         if count < 1:
             return np.empty((0, 2 * reach + 1), np.float32)
         heard = [
             network.voices(torch.from_numpy(windows[i : min(i + 4 * batch, count)]).to(device))
             for i in range(0, count, 4 * batch)
         ]
-        found: Floats = distances(torch.cat(lips)[:count], torch.cat(heard), reach).cpu().numpy()
+        rows = -(-count // every)
+        found: Floats = distances(torch.cat(lips)[:rows], torch.cat(heard), reach, every).cpu().numpy()
     return found
 
 
@@ -206,8 +219,8 @@ def _overlapping(batches: Iterable[Images], windows: int) -> Iterator[Images]:
         yield held
 
 
-def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float) -> Sync:
-    """Condense distances (windows, 2 reach + 1) as `offset_distances` gives them.
+def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float, rate_hz: float = RATE_HZ) -> Sync:
+    """Condense distances (windows, 2 reach + 1) as `offset_distances` gives them, `rate_hz` rows a second.
 
     Confidence is the median minus the minimum of the mean distances. The drift is the Theil-Sen slope of the curve's
     offsets, taken to fractions of a frame by a parabola through each minimum; 0 with fewer than three points.
@@ -227,7 +240,7 @@ def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float) -> Sync:
     reach = matrix.shape[1] // 2
     mean = matrix.mean(0)
     best = int(mean.argmin())
-    window, hop = max(1, round(window_s * RATE_HZ)), max(1, round(hop_s * RATE_HZ))
+    window, hop = max(1, round(window_s * rate_hz)), max(1, round(hop_s * rate_hz))
     starts = range(0, max(len(matrix) - window, 0) + 1, hop)
     curve = np.stack([matrix[start : start + window].mean(0) for start in starts])
     return Sync(
@@ -238,8 +251,8 @@ def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float) -> Sync:
         distances=tuple(mean.tolist()),
         curve_offset_frames=tuple((curve.argmin(1) - reach).tolist()),
         curve_confidence=tuple((np.median(curve, 1) - curve.min(1)).tolist()),
-        curve_hop_s=hop / RATE_HZ,
-        drift_frames_per_min=_drift(curve, hop / RATE_HZ),
+        curve_hop_s=hop / rate_hz,
+        drift_frames_per_min=_drift(curve, hop / rate_hz),
     )
 
 

@@ -75,13 +75,20 @@ class SyncNet(nn.Module):
         features: Tensor = self.netfcaud(self.netcnnaud(windows.unsqueeze(1)).flatten(1))
         return features
 
-    def lips(self, frames: Tensor) -> Tensor:
-        """Consecutive inputs (tracks, colours, t, px, px) to features (tracks * (t - 4), embedding), track by track.
+    def lips(self, frames: Tensor, every: int = 1) -> Tensor:
+        """Consecutive inputs (tracks, colours, t, px, px) to features (tracks * windows, embedding), track by track.
 
-        One pass of the convolutions over the whole track gives what a pass per five-frame window gives, since only the
-        first layer looks across time.
+        There are t - 4 windows, or with `every` those that start at frames 0, `every`, 2 `every`... One pass of the
+        convolutions over the whole track gives what a pass per five-frame window gives, since only the first layer
+        looks across time.
         """
-        maps = self.netcnnlip(frames.contiguous(memory_format=torch.channels_last_3d))
+        seen = frames.contiguous(memory_format=torch.channels_last_3d)
+        if every == 1:
+            maps = self.netcnnlip(seen)
+        else:
+            first = self.netcnnlip[0]
+            assert isinstance(first, nn.Conv3d)
+            maps = self.netcnnlip[1:](F.conv3d(seen, first.weight, first.bias, (every, *first.stride[1:])))
         features: Tensor = self.netfclip(maps.flatten(2).transpose(1, 2).flatten(0, 1))
         return features
 
@@ -132,14 +139,15 @@ def voice_windows(samples: NDArray[np.int16]) -> NDArray[np.float32]:
     return windows
 
 
-def distances(lips: Tensor, voices: Tensor, reach: int) -> Tensor:
+def distances(lips: Tensor, voices: Tensor, reach: int, every: int = 1) -> Tensor:
     """Distance of every lip feature to the voices around it: (n, 2 reach + 1), column k that of k - reach frames later.
 
+    Lip feature i belongs to voice i `every`.
     Voices before the start and after the end are zero vectors, and 1e-6 is added to each difference, as
     syncnet-python's `calc_pdist` does it.
     """
     padded = F.pad(voices, (0, 0, reach, reach))
-    around = padded.unfold(0, 2 * reach + 1, 1)[: len(lips)]  # (n, embedding, 2 reach + 1)
+    around = padded.unfold(0, 2 * reach + 1, every)[: len(lips)]  # (n, embedding, 2 reach + 1)
     # 128 rows of the published 1024 numbers at reach 15 take 16 MB at a time
     starts = range(0, len(lips), 128)
     rows = [F.pairwise_distance(lips[i : i + 128, None], around[i : i + 128].transpose(1, 2)) for i in starts]

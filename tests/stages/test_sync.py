@@ -95,6 +95,10 @@ def test_a_track_in_pieces_gives_the_features_of_single_windows(sizes: syncnet.S
         assert np.allclose(
             offset_distances(network, parts, samples, reach=3, batch=batch, device=CPU), whole, atol=1e-5
         )
+    for every, batch, chunk in ((2, 1, 5), (2, 5, 17), (3, 4, 3), (5, 64, 17)):
+        parts = (pictures[i : i + chunk] for i in range(0, 17, chunk))
+        fewer = offset_distances(network, parts, samples, reach=3, batch=batch, device=CPU, every=every)
+        assert fewer.shape == whole[::every].shape and np.allclose(fewer, whole[::every], atol=1e-5)
 
 
 def test_the_small_variant_looks_at_the_mouth_only():
@@ -112,15 +116,16 @@ class Echo(syncnet.SyncNet):
     def __init__(self) -> None:
         super().__init__(MOUTH)
 
-    def lips(self, frames: torch.Tensor) -> torch.Tensor:
-        return frames[0, 0, :-4].mean((1, 2))[:, None].repeat(1, 4) / 10
+    def lips(self, frames: torch.Tensor, every: int = 1) -> torch.Tensor:
+        return frames[0, 0, :-4:every].mean((1, 2))[:, None].repeat(1, 4) / 10
 
     def voices(self, windows: torch.Tensor) -> torch.Tensor:
         return windows[:, 0, 0][:, None].repeat(1, 4)
 
 
+@pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("shift", [-7, 0, 4])
-def test_late_audio_reads_positive(shift: int):
+def test_late_audio_reads_positive(shift: int, every: int):
     rng = np.random.default_rng(5)
     level = rng.uniform(8, 19, 200)
     energy = np.roll(level, shift)  # shift > 0: what is seen at frame i is heard at frame i + shift
@@ -128,8 +133,8 @@ def test_late_audio_reads_positive(shift: int):
     noise = rng.normal(0, 1, (200, 640)) * np.sqrt(np.exp(energy) / 388)[:, None]
     samples = noise.clip(-32768, 32767).astype(np.int16).ravel()
     pictures = np.ones((200, 224, 224, 3), np.uint8) * (level * 10).astype(np.uint8)[:, None, None, None]
-    matrix = offset_distances(Echo(), [pictures], samples, reach=15, batch=50, device=CPU)
-    read = reading("k", matrix, window_s=3.0, hop_s=1.0)
+    matrix = offset_distances(Echo(), [pictures], samples, reach=15, batch=50, device=CPU, every=every)
+    read = reading("k", matrix, window_s=3.0, hop_s=1.0, rate_hz=25 / every)
     assert read.offset_frames == shift
     assert read.confidence > 0.5
     assert set(read.curve_offset_frames) == {shift}

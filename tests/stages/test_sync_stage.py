@@ -122,7 +122,7 @@ def test_a_poisoned_device_spoils_the_worker(bench, model, monkeypatch):
     clips = Clips(items=(kept_clip(bench, 0, 10, seed=1),))
     work = ScoreSync(model=model).open()
 
-    def fail(self, frames):
+    def fail(self, frames, every):
         raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
 
     monkeypatch.setattr(syncnet.SyncNet, "lips", fail)
