@@ -187,6 +187,9 @@ def test_faceless_files_get_none(passed):
 
 def test_two_faces_give_two_tracks(passed):
     assert [one.file for one in of(passed, "multi_face") if len(one.tracks) < 2] == []
+    (steady,) = [one for one in passed if "_2faces" in one.file]  # two people side by side for 302 frames
+    assert [t.end_frame - t.start_frame > 0.95 * 302 for t in steady.tracks] == [True, True]
+    assert len(steady.fact("clip", Clips).items) == 2
 
 
 def test_stills_are_measured_as_still(passed):
