@@ -175,8 +175,7 @@ def offset_distances(
     device: "torch.device",
     every: int = 1,
 ) -> Floats:
-    """Distances of lips to voice, (windows, 2 reach + 1): row i is of frames from i `every` on, column k of audio
-    k - reach frames later.
+    """Distances of lips to voice, (windows, 2 reach + 1): row i starts at frame i `every`, column k is k - reach later.
 
     With `every` 1 equal to syncnet-python's for equal weights and crops, its last window left out as it does. No rows
     if there are fewer than six frames. Crops stream through: held are `batch` windows and one feature per window.

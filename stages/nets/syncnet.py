@@ -83,7 +83,7 @@ class SyncNet(nn.Module):
         looks across time.
         """
         seen = frames.contiguous(memory_format=torch.channels_last_3d)
-        if every == 1:
+        if every == 1:  # as modules, so that hooks (a count of multiply-adds is one) see the first layer too
             maps = self.netcnnlip(seen)
         else:
             first = self.netcnnlip[0]
