@@ -77,16 +77,19 @@ class Store:
             return False
         return True
 
-    def put_file(self, source: Path, path: str) -> Ref:
-        """Copy a file in, whole, and describe it."""
+    def put_file(self, source: Path, path: str, *, move: bool = False) -> Ref:
+        """Copy a file in, whole, or move it, and describe it."""
         with source.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256")
+        ref = Ref(path, source.stat().st_size, digest.hexdigest())
         if self.local is not None:
             with self._replacing(self.local / path) as temporary:
-                shutil.copyfile(source, temporary)
+                (shutil.move if move else shutil.copyfile)(source, temporary)
         else:
             self._fs.put_file(str(source), f"{self._root}/{path}")
-        return Ref(path, source.stat().st_size, digest.hexdigest())
+            if move:
+                source.unlink()
+        return ref
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[Path]:

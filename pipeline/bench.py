@@ -49,8 +49,11 @@ class Bench:
         return self.store.get_file(ref.path, self._folder)
 
     def keep(self, path: Path, name: str) -> Ref:
-        """Put a file into the store under this call's prefix, whole, and return its reference."""
-        return self.store.put_file(path, f"{self._prefix}/{name}")
+        """Put a file into the store under this call's prefix, whole, and return its reference.
+
+        A file of the scratch folder is moved: never on the disk twice.
+        """
+        return self.store.put_file(path, f"{self._prefix}/{name}", move=path.is_relative_to(self._folder))
 
     def __enter__(self) -> "Bench":
         return self

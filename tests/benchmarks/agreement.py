@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.records import RATE_HZ
+from manifests.store import Store
 from stages.judge import Measured
 from stages.watch import tracks_of
 
@@ -17,35 +18,58 @@ Reading = tuple[int, float, float]
 Tracks = Sequence[tuple[dict[str, Any], Reading]]
 
 
-def agreement(known: Sequence[Measured], classic: Mapping[str, Tracks], folder: Path) -> dict[str, Any]:
-    """Over all tracks of the classic way: intersection over union frame by frame, readings and texts of its clip."""
-    overlaps: list[float] = []
+def overlaps(known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store) -> dict[str, Any]:
+    """Intersection over union, frame by frame, over all tracks of the classic way."""
+    found: list[float] = []
+    worst: dict[str, float] = {}
+    for one in known:
+        mine = [value for track, _ in classic[one.video.url] for value in _overlaps(one, track, store)]
+        found += mine
+        if mine:
+            worst[Path(one.video.url).name] = _mean([value >= 0.9 for value in mine])
+    return {
+        "agreement: tracks of the classic way": sum(len(tracks) for tracks in classic.values()),
+        "agreement: share of frames with IoU >= 0.9": _mean([one >= 0.9 for one in found]),
+        "agreement: share of frames with IoU >= 0.7": _mean([one >= 0.7 for one in found]),
+        "agreement: mean IoU": _mean(found),
+        "agreement: least share of frames with IoU >= 0.9, by video": dict(
+            sorted(worst.items(), key=lambda item: item[1])[:6]
+        ),
+    }
+
+
+def readings(known: Sequence[Measured], classic: Mapping[str, Tracks]) -> dict[str, Any]:
+    """Offsets and confidences of the classic way's tracks and of our clips of them."""
     offsets: list[int] = []
     confidences: list[tuple[float, float]] = []
-    texts: list[tuple[str, str]] = []
-    n_tracks = 0
     for one in known:
-        for number, (track, reading) in enumerate(classic[one.video.url]):
-            n_tracks += 1
-            overlaps += _overlaps(one, track, folder)
+        for track, (offset, confidence, _) in classic[one.video.url]:
             at = _clip_of(one, track)
-            if at is None or one.syncs is None or one.speeches is None:
-                continue
-            mine = one.syncs.items[at]
-            offsets.append(abs(mine.offset_frames + reading[0]))
-            confidences.append((mine.confidence, reading[1]))
-            texts.append((one.speeches.items[at].text, _text(folder, Path(one.video.url).stem, number)))
+            if at is not None and one.syncs is not None:
+                offsets.append(abs(one.syncs.items[at].offset_frames + offset))
+                confidences.append((one.syncs.items[at].confidence, confidence))
     both = np.array(confidences)
-    likeness = [difflib.SequenceMatcher(None, mine, other).ratio() for mine, other in texts]
+    clear = [offset for offset, (_, theirs) in zip(offsets, confidences, strict=True) if theirs >= 1]
     return {
-        "agreement: tracks of the classic way": n_tracks,
-        "agreement: of them with a clip of ours": len(offsets),
-        "agreement: share of frames with IoU >= 0.9": _mean([one >= 0.9 for one in overlaps]),
-        "agreement: share of frames with IoU >= 0.7": _mean([one >= 0.7 for one in overlaps]),
-        "agreement: mean IoU": _mean(overlaps),
+        "agreement: tracks with a clip of ours": len(offsets),
         "agreement: share of clips with |offset difference| <= 1": _mean([one <= 1 for one in offsets]),
+        "agreement: the same, of the clips with a confidence of 1 and more": _mean([one <= 1 for one in clear]),
+        "agreement: clips with a confidence of 1 and more": len(clear),
         "agreement: correlation of confidences": float(np.corrcoef(both.T)[0, 1]) if len(both) > 2 else None,
-        "agreement: share of equal texts": _mean([mine == other for mine, other in texts]),
+    }
+
+
+def texts(known: Sequence[Measured], classic: Mapping[str, Tracks], folder: Path) -> dict[str, Any]:
+    """What was heard in the classic way's tracks, whose texts lie in `folder`, and in our clips of them."""
+    pairs: list[tuple[str, str]] = []
+    for one in known:
+        for number, (track, _) in enumerate(classic[one.video.url]):
+            at = _clip_of(one, track)
+            if at is not None and one.speeches is not None:
+                pairs.append((one.speeches.items[at].text, _text(folder, Path(one.video.url).stem, number)))
+    likeness = [difflib.SequenceMatcher(None, mine, other).ratio() for mine, other in pairs]
+    return {
+        "agreement: share of equal texts": _mean([mine == other for mine, other in pairs]),
         "agreement: mean likeness of texts": _mean(likeness),
     }
 
@@ -55,11 +79,11 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def _overlaps(one: Measured, track: dict[str, Any], folder: Path) -> list[float]:
+def _overlaps(one: Measured, track: dict[str, Any], store: Store) -> list[float]:
     """Of every frame of a track with the box there of that track of ours which fits best."""
     if one.seen is None:
         return [0.0] * len(track["frame"])
-    blob = folder.parent / "here" / one.seen.arrays.path
+    blob = Path(store.at(one.seen.arrays.path))
     best: list[float] = [0.0] * len(track["frame"])
     for mine in one.seen.tracks:
         arrays = tracks_of(blob, mine.number)

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
 from manifests.records import RATE_HZ
 from stages.media import probe
 from tests.benchmarks.counts import Counts, ffmpeg_on_path, size_bytes
-from tests.benchmarks.tools import classic_pipeline, ffmpeg, scenedetect, whisperx
-from tests.benchmarks.turns import Stopwatch
+from tests.benchmarks.tools import TwoDetectors, classic_pipeline, ffmpeg, scenedetect, whisperx
+from tests.benchmarks.turns import Spent, Stopwatch
 
 CROPS = "cropped"
 """Folder of syncnet-python's crops of faces, below that of each video."""
@@ -26,6 +30,14 @@ class Classic:
     counts: Counts = field(default_factory=Counts)
     scenes_of: Counter[str] = field(default_factory=Counter)  # pictures decoded to find cuts, by file
     left_bytes: Counter[str] = field(default_factory=Counter)  # files of each video when it was done
+    spent: Spent = field(default_factory=Spent)  # without S3FD, as it was run here
+    s3fd: Spent = field(default_factory=Spent)  # what S3FD would take on all pictures, by those it was timed on
+    insightface: Spent = field(default_factory=Spent)  # what its stand-in took on them
+
+    @property
+    def published(self) -> Spent:
+        """The script with the detector that it is published with."""
+        return self.spent - self.insightface + self.s3fd
 
     @property
     def full_size_decodes(self) -> int:
@@ -37,7 +49,7 @@ class Classic:
 def run(paths: Sequence[Path], syncnet: Path, pack: str, whisper: Path, folder: Path, threads: int) -> Classic:
     """All videos, one after the other; whisperx once for all tracks."""
     made = Classic(folder)
-    watch = Stopwatch()
+    whole = watch = Stopwatch()
     pipeline = classic_pipeline(syncnet, pack)
     made.steps_s["load"] = round(watch.read().wall_s, 2)
     with ffmpeg_on_path(folder / "bin") as made.counts:
@@ -48,6 +60,11 @@ def run(paths: Sequence[Path], syncnet: Path, pack: str, whisper: Path, folder: 
         named = [wav.rename(wav.with_name(f"{wav.parents[2].name}-{wav.stem}.wav")) for wav in wavs]
         whisperx(named, whisper, folder / "texts", threads)
         made.steps_s["whisperx"] = round(watch.read().wall_s, 2)
+    detectors: TwoDetectors = pipeline.s3fd
+    timed = detectors.s3fd
+    made.spent = whole.read() - timed.spent
+    made.insightface = detectors.insightface.spent
+    made.s3fd = timed.spent * (detectors.insightface.calls / max(timed.calls, 1))
     return made
 
 
@@ -66,9 +83,41 @@ def _video(path: Path, pipeline: Any, made: Classic) -> None:
     made.steps_s["scenedetect"] += watch.read().wall_s
 
     watch = Stopwatch()
+    blind = pipeline.s3fd.s3fd.spent
     made.tracks[str(path)] = pipeline.scored(even, sound, work / "syncnet")
-    made.steps_s["syncnet-python"] += watch.read().wall_s
+    made.steps_s["syncnet-python"] += watch.read().wall_s - (pipeline.s3fd.s3fd.spent - blind).wall_s
 
     for seen in (even, work / "syncnet" / "video.avi"):
         made.scenes_of[str(seen)] = probe(seen).n_packets
     made.left_bytes[str(path)] = size_bytes(work)
+
+
+def read_again(script: Classic, model: str) -> dict[str, list[tuple[dict[str, Any], tuple[int, float, float]]]]:
+    """The script's tracks with the readings of another SyncNet over its crops, every window, its sign of offsets."""
+    import torch
+
+    from stages import weights
+    from stages.nets.syncnet import load
+    from stages.sync import offset_distances, read_wav, reading, state_file
+
+    network = load(state_file(weights.path(model)))
+    found: dict[str, list[tuple[dict[str, Any], tuple[int, float, float]]]] = {}
+    for url, tracks in script.tracks.items():
+        folder = script.folder / Path(url).stem / "syncnet" / CROPS
+        found[url] = []
+        for number, (track, _) in enumerate(tracks):
+            samples = read_wav(folder / f"{Path(url).stem}-{number:05d}.wav")
+            pictures = [_pictures(folder / f"{number:05d}.avi")]
+            matrix = offset_distances(network, pictures, samples, reach=15, batch=32, device=torch.device("cpu"))
+            mine = reading(f"{number}", matrix, window_s=3.0, hop_s=1.0)
+            found[url].append((track, (-mine.offset_frames, mine.confidence, mine.distance)))
+    return found
+
+
+def _pictures(path: Path) -> NDArray[np.uint8]:
+    """All of a small video, (n, h, w, 3) BGR."""
+    video, found = cv2.VideoCapture(str(path)), []
+    while (read := video.read())[0]:
+        found.append(read[1])
+    video.release()
+    return np.stack(found).astype(np.uint8)

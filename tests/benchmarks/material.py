@@ -1,9 +1,11 @@
 """What the benchmarks are fed: real footage and weights where they are at hand, else made here from seeds."""
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -50,13 +52,34 @@ def whisper(folder: Path) -> tuple[Path, str]:
 
 def talking_clips(seconds: float, *, least_height_px: int = 0) -> list[Path]:
     """Real clips of one talking person, shortest first, until they last `seconds` together; none without footage."""
-    if not (SHARED / "clips").is_dir():
+    wanted = [one for one in _footage() if one["label"] == "talking" and one["h"] >= least_height_px and one["audio"]]
+    return _until(seconds, wanted)
+
+
+def other_clips(seconds: float) -> list[Path]:
+    """Real clips that a set should mostly not hold, with sound and at most 20 s long: dubbed, silent, music, several
+    faces and so on. One of every label in turn, shortest first, until they last `seconds` together."""
+    turns: dict[str, int] = Counter()
+    wanted = []
+    for one in _footage():
+        if one["label"].startswith(("multi_", "neg_")) and one.get("audio") and one["dur"] <= 20:
+            wanted.append((turns[one["label"]], one))
+            turns[one["label"]] += 1
+    return _until(seconds, [one for _, one in sorted(wanted, key=lambda pair: (pair[0], pair[1]["label"]))])
+
+
+def _footage() -> list[dict[str, Any]]:
+    """What the index says of real footage, shortest first; nothing without it."""
+    index = SHARED / "clips" / "INDEX.json"
+    if not index.is_file():
         return []
-    known = json.loads((SHARED / "clips" / "INDEX.json").read_text(encoding="utf-8"))
-    wanted = [one for one in known if one["label"] == "talking" and one["h"] >= least_height_px and one["audio"]]
+    return sorted(json.loads(index.read_text(encoding="utf-8")), key=lambda one: (one.get("dur") or 0.0, one["file"]))
+
+
+def _until(seconds: float, wanted: Iterable[dict[str, Any]]) -> list[Path]:
     chosen: list[Path] = []
     total_s = 0.0
-    for one in sorted(wanted, key=lambda one: (one["dur"], one["file"])):
+    for one in wanted:
         if total_s >= seconds:
             break
         chosen.append(SHARED / "clips" / one["file"])

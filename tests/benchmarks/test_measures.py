@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.benchmarks.agreement import agreement
+from manifests.store import Store
+from tests.benchmarks.agreement import overlaps, readings, texts
+from tests.benchmarks.classic import Classic
 from tests.benchmarks.resident import FamilyPeak, family, peak_mb
+from tests.benchmarks.tools import _blind_s3fd
 from tests.benchmarks.turns import Spent, Spread, Turns, in_turns
 
 
@@ -56,6 +59,18 @@ def test_a_family_holds_what_its_grandchild_holds() -> None:
 
 
 def test_nothing_in_common_agrees_in_nothing(tmp_path: Path) -> None:
-    found = agreement([], {}, tmp_path)
+    found = overlaps([], {}, Store(str(tmp_path))) | readings([], {}) | texts([], {}, tmp_path)
     assert found["agreement: tracks of the classic way"] == 0
-    assert found["agreement: share of frames with IoU >= 0.9"] == pytest.approx(0.0)
+    for share in ("frames with IoU >= 0.9", "clips with |offset difference| <= 1", "equal texts"):
+        assert found[f"agreement: share of {share}"] == pytest.approx(0.0)
+    assert found["agreement: correlation of confidences"] is None
+
+
+def test_the_published_script_pays_for_its_own_detector_and_not_for_the_stand_in(tmp_path: Path) -> None:
+    script = Classic(tmp_path, spent=Spent(100, 180), s3fd=Spent(60, 90), insightface=Spent(20, 30))
+    assert script.published == Spent(140, 240)
+
+
+def test_the_blind_detector_looks_and_finds_nothing() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    assert len(_blind_s3fd().detect_faces(picture, conf_th=0.9, scales=[0.25])) == 0

@@ -12,8 +12,17 @@ from typing import Any
 class Spent:
     """What one call took: seconds on the clock, and processor seconds of this process and of those it waited for."""
 
-    wall_s: float
-    cpu_s: float
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
+
+    def __sub__(self, other: "Spent") -> "Spent":
+        return Spent(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s)
+
+    def __mul__(self, times: float) -> "Spent":
+        return Spent(self.wall_s * times, self.cpu_s * times)
 
 
 @dataclass(frozen=True)

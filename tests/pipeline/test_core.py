@@ -1,5 +1,6 @@
 """The stage, its key, the ledger and the plain loop."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from manifests.records import Video
 from manifests.store import Store
+from pipeline.bench import Bench
 from pipeline.here import run_here
 from pipeline.ledger import Ledger
 from pipeline.override import OverrideError, override
@@ -158,3 +160,18 @@ def test_the_longest_come_first_and_parts_of_a_source_stay_together():
     every = [short, late, whole, long, early]
     assert queue(every, together=True) == [[long], [early, late, whole], [short]]
     assert [one for (one,) in queue(every, together=False)][:3] == [long, late, short]
+
+
+def test_what_was_made_in_scratch_is_moved_and_what_lies_elsewhere_is_copied(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    own = tmp_path / "mine.mp4"
+    own.write_bytes(b"mine")
+    with Bench(store, "key", "video") as bench:
+        made = bench.scratch / "made.mp4"
+        made.write_bytes(b"made")
+        kept = [bench.keep(made, "made.mp4"), bench.keep(own, "mine.mp4")]
+        assert not made.exists() and own.exists()
+    assert [store.get(ref.path) for ref in kept] == [b"made", b"mine"]
+    assert [(ref.size_bytes, ref.sha256) for ref in kept] == [
+        (4, hashlib.sha256(data).hexdigest()) for data in (b"made", b"mine")
+    ]

@@ -66,8 +66,9 @@ def test_equal_weights_and_frames_give_syncnet_pythons_own_numbers(tmp_path: Pat
     read = reading("k", matrix, window_s=3.0, hop_s=1.0)
     assert matrix.shape == (25, 31)
     assert read.offset_frames == -offset
-    assert read.confidence == pytest.approx(confidence, abs=1e-3)
-    assert read.distance == pytest.approx(distance, abs=1e-3)
+    # random weights make distances of 14,000, whose last bit in single precision is 1e-3 and differs by processor
+    assert read.confidence == pytest.approx(confidence, abs=max(1e-3, 2e-7 * distance))
+    assert read.distance == pytest.approx(distance, abs=1e-3, rel=3e-7)
 
 
 def test_every_distance_is_that_of_calc_pdist():
