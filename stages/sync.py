@@ -45,17 +45,27 @@ class ScoreSync(Stage[Syncs]):
 
     model: str = "syncnet_v2"  # a name of `stages.weights`, or the path of a state dict of that layout
     reach: int = 15  # offsets from -reach to +reach frames are tried
-    every: int = 1  # lips are looked at in five frames of so many; 1 as syncnet-python does
+    every: int = 1  # lips are looked at from every so manyth frame on, five frames each; 1 as syncnet-python does
+    # ... or more often, so that a clip has so many looks: a mean of few would be a guess
+    least_windows: int = field(default=0, metadata={"absent": 0})
     curve_window_s: float = 3.0
     curve_hop_s: float = 1.0
-    batch: int = field(default=32, metadata=RUNTIME)  # lip windows per step; 32 of the published net take 0.3 GB
+    batch: int = field(default=0, metadata=RUNTIME)  # lip windows per step; 0: 8 on a processor, 64 on a GPU
     device: str = field(default="auto", metadata=RUNTIME)  # "auto": the first GPU if there is one
 
     def __post_init__(self) -> None:
-        if self.reach < 1 or self.batch < 1 or self.curve_window_s <= 0 or self.curve_hop_s <= 0:
-            raise ValueError("sync: reach, batch, curve_window_s and curve_hop_s must be positive")
-        if not 1 <= self.every < _SHORTEST_FRAMES:
-            raise ValueError("sync: every must lie in 1..5: beyond that some frames would not be looked at")
+        if self.reach < 1 or self.batch < 0 or self.curve_window_s <= 0 or self.curve_hop_s <= 0:
+            raise ValueError("sync: reach, curve_window_s and curve_hop_s must be positive, and batch not negative")
+        if not 1 <= self.every < _SHORTEST_FRAMES or self.least_windows < 0:
+            raise ValueError(
+                "sync: every must lie in 1..5 (beyond that some frames are not looked at), least_windows >= 0"
+            )
+
+    def step_frames(self, n_frames: int) -> int:
+        """From one look at the lips to the next in a clip of so many frames."""
+        if not self.least_windows:
+            return self.every
+        return min(self.every, max(1, (n_frames - _SHORTEST_FRAMES + 1) // self.least_windows))
 
     def models(self) -> tuple[str, ...]:
         return (self.model,)
@@ -75,6 +85,7 @@ class ScoreSync(Stage[Syncs]):
         if chosen == "auto":
             chosen = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(chosen)
+        batch = self.batch or (8 if device.type == "cpu" else 64)  # 8 windows stay in a processor's cache
         if device.type == "cpu":  # Ray's own count is that of the share that the stage has of a small machine: one
             torch.set_num_threads(max(1, min(int(self.resources.cpus), os.cpu_count() or 1)))
         network = load(state_file(weights.path(self.model))).to(device)
@@ -100,10 +111,11 @@ class ScoreSync(Stage[Syncs]):
                 boxes = arrays["box"][:, :4].astype(np.float64)
             pictures = (decoded.images for decoded in frames(bench.fetch(clip.video)))
             crops = face_crops(pictures, boxes)
+            every = self.step_frames(clip.n_frames)
             matrix = offset_distances(
-                network, crops, samples, reach=self.reach, batch=self.batch, device=device, every=self.every
+                network, crops, samples, reach=self.reach, batch=batch, device=device, every=every
             )
-            rate_hz = RATE_HZ / self.every
+            rate_hz = RATE_HZ / every
             return reading(clip.key, matrix, window_s=self.curve_window_s, hop_s=self.curve_hop_s, rate_hz=rate_hz)
 
         return work
@@ -187,7 +199,7 @@ def offset_distances(
     # TF32 is the default of cuDNN's convolutions and costs the third digit of the distances
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         lips, seen = [], 0
-        for piece in _overlapping(crops, max(1, batch // every) * every):
+        for piece in _overlapping(crops, batch * every):
             lips.append(network.lips(network.inputs(piece, device), every))
             seen += len(piece) - WINDOW_FRAMES + 1
         windows = voice_windows(samples)

@@ -111,6 +111,22 @@ def test_every_clip_is_scored_and_the_record_survives_the_store(bench, model):
     assert np.allclose(again.items[0].distances, first.distances, atol=1e-4), "the batch size changes nothing"
 
 
+def test_a_long_clip_is_looked_at_seldom_and_a_short_one_often(bench, model):
+    seldom = ScoreSync(model=model, every=4, least_windows=20)
+    assert [seldom.step_frames(n) for n in (10, 25, 65, 85, 750)] == [1, 1, 3, 4, 4]
+    assert [ScoreSync(model=model, every=3).step_frames(n) for n in (10, 750)] == [3, 3]
+    clips = Clips(items=(kept_clip(bench, 0, 90, seed=1), kept_clip(bench, 1, 30, seed=2)))
+    found = seldom.open()(Facts([clips]), bench)
+    fourth, each = (ScoreSync(model=model, every=step).open()(Facts([clips]), bench) for step in (4, 1))
+    assert [one.distances for one in found.items] == [fourth.items[0].distances, each.items[1].distances]
+    assert fourth.items[0].distances != each.items[0].distances
+
+
+def test_a_least_number_of_looks_changes_the_key_and_none_keeps_the_old_one(model):
+    assert "least_windows" not in ScoreSync(model=model).identity()
+    assert ScoreSync(model=model, least_windows=40).identity()["least_windows"] == 40
+
+
 def test_clips_that_are_all_too_short_are_a_rejection_with_the_number(bench, model):
     clips = Clips(items=(kept_clip(bench, 0, 5, seed=1),))
     assert ScoreSync(model=model).open()(Facts([clips]), bench) == Rejection(
