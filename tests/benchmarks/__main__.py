@@ -20,6 +20,8 @@ ABOUT = {
     "speech": "transcription of clips in batches, against whisperx clip by clip",
     "shards": "writing and reading WebDataset tars, against webdataset's own writer",
     "scale": "what the ledger and the driver cost per call, and one core against two",
+    "growth": "seconds and bytes per video-hour as the hours grow, by the command on Ray",
+    "flat": "memory of a process over 1,000 videos",
     "memory": "two hours of 1080p through every stage, each in its own process; a whole run on Ray",
     "chain": "from files to scored clips, against the classic script of public tools with files between",
 }
@@ -30,9 +32,11 @@ def main() -> int:
     parser.add_argument("names", nargs="+", choices=("list", *ABOUT), metavar="NAME", help=", ".join(("list", *ABOUT)))
     parser.add_argument("--repeats", type=int, default=3, help="turns of each way (default: 3)")
     parser.add_argument("--minutes", type=float, help="footage for chain (default: 5)")
+    parser.add_argument("--hours", type=float, nargs="+", help="footage for growth (default: 0.02 0.1)")
     options = parser.parse_args()
-    if options.minutes is not None and options.names != ["chain"]:
-        parser.error("--minutes goes with chain alone")
+    for name, of in (("minutes", "chain"), ("hours", "growth")):
+        if getattr(options, name) is not None and options.names != [of]:
+            parser.error(f"--{name} goes with {of} alone")
     console = Console(highlight=False)
     if "list" in options.names:
         for name, about in ABOUT.items():
@@ -43,7 +47,7 @@ def main() -> int:
         measure = importlib.import_module(f"tests.benchmarks.{name}").measure
         on = machine()
         with tempfile.TemporaryDirectory() as folder:
-            more = {} if options.minutes is None else {"minutes": options.minutes}
+            more = {name: value for name in ("minutes", "hours") if (value := getattr(options, name)) is not None}
             findings: Findings = measure(Path(folder), options.repeats, **more)
         _show(name, findings, console)
         console.print(

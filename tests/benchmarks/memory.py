@@ -18,7 +18,7 @@ import numpy as np
 from manifests.codec import to_plain
 from manifests.records import Video
 from manifests.store import Store
-from pipeline.recipes import TalkingFaces, own, sample
+from pipeline.recipes import TalkingFaces, own
 from pipeline.stage import Stage
 from pipeline.step import Step
 from tests.benchmarks.material import (
@@ -28,11 +28,10 @@ from tests.benchmarks.material import (
     random_syncnet,
     rendered_head,
     talking_clips,
-    to_and_fro,
     whisper,
 )
 from tests.benchmarks.record import Findings
-from tests.benchmarks.resident import FamilyPeak, held_mb, peak_mb
+from tests.benchmarks.resident import FamilyPeak, peak_mb
 from tests.benchmarks.turns import Spent, Stopwatch
 from tests.media import Look, Sound, hum, times_at, write_video
 
@@ -45,10 +44,6 @@ FACE_EVERY = 60
 LOOK_FRAMES = 24
 """Just inside the second for which a track may go unseen."""
 RUN_S = 20.0
-FLAT_VIDEOS, FLAT_AFTER = 120, 30
-"""Videos that one process takes through every stage, and after how many its memory is first read."""
-
-FLAT_S = 2.4
 
 
 def measure(folder: Path, repeats: int) -> Findings:
@@ -69,14 +64,12 @@ def measure(folder: Path, repeats: int) -> Findings:
         numbers[f"{stage.name}: outcome, cpu_s"] = f"{status}, {spent.cpu_s:.0f}"
     ceiling = max(value for label, value in numbers.items() if label.endswith("peak MB"))
     numbers["largest worker, MB (ceiling 2048)"] = ceiling
-    numbers |= _flat(folder)
     numbers |= _whole_run(folder, pack, str(state), str(model))
     notes = (
         f"long video: pieces of {GOP_S:g} s of 1080p at {SOURCE_HZ} fps joined packet by packet; one in {FACE_EVERY} "
         "shows a rendered head, the others a moving pattern",
         f"faces: {said}, on the long video looked for every {LOOK_FRAMES} frames, to be done in minutes",
         f"SyncNet: random, published sizes; Whisper: {spoken}",
-        f"flat: one rendered head of {FLAT_S:g} s under {FLAT_VIDEOS} names, recipe sample, every stage in one process",
         "peak: VmHWM of a fresh process, imports and models in it; whole run: Pss over the process tree, each second",
     )
     return Findings(numbers=numbers, notes=notes)
@@ -98,37 +91,6 @@ def _alone(stage: Stage[Any], upstream: tuple[Stage[Any], ...], url: str, ticket
     watch = Stopwatch()
     Step(stage, upstream, Store(url), "memory", lambda _, status, __: told.append(status))(ticket)
     return told[0], peak_mb(), watch.read()
-
-
-def _flat(folder: Path) -> dict[str, Any]:
-    """One process, every stage, many videos: what it holds after some and after all of them."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        held = pool.submit(_one_after_the_other, folder).result()
-    more = held[-1] - held[FLAT_AFTER - 1]
-    return {
-        f"flat: MB after {FLAT_AFTER} videos": held[FLAT_AFTER - 1],
-        f"flat: MB after {FLAT_VIDEOS} videos": held[-1],
-        "flat: MB more per 1,000 videos, by a straight line": 1000 * more / (FLAT_VIDEOS - FLAT_AFTER),
-    }
-
-
-def _one_after_the_other(folder: Path) -> list[float]:
-    """Megabytes held after each video."""
-    head = rendered_head(25)
-    shown = zip(times_at(Fraction(25), FLAT_S), to_and_fro(head, round(25 * FLAT_S)), strict=True)
-    source = write_video(folder / "short.mp4", shown, sound=Sound(samples=hum(FLAT_S)))
-    stages, store = sample().stages(), Store(str(folder / "flat"))
-    steps = [Step(stage, stages[:i], store, "flat") for i, stage in enumerate(stages)]
-    held = []
-    for number in range(FLAT_VIDEOS):
-        name = folder / f"short{number}.mp4"
-        name.symlink_to(source)
-        tickets = [to_plain(Video.of(str(name), language="de"))]
-        for step in steps:
-            tickets = [out for ticket in tickets for out in step(ticket)]
-        assert tickets, "a rendered head did not pass"
-        held.append(held_mb())
-    return held
 
 
 def long_video(path: Path, hours: float) -> Path:

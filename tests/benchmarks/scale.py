@@ -1,7 +1,5 @@
-"""What carrying videos costs beside the work: ledger, driver and Ray; one core against two; more hours of footage."""
+"""What carrying videos costs beside the work: ledger, driver and Ray; one core against two."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,7 @@ from pipeline.cluster import Cluster, run_on_ray
 from pipeline.here import run_here
 from pipeline.plan import plan
 from pipeline.stage import Resources, keys
-from stages.media import probe
 from tests.benchmarks.counts import size_bytes
-from tests.benchmarks.material import CORPUS, ROOT, corpus_videos
 from tests.benchmarks.record import Findings
 from tests.benchmarks.resident import peak_mb
 from tests.benchmarks.toy import First, Second, Third, videos
@@ -25,8 +21,6 @@ HERE, ON_RAY, KNOWN = 5_000, 2_000, 100_000
 
 SLEEP_S, SLEEP_VIDEOS = 0.5, 60
 BUSY_S, BUSY_VIDEOS = 0.25, 80
-GROWTH_HOURS = (0.02, 0.1)
-"""Hours of footage of the sample corpus taken through the whole sample recipe, by the command."""
 
 
 def measure(folder: Path, repeats: int) -> Findings:
@@ -40,16 +34,12 @@ def measure(folder: Path, repeats: int) -> Findings:
     rates = {name: cores.made[name] for name in ("one", "two")}
     numbers |= {f"busy stage, {name} core: calls per s between the first and the last": r for name, r in rates.items()}
     numbers["two cores / one core, calls per s, start of Ray left out"] = rates["two"] / rates["one"]
-    for hours in GROWTH_HOURS:
-        numbers |= _growth(folder / f"grown{hours}", hours)
     return Findings(
         ratios={"one core / two cores, wall with start of Ray": cores.wall_ratio("one", "two")},
         numbers=numbers,
         notes=(
             f"busy: {BUSY_VIDEOS} calls of about {BUSY_S} s of one core's work; two cores with other load on them "
             "cannot show 2",
-            "growth: videos of the sample corpus, again and again under other names where it is too short, through "
-            "`python -m pipeline run` with the recipe sample; on the clock, two cores",
         ),
     )
 
@@ -141,30 +131,3 @@ def _busy(folder: Path, cpus: int) -> float:
     store = Store(str(folder / f"busy{cpus}-{time.monotonic_ns()}"))
     _on_ray((stage,), BUSY_VIDEOS, store, "a", cpus)
     return (BUSY_VIDEOS - cpus) / _span_s(store, keys((stage,), Video)["first"])
-
-
-def _growth(folder: Path, hours: float) -> dict[str, Any]:
-    """The whole sample recipe over so much footage; nothing where the corpus is not here."""
-    if not CORPUS.is_dir():
-        return {}
-    sources, store = folder / "videos", folder / "out"
-    sources.mkdir(parents=True)
-    seconds, around = 0.0, 0
-    while seconds < 3600 * hours:
-        for path in corpus_videos(3600 * hours - seconds):
-            (sources / f"{around:03d}-{path.name}").symlink_to(path)
-            seconds += probe(path).duration_s
-        around += 1
-    command = [sys.executable, "-m", "pipeline", "run", "sample", "--manifest", str(sources), "--store", str(store)]
-    watch = Stopwatch()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    spent = watch.read()
-    if done.returncode:
-        raise RuntimeError((done.stdout + done.stderr)[-2000:])
-    taken = seconds / 3600
-    kinds = {name: size_bytes(store / name) / taken / 1e6 for name in ("blobs", "ledger", "shards")}
-    return {
-        f"{hours} h of footage: s per video-hour": spent.wall_s / taken,
-        f"{hours} h of footage: s of the whole command": spent.wall_s,
-        **{f"{hours} h of footage: MB of {name} per video-hour": mb for name, mb in kinds.items()},
-    }
