@@ -143,6 +143,8 @@ def _times(
 ) -> dict[str, Any]:
     """Seconds of the ways, and of the last turn's stages and steps."""
     stages, script = _recipe(use).stages(), scripts[-1]
+    on_ray: Store = turns.made["ours on Ray"]
+    names = {path.split("-")[0]: path for path in sorted({path.split("/")[1] for path in on_ray.list("ledger")})}
     seconds = sum(probe(path).duration_s for path in paths)
     steps_s = {name: round(value, 2) for name, value in script.steps_s.items()}
     again_s = steps_s["25 fps and 16 kHz"] + steps_s["scenedetect"]
@@ -164,16 +166,22 @@ def _times(
         },
         "classic with insightface, without what syncnet-python does again: wall s": script.spent.wall_s - again_s,
         "ours: seconds by stage, loading included": _by_stage(here.store, keys(stages, Video)),
+        "ours on Ray: seconds in calls of stages": sum(_by_stage(on_ray, names).values()),
+        "ours on Ray: calls": sum(len(_settled(on_ray, name)) for name in names.values()),
         "classic: seconds by step": steps_s,
     }
 
 
 def _by_stage(store: Store, names: dict[str, str]) -> dict[str, float]:
-    found = {}
-    for name, key in names.items():
-        settled = [path for status in ("ok", "rejected") for path in store.list(f"ledger/{key}/{status}")]
-        found[name] = round(sum(json.loads(store.get(path))["seconds"] for path in settled), 2)
-    return found
+    """Seconds of all calls of each stage, by its name and key."""
+    return {
+        name: round(sum(json.loads(store.get(path))["seconds"] for path in _settled(store, key)), 2)
+        for name, key in names.items()
+    }
+
+
+def _settled(store: Store, key: str) -> list[str]:
+    return [path for status in ("ok", "rejected") for path in store.list(f"ledger/{key}/{status}")]
 
 
 def _work(known: Sequence[Measured], here: Here, script: classic.Classic, paths: Sequence[Path]) -> dict[str, Any]:
@@ -243,8 +251,8 @@ def _here(use: Weights, paths: Sequence[Path], folder: Path) -> Here:
     return Here(store, counts)
 
 
-def _on_ray(use: Weights, paths: Sequence[Path], folder: Path) -> None:
-    """The command as a person gives it, to its end: shards, catalogue and report as well."""
+def _on_ray(use: Weights, paths: Sequence[Path], folder: Path) -> Store:
+    """The command as a person gives it, to its end: shards, catalogue and report as well. The store that it filled."""
     manifest = folder / "few.csv"
     with manifest.open("w", newline="", encoding="utf-8") as f:
         csv.writer(f).writerows([("url",), *((str(path),) for path in paths)])
@@ -263,3 +271,4 @@ def _on_ray(use: Weights, paths: Sequence[Path], folder: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=equal, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError((done.stdout + done.stderr)[-2000:])
+    return Store(str(folder / "out"))
