@@ -2,16 +2,17 @@
 
 import contextlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import av.error
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 _FORMATS = (
@@ -133,7 +134,10 @@ def seek(container: InputContainer, stream: Stream, time_s: Fraction) -> None:
 
 
 def _decoded_packets(
-    container: InputContainer, stream: VideoStream, decoding_times: list[int] | None
+    container: InputContainer,
+    stream: VideoStream,
+    decoding_times: list[int] | None,
+    wanted: "Callable[[Packet[Any]], bool]" = lambda packet: True,
 ) -> Iterator[list[VideoFrame]]:
     packets = container.demux(stream)
     while True:
@@ -145,6 +149,8 @@ def _decoded_packets(
             with contextlib.suppress(av.error.FFmpegError):
                 yield stream.decode(None)
             return
+        if packet.size and not wanted(packet):
+            continue
         if decoding_times is not None and packet.size and packet.dts is not None:
             heapq.heappush(decoding_times, packet.dts)
         try:
@@ -157,6 +163,35 @@ def _decoded_packets(
         yield pictures
 
 
+def decoded_keys(path: Path, threads: int) -> Iterator[Decoded]:
+    """Pictures of the key frames alone, with their times; all others are read and not decoded.
+
+    Left out is whatever is in doubt: damaged pictures, those without a time of their own (all of an AVI), those that
+    only claim to stand for themselves (streams that refresh bit by bit), and interlaced ones, of which a packet may
+    hold half. Raises `MediaError`.
+    """
+    with opened(path) as container:
+        stream = picture_stream(container)
+        only(container, stream)
+        _threaded(stream, threads)
+        stream.codec_context.skip_frame = "NONKEY"
+        if has_decoding_times_only(container):
+            return
+        origin, base, aspect = zero_s(stream), _base(stream), stream.sample_aspect_ratio
+        for pictures in _decoded_packets(container, stream, None, lambda packet: packet.is_keyframe):
+            for picture in pictures:
+                whole = picture.pict_type == PictureType.I and not picture.interlaced_frame
+                if picture.is_corrupt or picture.pts is None or not whole:
+                    continue
+                yield Decoded(float(picture.pts * base - origin), float(picture.duration * base), picture, aspect)
+
+
+def _threaded(stream: VideoStream, threads: int) -> None:
+    stream.codec_context.thread_count = threads
+    if threads != 1:
+        stream.codec_context.thread_type = "AUTO"
+
+
 def decoded_from(path: Path, start_s: float, threads: int) -> Iterator[Decoded]:
     """Pictures from the last one at or before `start_s` (or earlier) on, decoding from the key frame before it.
 
@@ -167,9 +202,7 @@ def decoded_from(path: Path, start_s: float, threads: int) -> Iterator[Decoded]:
         with opened(path) as container:
             stream = picture_stream(container)
             only(container, stream)
-            stream.codec_context.thread_count = threads
-            if threads != 1:
-                stream.codec_context.thread_type = "AUTO"
+            _threaded(stream, threads)
             if back_s is not None:
                 target_s = zero_s(stream) + Fraction(start_s - _SEEK_SLACK_S - back_s).limit_denominator(1_000_000)
                 try:

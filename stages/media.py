@@ -28,6 +28,7 @@ from stages.container import (
     MediaError,
     decoded,
     decoded_from,
+    decoded_keys,
     has_decoding_times_only,
     opened,
     picture_stream,
@@ -37,7 +38,7 @@ from stages.container import (
 from stages.picture import Picture, Shape, matrix_of
 from stages.sound import audio, audio_array
 
-__all__ = ["Frames", "MediaError", "Probe", "audio", "audio_array", "frames", "pictures", "probe"]
+__all__ = ["Frames", "MediaError", "Probe", "audio", "audio_array", "frames", "key_frames", "pictures", "probe"]
 
 _HOLD_S = 600.0
 """A longer hole between two pictures is a broken clock, not a still; to follow it could fill disks with one picture."""
@@ -210,6 +211,13 @@ def frames(
             first, images, times = number + 1, [], []
     if images:
         yield Frames(first, np.stack(images), np.array(times), scaler.scale)
+
+
+def key_frames(path: Path, *, short_side_px: int, threads: int = 1) -> Iterator[tuple[float, np.ndarray]]:
+    """Times and pictures of the key frames alone, shrunk as in `frames`; see `stages.container.decoded_keys`."""
+    scaler = _Scaler(short_side_px)
+    for found in decoded_keys(path, threads):
+        yield found.time_s, scaler.image(found.frame, found.aspect)
 
 
 class _Scaler:

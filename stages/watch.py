@@ -12,9 +12,11 @@ from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
 from stages.cuts import Cuts
 from stages.faces import Detector, Faces, FaceWatcher, Seeing
+from stages.glance import Glance
 from stages.pose import angles
 from stages.quality import Quality
 from stages.tracks import Linked, Linking, link
+from stages.voice import Listener, Voice
 
 _BATCH_FRAMES = 64
 _MEASURES = ("sharpness", "exposure", "motion")
@@ -23,6 +25,9 @@ _MEASURES = ("sharpness", "exposure", "motion")
 @dataclass(frozen=True, kw_only=True)
 class Watch(Stage[Seen]):
     """Source to scenes and face tracks, in one full decode at a small size that feeds all observers.
+
+    Before it, cheap looks at what makes it useless: no voice (`stages.voice`), no face in the key frames
+    (`stages.glance`). Where neither is sure, what follows is the same as without them.
 
     Gives `Seen`, whose blob is an `.npz` with, for every track number t, arrays over its n consecutive frames on the
     25 fps grid of the source:
@@ -33,7 +38,8 @@ class Watch(Stage[Seen]):
     - `t/pose` float32 (n, 3): yaw, pitch, roll in degrees (`stages.pose`);
     - `t/sharpness`, `t/exposure`, `t/motion` float32 (n,): as `stages.quality` defines them, NaN where not looked.
 
-    Rejects: what `stages.media` cannot decode, by its reason; "no_face"; "no_track" (faces, but none that stays).
+    Rejects: what `stages.media` cannot decode, by its reason; "silent", "no_speech"; "no_face"; "no_track" (faces, but
+    none that stays).
     """
 
     name: ClassVar[str] = "watch"
@@ -43,6 +49,8 @@ class Watch(Stage[Seen]):
 
     # 320 rows are what two 16:9 frames on one 640 px sheet show of a picture: nothing is scaled twice.
     look_px: int = 320
+    voice: Voice = field(default=Voice(), metadata={"absent": Voice(min_s=0.0)})
+    glance: Glance = field(default=Glance(), metadata={"absent": Glance(max_gap_s=0.0)})
     cuts: Cuts = field(default=Cuts())
     faces: Faces = field(default=Faces())
     quality: Quality = field(default=Quality())
@@ -59,26 +67,34 @@ class Watch(Stage[Seen]):
         return {"faces_digest": weights.digest(self.faces.pack)}
 
     def open(self) -> Work[Seen]:
-        """Load the detector."""
+        """Load the detector and the network that hears voices."""
         import cv2
 
         cv2.setNumThreads(self.threads)
-        detector = self.faces.open()
+        detector, listener = self.faces.open(), self.voice.open()
 
         def watch(facts: Facts, bench: Bench) -> Seen | Rejection:
-            return self._watch(detector, facts[Source], bench)
+            return self._watch(detector, listener, facts[Source], bench)
 
         return watch
 
-    def _watch(self, detector: Detector, source: Source, bench: Bench) -> Seen | Rejection:
+    def _watch(self, detector: Detector, listener: Listener, source: Source, bench: Bench) -> Seen | Rejection:
         from stages.media import MediaError, frames
 
         cuts, faces = self.cuts.watcher(), FaceWatcher(detector, self.quality)
-        n_frames = 0
+        path, n_frames = bench.fetch(source.file), 0
         try:
-            for batch in frames(
-                bench.fetch(source.file), short_side_px=self.look_px, batch=_BATCH_FRAMES, threads=self.threads
-            ):
+            useless = listener.missing(path, source.duration_s) or self.glance.faceless(
+                path,
+                source.duration_s,
+                detector,
+                short_side_px=self.look_px,
+                sure=self.linking.min_score,
+                threads=self.threads,
+            )
+            if useless is not None:
+                return useless
+            for batch in frames(path, short_side_px=self.look_px, batch=_BATCH_FRAMES, threads=self.threads):
                 cuts.see(batch)
                 faces.see(batch)
                 n_frames = batch.first_frame + len(batch.images)
