@@ -182,7 +182,8 @@ def test_talking_people_get_a_track_and_a_clip(passed):
 
 
 def test_faceless_files_get_none(passed):
-    assert {one.rejection for one in of(passed, *FACELESS)} <= {"watch: no_face", "fetch: no_video_stream"}
+    reasons = {"watch: no_face", "watch: no_speech", "fetch: no_video_stream"}
+    assert {one.rejection for one in of(passed, *FACELESS)} <= reasons
 
 
 def test_two_faces_give_two_tracks(passed):
@@ -198,8 +199,9 @@ def test_stills_are_measured_as_still(passed):
     assert len(stills) == 4 and max(stills) < 0.6 * min(live)
 
 
-def test_silence_is_measured_as_silence(passed):
-    assert [one.voice for one in of(passed, "neg_silent_audio")] == [0.0, 0.0]
+def test_silence_and_music_are_rejected_before_they_are_watched(passed):
+    assert [one.rejection for one in of(passed, "neg_silent_audio")] == ["watch: silent"] * 2
+    assert [one.rejection for one in of(passed, "derived_music_only")] == ["watch: no_speech"]
     no_sound = of(passed, "neg_no_audio_stream", "derived_no_audio")
     assert {one.rejection for one in no_sound} == {"fetch: no_audio"} and len(no_sound) == 2
     spoken = [one.voice for one in of(passed, "talking") if one.voice is not None]
