@@ -82,6 +82,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--save-every", type=int, default=200, metavar="STEPS")
     train.add_argument("--log-every", type=int, default=20, metavar="STEPS")
     train.add_argument("--validate-every", type=int, default=100, metavar="STEPS")
+    train.add_argument("--held-out", type=int, default=32, metavar="SAMPLES", help="to validate on (default 32)")
     train.add_argument("--stop-after", type=int, default=0, metavar="STEPS", help="stop each stage early; resumable")
     train.add_argument("--ray", action="store_true", help="train on Ray, on the pipeline's cluster")
     train.add_argument("--ray-workers", type=int, default=1)
@@ -119,7 +120,7 @@ def _train(given: argparse.Namespace) -> None:
 
 def _options(given: argparse.Namespace) -> "Options":
     stages = stages_of(given.stages)
-    for name in ("save_every", "log_every", "validate_every"):
+    for name in ("save_every", "log_every", "validate_every", "held_out"):
         if getattr(given, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least 1")
     from mcdm.course import Options
@@ -139,6 +140,7 @@ def _options(given: argparse.Namespace) -> "Options":
         save_every=given.save_every,
         log_every=given.log_every,
         validate_every=given.validate_every,
+        held_out=given.held_out,
         stop_after=given.stop_after,
     )
 

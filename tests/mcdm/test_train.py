@@ -196,6 +196,16 @@ def test_accumulated_micro_batches_take_the_same_steps(shards, tmp_path):
     assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
 
 
+def test_what_is_held_out_is_measured_by_parts_no_larger_than_in_training(shards, tmp_path):
+    recipe, found = nano(), []
+    for name, micro in (("whole", 2), ("parts", 1)):
+        run = tmp_path / name
+        train(recipe, options(shards, run, stages=(1,), micro_batch=micro, held_out=5, stop_after=1, validate_every=1))
+        records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        found.append([r["held_out_loss"] for r in records if "held_out_loss" in r])
+    assert found[0] == pytest.approx(found[1], rel=1e-3) and len(found[0]) == 1
+
+
 def test_the_rate_warms_up_and_ends_where_the_plan_says():
     plan = replace(nano().plans[0], steps=100, rate=1.0, warmup=10, final_rate=0.1)
     assert rate_at(plan, 0) == pytest.approx(0.1)

@@ -109,13 +109,13 @@ def next_clip(recipe: Recipe, run: Path, data: Data) -> dict[str, float]:
     rows = collate([windows[number] for number in range(64)]).tensors
     denoiser, config = objective.denoiser, recipe.unet
     past, x = denoiser.archive(rows["reference"], rows["archived"]), rows["present"]
-    base = objective.base(rows)
+    base, gate = objective.base(rows)
     beside = denoiser.beside(rows["reference"], rows["archived"], base, x.shape[1])
     z = draw_normal(rows["seed"], 0, tuple(x.shape[1:]), x.device)
     steps = denoiser.schedule.timesteps(config.sampling_steps)
     for t, t_next in zip(steps, [*steps[1:], -1], strict=True):
         at = torch.full((len(z),), t)
-        answer, _ = denoiser(z, at, past, None, beside=beside)
+        answer, _ = denoiser(z, at, past, None, beside=beside, gate=gate)
         clean, eps = diffusion.split(denoiser.schedule, config.prediction, z, answer, at)
         z = diffusion.ddim_step(denoiser.schedule, clean, eps, t_next)
     codec = make_codec(recipe.codec)
