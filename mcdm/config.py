@@ -281,9 +281,9 @@ def tiny() -> Recipe:
         ),
         plans=(
             StagePlan(steps=800, batch=8, rate=3e-3, warmup=20, final_rate=0.05),
-            StagePlan(steps=400, batch=4, rate=1.5e-3, warmup=20, final_rate=0.05),
+            StagePlan(steps=250, batch=4, rate=1.5e-3, warmup=20, final_rate=0.05),
             StagePlan(steps=700, batch=16, rate=1e-3, warmup=30, final_rate=0.05),
-            StagePlan(steps=900, batch=4, rate=1e-3, warmup=20, final_rate=0.05),
+            StagePlan(steps=1050, batch=4, rate=1e-3, warmup=20, final_rate=0.05),
         ),
         optimizer=OptimizerConfig(ema_decay=0.99, betas=(0.9, 0.99)),
     )

@@ -96,22 +96,36 @@ def repainted(points: Tensor, side: int) -> Tensor:
     eyes = (points[..., 1, :] - points[..., 0, :]).norm(dim=-1).clamp(min=0.1)[..., None]
     mouth, at = points[..., 3:, :].mean(-2), _middles(side, points)
     down = (mouth - points[..., :2, :].mean(-2)) / 2
-    kept = torch.ones(*points.shape[:2], side, side, device=points.device, dtype=points.dtype)
+    kept: Tensor = torch.ones(*points.shape[:2], side, side, device=points.device, dtype=points.dtype)
     for middle, radius in ((points[..., 0, :], 0.45), (points[..., 1, :], 0.45), (mouth + 0.2 * down, 0.75)):
         across = ((at - middle[..., :1]) / (radius * eyes)).square()
         along = ((at - middle[..., 1:]) / (radius * eyes)).square()
         kept = kept * torch.sigmoid(-5 * (1 - along[..., :, None] - across[..., None, :]))
-    return (1 - kept)[:, :, None]
+    places: Tensor = (1 - kept)[:, :, None]
+    return places
 
 
 def picture_error(codec: Codec, made: Tensor, true: Tensor) -> Tensor:
-    """Absolute error of latents (n, c, h, w) as pictures, and of the pictures' slopes: (n, 3, size, size).
+    """Absolute error of latents (n, c, h, w) as pictures, of the pictures' slopes, and of how steep they are around a
+    pixel, wherever: (n, 3, size, size).
 
-    The squared error of an edge that may lie here or there is least for a blurred one; the absolute error for an edge.
+    The squared error of an edge that may lie here or there is least for a blurred one; the absolute error for an edge
+    in the middle, and the last term wants an edge whether its place is known or not.
     """
-    off = codec.decode(made) - codec.decode(true)
-    across, down = off.diff(dim=-1).abs(), off.diff(dim=-2).abs()
-    return off.abs() + F.pad(across, (0, 1)) + F.pad(down, (0, 0, 0, 1))
+    pictures, wanted = codec.decode(made), codec.decode(true)
+    (across, down), (across_true, down_true) = _slopes(pictures), _slopes(wanted)
+    steep = _steepness(across, down) - _steepness(across_true, down_true)
+    return (pictures - wanted).abs() + (across - across_true).abs() + (down - down_true).abs() + steep.abs()
+
+
+def _slopes(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of pictures (n, c, h, w) to the next column and row, of their size."""
+    return F.pad(pictures.diff(dim=-1), (0, 1)), F.pad(pictures.diff(dim=-2), (0, 0, 0, 1))
+
+
+def _steepness(across: Tensor, down: Tensor) -> Tensor:
+    """Root mean square of slopes over 5 x 5 pixels."""
+    return (F.avg_pool2d(across.square() + down.square(), 5, stride=1, padding=2) + 1e-4).sqrt()
 
 
 def _canvas(flat: tuple[Tensor, Tensor], config: MotionConfig) -> Tensor:
