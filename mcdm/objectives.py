@@ -17,7 +17,7 @@ from mcdm.diffusion import draw_normal, draw_uniform
 from mcdm.encoders import Codec, encode_pictures, freeze, make_codec
 from mcdm.motion import Motion, motion_target, swap_mouths
 from mcdm.prior import MotionPrior
-from mcdm.sketch import landmarks_of, mouth_map, picture_error, placed, repainted, sketch, sketch_channels
+from mcdm.sketch import counted, landmarks_of, picture_error, placed, repainted, sketch, sketch_channels
 from mcdm.unet import Block, UNet
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -283,9 +283,8 @@ class _LearnLatents(Objective):
             error = torch.unflatten(picture_error(self.the_codec(device), made, true), 0, x.shape[:2])
         else:
             error = (answer.float() - wanted).square()
-        if config.mouth_weight:
-            places = 1 + config.mouth_weight * mouth_map(batch["head"][:, -x.shape[1] :], error.shape[-1])
-            error = error * places / places.mean((1, 2, 3, 4), keepdim=True)
+        if config.mouth_weight or gate is not None:
+            error = error * counted(batch["head"][:, -x.shape[1] :], error.shape[-1], config.mouth_weight, gate)
         rows = error.flatten(1).mean(1)
         return Loss((rows * weight).sum() / b, {}, rows.detach(), t)
 

@@ -90,6 +90,16 @@ def mouth_map(head: Tensor, side: int) -> Tensor:
     return torch.exp(-2.77 * (down[..., :, None] + across[..., None, :]))[:, :, None]
 
 
+def counted(head: Tensor, side: int, mouth_weight: float, gate: Tensor | None) -> Tensor:
+    """How much an error counts, (b, f, 1, side, side), 1 on average over a clip: `mouth_weight` more at the mouth of
+    head states (b, f, 13), and as far as the gate (b, f, 1, h, w) lets an answer count."""
+    places = 1 + mouth_weight * mouth_map(head, side)
+    if gate is not None:
+        size = F.interpolate(gate.flatten(0, 1), (side, side), mode="bilinear", align_corners=False)
+        places = places * torch.unflatten(size, 0, gate.shape[:2])
+    return places / places.mean((1, 2, 3, 4), keepdim=True)
+
+
 def repainted(points: Tensor, side: int) -> Tensor:
     """Where a face changes by itself, for landmarks (b, f, 5, 2), shares of the picture: (b, f, 1, side, side), near 1
     over both eyes with their brows and over mouth and chin, 0 elsewhere."""

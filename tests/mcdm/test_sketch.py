@@ -9,7 +9,7 @@ from mcdm.config import CodecConfig, MotionConfig
 from mcdm.encoders import make_codec
 from mcdm.faces import CANON, MOUTH
 from mcdm.motion import motion_sizes
-from mcdm.sketch import picture_error, placed, repainted, sketch, sketch_channels
+from mcdm.sketch import counted, picture_error, placed, repainted, sketch, sketch_channels
 
 CODEC = CodecConfig(kind="dct", size_px=64, factor=4, channels=16)
 CONFIG = MotionConfig(token_width=8)
@@ -120,3 +120,14 @@ def test_a_blurred_edge_is_no_way_out_of_not_knowing_where_it_is():
     squares = [float((codec.decode(guess) - edges).square().mean()) for guess in (sharp, soft)]
     assert cost[0] < cost[1] and squares[0] > squares[1]
     assert float(picture_error(codec, true, true).max()) == 0
+
+
+def test_errors_count_at_the_mouth_and_only_where_the_gate_is_open():
+    head = torch.zeros(2, 3, 13)
+    head[..., 6], head[..., 8] = -0.1, 0.1  # corners at half height
+    gate = torch.zeros(2, 3, 1, 8, 8)
+    gate[:, :, :, 2:6] = 1.0
+    places = counted(head, 64, 10.0, gate)
+    assert places.shape == (2, 3, 1, 64, 64) and torch.allclose(places.mean((1, 2, 3, 4)), torch.ones(2), atol=1e-4)
+    assert places[..., :8, :].max() == 0 and places[..., 32, 32].min() > 5 * places[..., 32, 2].max()
+    assert torch.allclose(counted(head, 8, 0.0, None), torch.ones(2, 3, 1, 8, 8))

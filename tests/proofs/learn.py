@@ -26,6 +26,7 @@ from mcdm.held_out import divide
 from mcdm.motion import motion_target
 from mcdm.objectives import LearnArchive, LearnMotion
 from mcdm.shards import Shards
+from mcdm.sketch import counted
 
 FRAMES = 200
 VIDEOS = 6
@@ -99,7 +100,7 @@ def next_clip(recipe: Recipe, run: Path, data: Data) -> dict[str, float]:
     """64 held-out present clips made from their archived clip and reference, without motion tokens.
 
     SSIM, and the share explained of what differs from the reference with its head where it was last seen: one minus
-    squared error over squared difference, in pixels.
+    error over difference in pixels, squared and absolute, where the recipe paints.
     """
     objective = make_objective(1, recipe, run)
     assert isinstance(objective, LearnArchive)
@@ -122,8 +123,14 @@ def next_clip(recipe: Recipe, run: Path, data: Data) -> dict[str, float]:
     z = denoiser.unwrap(z, base)
     true, made, known = (codec.decode(one.flatten(0, 1)) for one in (x, z, base.expand_as(x)))
     pictures = [((one + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy() for one in (true, made)]
-    explained = 1 - (made - true).square().sum() / (known - true).square().sum()
-    return {"ssim": float(measures.ssim(*pictures).mean()), "explained": float(explained)}
+    side = recipe.codec.size_px
+    where = counted(rows["head"][:, -x.shape[1] :], side, 0.0, gate).flatten(0, 1)
+    off, before = ((one - true) * where.sqrt() for one in (made, known))
+    return {
+        "ssim": float(measures.ssim(*pictures).mean()),
+        "explained": float(1 - off.square().sum() / before.square().sum()),
+        "explained_absolute": float(1 - (off.abs() * where.sqrt()).sum() / (before.abs() * where.sqrt()).sum()),
+    }
 
 
 def driven(run: Path, shards: Shards, options: Namespace) -> dict[str, float]:
