@@ -82,6 +82,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--save-every", type=int, default=200, metavar="STEPS")
     train.add_argument("--log-every", type=int, default=20, metavar="STEPS")
     train.add_argument("--validate-every", type=int, default=100, metavar="STEPS")
+    train.add_argument("--held-out", type=int, default=32, metavar="SAMPLES", help="to validate on (default 32)")
     train.add_argument("--stop-after", type=int, default=0, metavar="STEPS", help="stop each stage early; resumable")
     train.add_argument("--ray", action="store_true", help="train on Ray, on the pipeline's cluster")
     train.add_argument("--ray-workers", type=int, default=1)
@@ -117,11 +118,16 @@ def _train(given: argparse.Namespace) -> None:
     train(recipe, options)
 
 
+def _at_least(given: argparse.Namespace, least: int, *names: str) -> None:
+    for name in names:
+        if getattr(given, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(given, name)}: expected at least {least}")
+
+
 def _options(given: argparse.Namespace) -> "Options":
     stages = stages_of(given.stages)
-    for name in ("save_every", "log_every", "validate_every"):
-        if getattr(given, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1")
+    _at_least(given, 1, "save_every", "log_every", "validate_every", "held_out", "ray_workers")
+    _at_least(given, 0, "micro_batch", "workers", "stop_after")
     from mcdm.course import Options
 
     return Options(
@@ -139,6 +145,7 @@ def _options(given: argparse.Namespace) -> "Options":
         save_every=given.save_every,
         log_every=given.log_every,
         validate_every=given.validate_every,
+        held_out=given.held_out,
         stop_after=given.stop_after,
     )
 
@@ -161,6 +168,7 @@ def _encode(given: argparse.Namespace) -> None:
 
 
 def _generate(given: argparse.Namespace) -> None:
+    _at_least(given, 0, "steps")
     from mcdm.generate import generate_file
 
     generate_file(
@@ -177,6 +185,8 @@ def _generate(given: argparse.Namespace) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
+    _at_least(given, 1, "clips", "frames")
+    _at_least(given, 0, "steps")
     from mcdm.evaluate import EvaluateOptions, evaluate
 
     names = ("run", "shards", "frames", "seed", "steps", "face_pack", "sync", "fid", "fvd", "device", "name")
@@ -197,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         {"train": _train, "encode": _encode, "generate": _generate, "evaluate": _evaluate}[given.command](given)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"mcdm {given.command}: {error}\n")
         return 2
     return 0

@@ -91,7 +91,9 @@ def read(path: Path, recipe: Recipe, stage: int) -> dict[str, Any]:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    if saved.get("digest") != recipe.digest:
+    if not isinstance(saved, dict) or not {"digest", "stage", "step", "model"} <= saved.keys():
+        raise ValueError(f"{path} is no checkpoint of `mcdm train`")
+    if saved["digest"] != recipe.digest:
         raise ValueError(
             f"{path} is of recipe {saved.get('recipe')} ({saved.get('digest')}), not {recipe.name} ({recipe.digest})"
         )

@@ -22,9 +22,6 @@ from mcdm.train import Loop, LoopOptions
 
 log = logging.getLogger("mcdm")
 
-N_HELD_OUT = 32
-"""Samples of the fixed held-out batch."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -44,6 +41,7 @@ class Options:
     save_every: int = 200
     log_every: int = 20
     validate_every: int = 100
+    held_out: int = 32  # samples that are measured on
     stop_after: int = 0  # steps of this call; 0: to the end of the plan
 
 
@@ -86,7 +84,7 @@ def fit(objective: Objective, data: Data, options: Options, world: World) -> Non
     """Train one stage from its newest checkpoint, or from the start, to the end of its plan."""
     windows = data.windows(objective, data.division.train, options.seed)
     held_out = data.windows(objective, data.division.held_out, options.seed)
-    fixed = collate([held_out[number] for number in range(N_HELD_OUT)])
+    fixed = collate([held_out[number] for number in range(options.held_out)])
     loop_options = LoopOptions(
         run=options.run,
         bf16=options.precision == "bf16" or (options.precision == "auto" and world.device.type == "cuda"),

@@ -23,9 +23,16 @@ class World:
 
 
 def start(device: str = "auto") -> World:
-    """Join the process group that `torchrun` (or Ray Train) describes in the environment; alone, there is none."""
+    """Join the process group that `torchrun` (or Ray Train) describes in the environment; alone, there is none.
+
+    Raises `ValueError` for a device that is not there.
+    """
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    cuda = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device {device}: expected auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch sees no GPU here")
+    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     chosen = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(chosen)

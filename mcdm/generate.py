@@ -117,6 +117,7 @@ class Talker:
         recipe, w = self.recipe, self.prior.window
         shape = (w, recipe.motion.tokens, recipe.motion.token_width)
         z = draw_normal(state.seeds, 2 * state.number + _MOTION_NOISE + 100, shape, self.device)
+        z = z * recipe.prior.temperature
         known = torch.zeros(len(z), w, dtype=torch.bool, device=self.device)
         known[:, : self.history] = not state.fresh
         given = torch.cat([state.tokens[:, -self.history :] if self.history else z[:, :0], z[:, self.history :]], 1)
@@ -134,9 +135,10 @@ class Talker:
         denoiser, config, b = self.denoiser, self.recipe.unet, len(tokens)
         guided = config.guidance != 1.0
         past, now = denoiser.archive(state.reference, state.archived), denoiser.context(tokens)
-        base, drawn = state.reference, None
+        base, drawn, gate = state.reference, None, None
         if config.see_motion:
-            base = placed(self.codec, base, state.points, landmarks_of(self.motion, tokens))
+            points = landmarks_of(self.motion, tokens)
+            base, gate = placed(self.codec, base, state.points, points), denoiser.gate(points)
             drawn = sketch(self.motion, self.recipe.codec, tokens)
         beside = denoiser.beside(state.reference, state.archived, base, tokens.shape[1])
         if guided:
@@ -144,13 +146,14 @@ class Talker:
             beside, drawn = (
                 torch.cat([one, torch.zeros_like(one)]) if one is not None else None for one in (beside, drawn)
             )
+            gate = torch.cat([gate, gate]) if gate is not None else None
         shape = (self.recipe.frames, *state.reference.shape[2:])
         z = draw_normal(state.seeds, 2 * state.number + _LATENT_NOISE + 100, shape, self.device)
         steps, carries = denoiser.schedule.timesteps(self.steps), []
         for i, (t, t_next) in enumerate(zip(steps, [*steps[1:], -1], strict=True)):
             at = torch.full((b * (1 + guided),), t, device=self.device)
             carry = state.carries[i] if state.carries is not None else None
-            answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry, beside, drawn)
+            answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry, beside, drawn, gate)
             carries.append(kept)
             if guided:
                 full, empty = answer.chunk(2)

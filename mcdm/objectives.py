@@ -17,7 +17,7 @@ from mcdm.diffusion import draw_normal, draw_uniform
 from mcdm.encoders import Codec, encode_pictures, freeze, make_codec
 from mcdm.motion import Motion, motion_target, swap_mouths
 from mcdm.prior import MotionPrior
-from mcdm.sketch import landmarks_of, placed, sketch, sketch_channels
+from mcdm.sketch import counted, landmarks_of, picture_error, placed, repainted, sketch, sketch_channels
 from mcdm.unet import Block, UNet
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -87,12 +87,20 @@ class Denoiser(nn.Module):
         carry: list[Tensor] | None = None,
         beside: Tensor | None = None,
         drawn: Tensor | None = None,
+        gate: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """z (b, f, c, h, w), t (b,), F_ac (b, a, n, width), F_pc (b, f, n, width) or None; see `UNet`."""
+        """z (b, f, c, h, w), t (b,), F_ac (b, a, n, width), F_pc (b, f, n, width) or None; see `UNet`. The answer
+        counts as far as `gate` (b, f, 1, h, w) lets it."""
         if self.recipe.unet.residual:  # unit spread: alpha z is what z tells of x, no noise at the start
             z = self.schedule.at(t, z)[0] * z
         answer, kept = self.unet(z, t, archived, tokens, carry, beside, drawn)
-        return answer, kept
+        return answer if gate is None else answer * gate, kept
+
+    def gate(self, points: Tensor) -> Tensor | None:
+        """Where the answer counts, (b, f, 1, h, w), for landmarks (b, f, 5, 2), shares of the picture; None:
+        everywhere."""
+        least = self.recipe.unet.repaint
+        return least + (1 - least) * repainted(points, self.recipe.codec.latent_px) if least < 1 else None
 
     def present_modules(self) -> list[Part]:
         """What stage 3 trains: present cross-attention with its way in, and the memory attention."""
@@ -232,27 +240,29 @@ class _LearnLatents(Objective):
         keep_present = ((at >= both) & ((at < archived) | (at >= archived + config.drop_present))).float()
         return keep_archived, keep_present
 
-    def base(self, batch: Batch, points: Tensor | None = None) -> Tensor:
+    def base(self, batch: Batch, points: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What the noised latents differ from: the reference, its head moved to landmarks (b, f, 5, 2) where the recipe
-        sees motion. None: to where it was last seen, as far as the archived clip goes."""
+        sees motion. None: to where it was last seen, as far as the archived clip goes. And `Denoiser.gate` there."""
         reference = self.latents(batch, "reference")
         if not self.recipe.unet.see_motion:
-            return reference
+            return reference, None
         if points is None:
             last = batch["head"][:, -self.recipe.frames - 1, None, :10]
             points = torch.unflatten(last, 2, (5, 2)).expand(-1, self.recipe.frames, -1, -1) + 0.5
         own = torch.unflatten(batch["reference_head"][:, :10], 1, (5, 2)) + 0.5
-        return placed(self.the_codec(reference.device), reference, own, points)
+        return placed(self.the_codec(reference.device), reference, own, points), self.denoiser.gate(points)
 
-    def denoising(self, batch: Batch, base: Tensor, tokens: Tensor | None, drawn: Tensor | None = None) -> Loss:
-        config, seeds = self.recipe.unet, batch["seed"]
+    def denoising(
+        self, batch: Batch, on: tuple[Tensor, Tensor | None], tokens: Tensor | None, drawn: Tensor | None = None
+    ) -> Loss:
+        config, seeds, (base, gate) = self.recipe.unet, batch["seed"], on
         x, archived = self.latents(batch, "present"), self.latents(batch, "archived")
         reference, device, b = self.latents(batch, "reference"), x.device, len(x)
         if self.recipe.archive.noise:
             amount = self.recipe.archive.noise * draw_uniform(seeds, _ARCHIVE, 1, device)[:, :, None, None, None]
             archived = archived + amount * draw_normal(seeds, _ARCHIVE, tuple(archived.shape[1:]), device)
         x = self.denoiser.wrap(x, base)
-        t = (draw_uniform(seeds, _TIME, 1, device)[:, 0] * diffusion.N_TIMESTEPS).long()
+        t = (draw_uniform(seeds, _TIME, 1, device)[:, 0] ** (1 / config.late) * diffusion.N_TIMESTEPS).long()
         eps = draw_normal(seeds, _NOISE, tuple(x.shape[1:]), device)
         if config.noise_offset:
             eps = eps + config.noise_offset * draw_normal(seeds, _OFFSET, (1, x.shape[2], 1, 1), device)
@@ -265,13 +275,16 @@ class _LearnLatents(Objective):
         now = self.denoiser.context(tokens) * keep_present[:, None, None, None] if tokens is not None else None
         if drawn is not None:
             drawn = drawn * keep_present[:, None, None, None, None]
-        answer, _ = self.denoiser(z, t, past, now, beside=beside, drawn=drawn)
+        answer, _ = self.denoiser(z, t, past, now, beside=beside, drawn=drawn, gate=gate)
         wanted = diffusion.target(self.denoiser.schedule, config.prediction, x, eps, t)
         weight = diffusion.loss_weight(self.denoiser.schedule, config.prediction, t, config.min_snr)
-        error = (answer.float() - wanted).square()
-        if config.mouth_weight:
-            places = 1 + config.mouth_weight * mouth_map(batch["head"][:, -x.shape[1] :], x.shape[-1])
-            error = error * places / places.mean((1, 2, 3, 4), keepdim=True)
+        if config.pixel_error:
+            made, true = (self.denoiser.unwrap(one, base).flatten(0, 1) for one in (answer.float(), x))
+            error = torch.unflatten(picture_error(self.the_codec(device), made, true), 0, x.shape[:2])
+        else:
+            error = (answer.float() - wanted).square()
+        if config.mouth_weight or gate is not None:
+            error = error * counted(batch["head"][:, -x.shape[1] :], error.shape[-1], config.mouth_weight, gate)
         rows = error.flatten(1).mean(1)
         return Loss((rows * weight).sum() / b, {}, rows.detach(), t)
 
@@ -362,17 +375,6 @@ def _centred(motion: Tensor, frames: int) -> Tensor:
     """Decoded motion (b f, n) as the targets are: as differences from the mean over a clip's frames."""
     clips = torch.unflatten(motion, 0, (-1, frames))
     return (clips - clips.mean(1, keepdim=True)).flatten(0, 1)
-
-
-def mouth_map(head: Tensor, side: int) -> Tensor:
-    """Where the mouth is, for head states (b, f, 13): (b, f, 1, side, side), a bell from 1 at its middle, as wide as
-    the mouth at half height."""
-    corners = torch.unflatten(head[..., 6:10], -1, (2, 2))
-    middle, width = corners.mean(2), (corners[:, :, 1] - corners[:, :, 0]).norm(dim=-1).clamp(min=0.03)
-    at = (torch.arange(side, device=head.device, dtype=head.dtype) + 0.5) / side - 0.5
-    across = ((at - middle[..., :1]) / width[..., None]).square()
-    down = ((at - middle[..., 1:]) / width[..., None]).square()
-    return torch.exp(-2.77 * (down[..., :, None] + across[..., None, :]))[:, :, None]
 
 
 def train_only(model: nn.Module, parts: list[Part]) -> None:

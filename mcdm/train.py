@@ -182,10 +182,15 @@ class Loop:
     def validate(self) -> float:
         """The loss of the fixed held-out batch, whose noise is fixed too."""
         self.objective.eval()
-        with self._autocast():
-            loss: Loss = self.wrapped(self.held_out.tensors)  # not `objective.loss`: FSDP gathers weights in `forward`
+        tensors, count = self.held_out.tensors, len(self.held_out.keys)
+        total = torch.zeros((), device=self.world.device)
+        for start in range(0, count, self.micro):  # no more at once than in training
+            rows = {name: tensor[start : start + self.micro] for name, tensor in tensors.items()}
+            with self._autocast():
+                loss: Loss = self.wrapped(rows)  # not `objective.loss`: FSDP gathers weights in `forward`
+            total += loss.total.float() * min(self.micro, count - start) / count
         self.objective.train()
-        return float(distributed.mean(loss.total.float(), self.world))
+        return float(distributed.mean(total, self.world))
 
 
 def gradient_norm(parameters: list[nn.Parameter]) -> float:

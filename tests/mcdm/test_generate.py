@@ -157,6 +157,18 @@ def test_guidance_steers(world):
     talker.clip(state, audio)
 
 
+def test_motion_without_noise_is_steadier(world):
+    talker = Talker(world / "run", CPU)
+    reference, audio = draw(person(0), 0.3, (0, 0), 32)[0][None], torch.randn(1, 8, 5, 128)
+    tokens = []
+    for temperature in (1.0, 0.0):
+        talker.recipe = replace(talker.recipe, prior=replace(talker.recipe.prior, temperature=temperature))
+        states = [talker.clip(talker.begin(reference, [seed]), audio)[1] for seed in (0, 1)]
+        tokens.append([state.tokens[:, -4:] for state in states])
+    assert not torch.allclose(*tokens[0], atol=1e-2), "two seeds, two motions"
+    assert torch.allclose(*tokens[1]), "what is expected is one"
+
+
 def test_features_of_a_stream_are_those_of_the_whole(tmp_path):
     samples = speech(600, 3)[0]
     (tmp_path / "long.wav").write_bytes(wav(samples))

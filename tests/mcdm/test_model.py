@@ -192,7 +192,7 @@ def test_what_is_noised_differs_from_the_reference_with_its_head_in_place(stage)
     recipe = nano(**SEEING, mouth_weight=0.0)
     objective, batch = objectives(recipe)[stage], random_batch(recipe)
     tokens = objective.motion.tokens(batch["face"][:, -4:], batch["head"][:, -4:]) if stage == 3 else None
-    base = objective.base(batch, None if tokens is None else landmarks_of(objective.motion, tokens))
+    base, _ = objective.base(batch, None if tokens is None else landmarks_of(objective.motion, tokens))
     assert float(objective.loss({**batch, "present": base}).total) == pytest.approx(0.0, abs=1e-9)
     assert float(objective.loss(batch).total) > 1.0
 
@@ -200,6 +200,35 @@ def test_what_is_noised_differs_from_the_reference_with_its_head_in_place(stage)
 def test_a_sketch_is_refused_where_pictures_cannot_be_moved():
     with pytest.raises(ValueError, match="see_motion moves pictures of the dct codec"):
         nano(see_motion=True)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_what_is_not_repainted_stays_as_it_was_placed(stage):
+    recipe = nano(**SEEING, repaint=0.0, pixel_error=True)
+    objective, batch = objectives(recipe)[stage], random_batch(recipe)
+    base, gate = objective.base(batch)
+    assert gate.shape == (2, 4, 1, 8, 8) and float(gate.min()) >= 0 and float(gate.max()) <= 1
+    denoiser = objective.denoiser
+    torch.nn.init.normal_(denoiser.unet.conv_out.weight)
+    past = denoiser.archive(batch["reference"], batch["archived"])
+    given = (batch["present"], torch.tensor([10, 500]), past, None)
+    seen = denoiser.beside(batch["reference"], batch["archived"], base, 4)
+    free, _ = denoiser(*given, beside=seen)
+    held, _ = denoiser(*given, beside=seen, gate=gate)
+    assert torch.allclose(held, free * gate) and not torch.allclose(held, free)
+    loss = objective.loss(batch)
+    assert loss.rows.shape == (2,) and float(loss.total) == pytest.approx(float(loss.rows.mean()))
+
+
+def test_timesteps_can_be_drawn_late():
+    late = [objectives(nano(late=power))[1].loss(random_batch(nano(), 64)).t for power in (1.0, 4.0)]
+    assert abs(float(late[0].float().mean()) - 500) < 120 and abs(float(late[1].float().mean()) - 800) < 80
+
+
+@pytest.mark.parametrize(("given", "line"), [({"repaint": 0.5}, "repaint"), ({"pixel_error": True}, "pixel_error")])
+def test_what_needs_pictures_is_refused_without_them(given, line):
+    with pytest.raises(ValueError, match=rf"unet\.{line}"):
+        nano(**given)
 
 
 def test_stage_1_can_leave_the_spatial_weights_alone():

@@ -1,5 +1,7 @@
 """Motion tokens drawn where they put the face."""
 
+import dataclasses
+
 import torch
 from torch.nn import functional as F
 
@@ -7,7 +9,7 @@ from mcdm.config import CodecConfig, MotionConfig
 from mcdm.encoders import make_codec
 from mcdm.faces import CANON, MOUTH
 from mcdm.motion import motion_sizes
-from mcdm.sketch import placed, sketch, sketch_channels
+from mcdm.sketch import counted, picture_error, placed, repainted, sketch, sketch_channels
 
 CODEC = CodecConfig(kind="dct", size_px=64, factor=4, channels=16)
 CONFIG = MotionConfig(token_width=8)
@@ -79,3 +81,53 @@ def test_the_reference_s_head_is_moved_to_the_landmarks_and_the_rest_stays():
     found = divmod(int(moved.argmax()), 64)
     assert max(abs(found[0] - (row + 16)), abs(found[1] - (column + 16))) <= 2
     assert (moved[:8] + 0.5).abs().max() < 0.05
+
+
+def test_a_moved_head_is_as_sharp_as_it_was_and_nothing_is_seen_twice():
+    """A bar on the face, moved by half a latent pixel: one bar, in the new place, as high."""
+    codec = make_codec(dataclasses.replace(CODEC, channels=24))
+    own = torch.as_tensor(CANON) * 0.5 + 0.25
+    pictures = torch.full((1, 3, 64, 64), -0.5)
+    pictures[..., 30:34] = 0.5
+    reference = codec.encode(pictures)[:, None]
+    shift = torch.tensor([6 / 64, 0.0])
+    moved = codec.decode(placed(codec, reference, own[None], (own + shift)[None, None])[:, 0]).mean(1)[0]
+    row = moved[int(own[2, 1] * 64)]
+    bright = (row > 0.0).nonzero().flatten()
+    assert bright.min() >= 35 and bright.max() <= 40 and len(bright) <= 5, row
+    assert row.max() > 0.35
+
+
+def test_eyes_and_mouth_are_repainted_and_the_rest_of_the_picture_is_not():
+    points = torch.as_tensor(CANON) * 0.5 + 0.2
+    places = repainted(points.expand(1, 2, 5, 2), 64)
+    assert places.shape == (1, 2, 1, 64, 64)
+    at = (points * 64).long()
+    for column, row in (at[0], at[1], at[3:].float().mean(0).long()):
+        assert places[0, 0, 0, row, column] > 0.9
+    assert places[..., :6].max() < 0.02 and places[..., -6:].max() < 0.02 and places[..., :4, :].max() < 0.02
+
+
+def test_a_blurred_edge_is_no_way_out_of_not_knowing_where_it_is():
+    """An edge in one of three places: the middle one costs less than the mean of all three, unlike by squares."""
+    codec = make_codec(dataclasses.replace(CODEC, channels=24))
+    edges = torch.full((3, 3, 64, 64), -0.5)
+    for i, column in enumerate((30, 32, 34)):
+        edges[i, ..., column:] = 0.5
+    true = codec.encode(edges)
+    sharp, soft = true[1:2].expand_as(true), true.mean(0, keepdim=True).expand_as(true)
+    cost = [float(picture_error(codec, guess, true).mean()) for guess in (sharp, soft)]
+    squares = [float((codec.decode(guess) - edges).square().mean()) for guess in (sharp, soft)]
+    assert cost[0] < cost[1] and squares[0] > squares[1]
+    assert float(picture_error(codec, true, true).max()) == 0
+
+
+def test_errors_count_at_the_mouth_and_only_where_the_gate_is_open():
+    head = torch.zeros(2, 3, 13)
+    head[..., 6], head[..., 8] = -0.1, 0.1  # corners at half height
+    gate = torch.zeros(2, 3, 1, 8, 8)
+    gate[:, :, :, 2:6] = 1.0
+    places = counted(head, 64, 10.0, gate)
+    assert places.shape == (2, 3, 1, 64, 64) and torch.allclose(places.mean((1, 2, 3, 4)), torch.ones(2), atol=1e-4)
+    assert places[..., :8, :].max() == 0 and places[..., 32, 32].min() > 5 * places[..., 32, 2].max()
+    assert torch.allclose(counted(head, 8, 0.0, None), torch.ones(2, 3, 1, 8, 8))

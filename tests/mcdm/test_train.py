@@ -88,6 +88,10 @@ def test_a_damaged_checkpoint_is_refused_and_a_broken_write_leaves_none(tmp_path
     with pytest.raises(ValueError, match=r"step-00000003\.pt cannot be read"):
         checkpoint.read(path, recipe, 0)
 
+    torch.save(["not", "ours"], path)
+    with pytest.raises(ValueError, match=r"step-00000003\.pt is no checkpoint of"):
+        checkpoint.read(path, recipe, 0)
+
     def full(*_):
         raise OSError("no space left on device")
 
@@ -194,6 +198,16 @@ def test_accumulated_micro_batches_take_the_same_steps(shards, tmp_path):
         train(recipe, options(shards, tmp_path / name, stages=(1,), micro_batch=micro, stop_after=2))
     one, two = (checkpoint.learned(tmp_path / name, 1, recipe) for name in ("whole", "parts"))
     assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
+
+
+def test_what_is_held_out_is_measured_by_parts_no_larger_than_in_training(shards, tmp_path):
+    recipe, found = nano(), []
+    for name, micro in (("whole", 2), ("parts", 1)):
+        run = tmp_path / name
+        train(recipe, options(shards, run, stages=(1,), micro_batch=micro, held_out=5, stop_after=1, validate_every=1))
+        records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        found.append([r["held_out_loss"] for r in records if "held_out_loss" in r])
+    assert found[0] == pytest.approx(found[1], rel=1e-3) and len(found[0]) == 1
 
 
 def test_the_rate_warms_up_and_ends_where_the_plan_says():

@@ -9,8 +9,9 @@ import torch
 from mcdm.data import Source, Window
 from mcdm.encode import Encoded, encode, face_parts
 from mcdm.faces import view_of
-from mcdm.objectives import Denoiser, LearnArchive, mouth_map
+from mcdm.objectives import Denoiser, LearnArchive
 from mcdm.shards import Shards
+from mcdm.sketch import mouth_map
 from tests.mcdm.nano import nano, random_batch
 from tests.mcdm.shards import write_shards
 

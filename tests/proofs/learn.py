@@ -26,6 +26,7 @@ from mcdm.held_out import divide
 from mcdm.motion import motion_target
 from mcdm.objectives import LearnArchive, LearnMotion
 from mcdm.shards import Shards
+from mcdm.sketch import counted
 
 FRAMES = 200
 VIDEOS = 6
@@ -99,7 +100,7 @@ def next_clip(recipe: Recipe, run: Path, data: Data) -> dict[str, float]:
     """64 held-out present clips made from their archived clip and reference, without motion tokens.
 
     SSIM, and the share explained of what differs from the reference with its head where it was last seen: one minus
-    squared error over squared difference, in pixels.
+    error over difference in pixels, squared and absolute, where the recipe paints.
     """
     objective = make_objective(1, recipe, run)
     assert isinstance(objective, LearnArchive)
@@ -109,21 +110,27 @@ def next_clip(recipe: Recipe, run: Path, data: Data) -> dict[str, float]:
     rows = collate([windows[number] for number in range(64)]).tensors
     denoiser, config = objective.denoiser, recipe.unet
     past, x = denoiser.archive(rows["reference"], rows["archived"]), rows["present"]
-    base = objective.base(rows)
+    base, gate = objective.base(rows)
     beside = denoiser.beside(rows["reference"], rows["archived"], base, x.shape[1])
     z = draw_normal(rows["seed"], 0, tuple(x.shape[1:]), x.device)
     steps = denoiser.schedule.timesteps(config.sampling_steps)
     for t, t_next in zip(steps, [*steps[1:], -1], strict=True):
         at = torch.full((len(z),), t)
-        answer, _ = denoiser(z, at, past, None, beside=beside)
+        answer, _ = denoiser(z, at, past, None, beside=beside, gate=gate)
         clean, eps = diffusion.split(denoiser.schedule, config.prediction, z, answer, at)
         z = diffusion.ddim_step(denoiser.schedule, clean, eps, t_next)
     codec = make_codec(recipe.codec)
     z = denoiser.unwrap(z, base)
     true, made, known = (codec.decode(one.flatten(0, 1)) for one in (x, z, base.expand_as(x)))
     pictures = [((one + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy() for one in (true, made)]
-    explained = 1 - (made - true).square().sum() / (known - true).square().sum()
-    return {"ssim": float(measures.ssim(*pictures).mean()), "explained": float(explained)}
+    side = recipe.codec.size_px
+    where = counted(rows["head"][:, -x.shape[1] :], side, 0.0, gate).flatten(0, 1)
+    off, before = ((one - true) * where.sqrt() for one in (made, known))
+    return {
+        "ssim": float(measures.ssim(*pictures).mean()),
+        "explained": float(1 - off.square().sum() / before.square().sum()),
+        "explained_absolute": float(1 - (off.abs() * where.sqrt()).sum() / (before.abs() * where.sqrt()).sum()),
+    }
 
 
 def driven(run: Path, shards: Shards, options: Namespace) -> dict[str, float]:
