@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ def write(run: Path, saved: dict[str, Any], *, keep: int = 2) -> Path:
 
 def read(path: Path, recipe: Recipe, stage: int) -> dict[str, Any]:
     """A checkpoint's contents; raises `ValueError` if it is damaged or of another recipe or stage."""
+    if path.exists() and not zipfile.is_zipfile(path):  # torch would try it as a bare pickle, and stumble anyhow
+        raise ValueError(f"{path} cannot be read: cut short, or no checkpoint")
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:

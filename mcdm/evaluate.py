@@ -25,7 +25,7 @@ from mcdm.generate import Talker
 from mcdm.held_out import divide
 from mcdm.identity import PACKAGED, FacePack
 from mcdm.measures import FrechetNetwork
-from mcdm.shards import Clip, Shards, chains, decode
+from mcdm.shards import Clip, SampleError, Shards, chains, decode
 from mcdm.video import VideoWriter
 
 log = logging.getLogger("mcdm")
@@ -313,12 +313,22 @@ def not_measured(options: EvaluateOptions) -> dict[str, str]:
 
 
 def held_out_truths(shards: Shards, talker: Talker, options: EvaluateOptions) -> list[Truth]:
-    """The longest videos that the run held out, or those of the asked splits; raises `ValueError` for none."""
+    """The longest videos that the run held out, or those of the asked splits; bad ones are skipped by name. Raises
+    `ValueError` for none."""
     held_out = shards.split(*options.splits) if options.splits else divide(shards, options.run).held_out
     if not held_out:
         raise ValueError(f"{options.shards}: no clips of splits {', '.join(options.splits)}")
-    longest = sorted(chains(held_out), key=lambda chain: -sum(clip.n_frames for clip in chain))[: options.n_videos]
-    return [read_truth(shards, chain, talker, options.frames) for chain in longest]
+    truths: list[Truth] = []
+    for chain in sorted(chains(held_out), key=lambda chain: -sum(clip.n_frames for clip in chain)):
+        if len(truths) == options.n_videos:
+            break
+        try:
+            truths.append(read_truth(shards, chain, talker, options.frames))
+        except SampleError as error:
+            log.warning("skipped %s", error)
+    if not truths:
+        raise ValueError(f"{options.shards}: none of {len(held_out)} held-out clips can be used")
+    return truths
 
 
 def shuffled(truths: list[Truth]) -> list[Truth]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,10 @@ class FacePack:
         shown = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else picture
         margin = max(shown.shape[:2]) // 4
         shown = cv2.copyMakeBorder(shown, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=(127, 127, 127))
-        found = sorted(self._app.get(shown), key=lambda face: -float(np.prod(face.bbox[2:] - face.bbox[:2])))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # insightface calls scikit-image by an old name
+            seen = self._app.get(shown)
+        found = sorted(seen, key=lambda face: -float(np.prod(face.bbox[2:] - face.bbox[:2])))
         return [
             Face(((face.kps - margin) / scale).astype(np.float32), face.normed_embedding.astype(np.float32))
             for face in found

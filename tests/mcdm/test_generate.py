@@ -1,6 +1,7 @@
 """A trained run to video, and its evaluation: exactness, lengths, constant memory, faults, the page."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import av
@@ -14,6 +15,7 @@ from mcdm.__main__ import main
 from mcdm.course import Options, train
 from mcdm.encoders import make_audio
 from mcdm.generate import Talker, place_face
+from mcdm.shards import Shards
 from mcdm.sound import SoundFile, feature_rows
 from tests.mcdm.nano import SEEING, nano
 from tests.mcdm.shards import SIDE_PX, draw, person, speech, wav, write_shards
@@ -201,3 +203,28 @@ def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(world):
     page = (world / "run" / "eval.html").read_text()
     assert "data:video/mp4;base64," in page and "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_held_out_clip_that_cannot_be_read_is_skipped_by_name(world, tmp_path):
+    shards = Shards(str(shutil.copytree(world / "shards", tmp_path / "shards")))
+    clip = shards.split("test")[0]
+    offset, length = clip.members["lmk.npy"]
+    with (tmp_path / "shards" / clip.shard).open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(length))
+    given = [
+        "evaluate",
+        "--run",
+        world / "run",
+        "--shards",
+        tmp_path / "shards",
+        "--device",
+        "cpu",
+        "--face-pack",
+        "none",
+    ]
+    assert main([str(a) for a in [*given, "--frames", "8", "--name", "bad"]]) == 2
+    assert not (world / "run" / "bad.json").exists()
+    assert main([str(a) for a in [*given, "--frames", "8", "--name", "rest", "--splits", "test,train"]]) == 0
+    keys = [video["key"] for video in json.loads((world / "run" / "rest.json").read_text())["videos"]]
+    assert keys and clip.key not in keys

@@ -88,6 +88,9 @@ def test_a_damaged_checkpoint_is_refused_and_a_broken_write_leaves_none(tmp_path
     with pytest.raises(ValueError, match=r"step-00000003\.pt cannot be read"):
         checkpoint.read(path, recipe, 0)
 
+    path.write_bytes(b"hello world, not a checkpoint")
+    with pytest.raises(ValueError, match=r"step-00000003\.pt cannot be read"):
+        checkpoint.read(path, recipe, 0)
     torch.save(["not", "ours"], path)
     with pytest.raises(ValueError, match=r"step-00000003\.pt is no checkpoint of"):
         checkpoint.read(path, recipe, 0)
