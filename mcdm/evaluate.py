@@ -8,7 +8,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from mcdm.identity import PACKAGED, FacePack
 from mcdm.measures import FrechetNetwork
 from mcdm.shards import Clip, SampleError, Shards, chains, decode
 from mcdm.video import VideoWriter
+
+if TYPE_CHECKING:
+    from stages.nets.syncnet import SyncNet
 
 log = logging.getLogger("mcdm")
 
@@ -218,16 +221,22 @@ def _series(pairs: list[tuple[int, float]]) -> Floats:
     return values
 
 
-def synchrony(truth: Truth, made: Made, model: str, device: torch.device) -> dict[str, Any]:
-    """Sync-C and Sync-D of the made and of the true video by the pipeline's own stage; raises `ValueError`."""
+def sync_network(model: str, device: torch.device) -> "SyncNet":
+    """The pipeline's SyncNet; raises `ValueError` where its weights are missing."""
     from stages import weights
     from stages.nets.syncnet import load
-    from stages.sync import face_crops, offset_distances, reading, state_file
+    from stages.sync import state_file
 
     try:
-        network = load(state_file(weights.path(model))).to(device)
+        return load(state_file(weights.path(model))).to(device)
     except weights.WeightsMissingError as error:
         raise ValueError(f"--sync {model}: {error}") from error
+
+
+def synchrony(truth: Truth, made: Made, network: "SyncNet", device: torch.device) -> dict[str, Any]:
+    """Sync-C and Sync-D of the made and of the true video by the pipeline's own stage."""
+    from stages.sync import face_crops, offset_distances, reading
+
     samples = (truth.samples * 32768).astype(np.int16)
     offset = truth.boxes.reshape(-1, 2, 2) - truth.landmarks.mean(1, keepdims=True)
     centre = np.concatenate(made.landmarks).mean(1, keepdims=True)
@@ -273,6 +282,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         truths = shuffled(truths)
     paths = {"fid": options.fid, "fvd": options.fvd}
     networks = {name: FrechetNetwork(path, device) for name, path in paths.items() if path is not None}
+    sync = sync_network(options.sync, device) if options.sync else None
     made = roll_out(talker, truths, options, networks)
     motion = talker.recipe.motion
     lip = motion.head_tokens + motion.lip_tokens
@@ -282,9 +292,9 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         "expression": slice(lip, None),
     }
     videos = [of_video(truth, one, groups) for truth, one in zip(truths, made, strict=True)]
-    if options.sync:
+    if sync is not None:
         for video, truth, one in zip(videos, truths, made, strict=True):
-            video["sync"] = synchrony(truth, one, options.sync, device)
+            video["sync"] = synchrony(truth, one, sync, device)
     result = {
         "recipe": talker.recipe.name,
         "options": {name: str(value) for name, value in asdict(options).items()},

@@ -97,7 +97,9 @@ class Talker:
     def clip(self, state: State, audio: Tensor) -> tuple[Tensor, State]:
         """The next f frames, latents (b, f, c, h, w), for sound (b, history + f, k, c) in audio tokens."""
         tokens = self._move(state, audio)
-        latents, carries = self._paint(state, tokens)
+        loud = torch.ones(tokens.shape[2], 1, device=self.device)
+        loud[self.recipe.motion.head_tokens :] = self.recipe.prior.gain
+        latents, carries = self._paint(state, tokens * loud)
         a = self.recipe.archive.frames
         archived = torch.cat([state.archived, latents], 1)[:, -a:] if self.use_archive else state.archived
         return latents, State(

@@ -171,6 +171,19 @@ def test_motion_without_noise_is_steadier(world):
     assert torch.allclose(*tokens[1]), "what is expected is one"
 
 
+def test_a_gain_moves_the_mouth_more_and_neither_the_head_nor_what_is_remembered(world):
+    talker, painted = Talker(world / "run", CPU), []
+    paint = talker._paint
+    talker._paint = lambda state, tokens: painted.append(tokens) or paint(state, tokens)
+    reference, audio = draw(person(0), 0.3, (0, 0), 32)[0][None], torch.randn(1, 8, 5, 128)
+    for gain in (1.0, 2.0):
+        talker.recipe = replace(talker.recipe, prior=replace(talker.recipe.prior, gain=gain))
+        _, state = talker.clip(talker.begin(reference, [0]), audio)
+        assert torch.equal(state.tokens[:, -4:], painted[0])
+    one, two = painted
+    assert torch.equal(one[:, :, :1], two[:, :, :1]) and torch.allclose(2 * one[:, :, 1:], two[:, :, 1:])
+
+
 def test_features_of_a_stream_are_those_of_the_whole(tmp_path):
     samples = speech(600, 3)[0]
     (tmp_path / "long.wav").write_bytes(wav(samples))
