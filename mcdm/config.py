@@ -262,7 +262,7 @@ def tiny() -> Recipe:
             width=96,
             heads=4,
             prediction="v",
-            temperature=0.1,  # mouth and true mouth correlate by 0.23 at 1, 0.32 at 0.25, 0.41 at 0; at 1 heads shake
+            temperature=0.1,  # the prior's mouth and the true one correlate by 0.23 at 1, 0.41 at 0; at 1 heads shake
             gain=1.7,  # mouths open by 0.56 of the true spread without
             sampling_steps=10,
         ),

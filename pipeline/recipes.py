@@ -50,7 +50,7 @@ def own() -> TalkingFaces:
         fetch=Fetch(resources=Resources(cpus=0.5, workers=(1, 4)), deadline_s=4 * _HOURS),
         watch=Watch(resources=half, deadline_s=4 * _HOURS),
         clip=CutClips(deadline_s=4 * _HOURS),
-        # a quarter of the windows, 40 at least: the same offsets, confidence within 0.1 of 3 (tests/benchmarks/LOG.md)
+        # a quarter of the windows, 40 at least: clear offsets stay within a frame, confidence within 0.1 (LOG.md)
         sync=ScoreSync(every=4, least_windows=40, resources=half, deadline_s=4 * _HOURS),
         speech=Transcribe(resources=half, deadline_s=4 * _HOURS),
         identity=Recognise(resources=Resources(cpus=1.0, gpus=0.1), deadline_s=4 * _HOURS),

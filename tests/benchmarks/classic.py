@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from manifests.records import RATE_HZ
 from stages.media import probe
+from tests.benchmarks.agreement import Tracks
 from tests.benchmarks.counts import Counts, ffmpeg_on_path, size_bytes
 from tests.benchmarks.tools import TwoDetectors, classic_pipeline, ffmpeg, scenedetect, whisperx
 from tests.benchmarks.turns import Spent, Stopwatch
@@ -92,7 +93,7 @@ def _video(path: Path, pipeline: Any, made: Classic) -> None:
     made.left_bytes[str(path)] = size_bytes(work)
 
 
-def read_again(script: Classic, model: str) -> dict[str, list[tuple[dict[str, Any], tuple[int, float, float]]]]:
+def read_again(script: Classic, model: str) -> dict[str, Tracks]:
     """The script's tracks with the readings of another SyncNet over its crops, every window, its sign of offsets."""
     import torch
 
@@ -101,16 +102,17 @@ def read_again(script: Classic, model: str) -> dict[str, list[tuple[dict[str, An
     from stages.sync import offset_distances, read_wav, reading, state_file
 
     network = load(state_file(weights.path(model)))
-    found: dict[str, list[tuple[dict[str, Any], tuple[int, float, float]]]] = {}
+    found: dict[str, Tracks] = {}
     for url, tracks in script.tracks.items():
         folder = script.folder / Path(url).stem / "syncnet" / CROPS
-        found[url] = []
+        again = []
         for number, (track, _) in enumerate(tracks):
             samples = read_wav(folder / f"{Path(url).stem}-{number:05d}.wav")
             pictures = [_pictures(folder / f"{number:05d}.avi")]
             matrix = offset_distances(network, pictures, samples, reach=15, batch=32, device=torch.device("cpu"))
             mine = reading(f"{number}", matrix, window_s=3.0, hop_s=1.0)
-            found[url].append((track, (-mine.offset_frames, mine.confidence, mine.distance)))
+            again.append((track, (-mine.offset_frames, mine.confidence, mine.distance)))
+        found[url] = again
     return found
 
 

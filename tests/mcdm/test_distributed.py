@@ -28,9 +28,10 @@ def shards(tmp_path_factory):
 
 
 def same(one, two):
-    """AdamW steps by the signs of gradients at first: where one is zero but for rounding, a weight goes either way."""
+    """Two steps move four of five weights by more than 1e-4, at most by 9e-4. With AVX2 and one thread one weight of
+    310,784 is 1.06e-4 off after them: AdamW's first steps follow the sign of a gradient, rounding and all."""
     apart = torch.cat([(one[name].float() - two[name].float()).abs().flatten() for name in one])
-    return bool((apart > 1e-4).float().mean() < 1e-3 and apart.max() < 4e-3)
+    return bool((apart > 1e-4).float().mean() < 1e-5 and apart.max() < 2e-4)
 
 
 def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints(shards, tmp_path):
