@@ -76,7 +76,8 @@ class Data:
 
     def windows(self, objective: Objective, clips: list[Clip], seed: int) -> RandomWindows:
         """Windows of those clips that could be encoded; raises `ValueError` where none is left."""
-        source, kept = Source(self.shards, objective.recipe, self.encoded, objective.needs), usable(clips, self.encoded)
+        source = Source(self.shards, objective.recipe, self.encoded, objective.needs, objective.clips)
+        kept = usable(clips, self.encoded)
         if clips and not kept:
             raise ValueError(
                 f"none of {len(clips)} clips could be encoded, {clips[0].key} for one: see the lines above"

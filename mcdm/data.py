@@ -1,8 +1,9 @@
 """Shards to batches. Sample number g is a function of (seed, g), batch number s holds samples s B to (s + 1) B, and
 rank r of w takes its part of them: no shuffle buffer, no reader state, exact resume at any world size.
 
-A sample is one window of a clip: a archived frames, f present frames right after them, one reference frame from outside
-the present window. Members, those that are asked for (f present, a archived, w = a + f):
+A sample is one window of a clip: a archived frames, f present frames right after them (as many times f as present clips
+in a row are asked for, so that memory can be carried), one reference frame from outside the present window. Members,
+those that are asked for (f present, a archived, w = a + f):
 
 present (f, ...), archived (a, ...), reference (1, ...): latents (c, h, w) float, or pictures (h, w, 3) uint8 where
 nothing is cached; face (w, s, s) in [-1, 1], points (w, 5, 2), head (w, 13);
@@ -56,13 +57,19 @@ class Drawn:
 
 
 class Source:
-    """Windows of clips as tensors, from cached rows where `encoded` is given, else from the clip's own bytes."""
+    """Windows of clips as tensors, from cached rows where `encoded` is given, else from the clip's own bytes.
 
-    def __init__(self, shards: Shards, recipe: Recipe, encoded: Encoded | None, needs: Sequence[str]) -> None:
+    A window's present frames are those of `in_a_row` present clips.
+    """
+
+    def __init__(
+        self, shards: Shards, recipe: Recipe, encoded: Encoded | None, needs: Sequence[str], in_a_row: int = 1
+    ) -> None:
         features = {"audio", "image"} & set(needs)
         if encoded is None and features and (recipe.audio.kind, recipe.image.kind) != ("mel", "thumbnail"):
             raise ValueError("wav2vec 2.0 and CLIP features are read, not made, in training: run `encode` first")
         self.shards, self.recipe, self.encoded, self.needs = shards, recipe, encoded, tuple(needs)
+        self.present = in_a_row * recipe.frames
         self._audio, self._image = make_audio(recipe.audio) if encoded is None else None, None
         if encoded is None:
             self._image = make_image(recipe.image)
@@ -75,7 +82,7 @@ class Source:
 
     def _from_cache(self, window: Window, encoded: Encoded) -> dict[str, Tensor]:
         key, start, needs = window.clip.key, window.start, self.needs
-        a, f, reach = self.recipe.archive.frames, self.recipe.frames, self.recipe.audio.reach
+        a, f, reach = self.recipe.archive.frames, self.present, self.recipe.audio.reach
         low, high = start - a, start + f
         out: dict[str, Tensor] = {}
         if "present" in needs:
@@ -100,7 +107,7 @@ class Source:
 
     def _from_clip(self, window: Window) -> dict[str, Tensor]:
         clip, start, needs = window.clip, window.start, self.needs
-        a, f, reach = self.recipe.archive.frames, self.recipe.frames, self.recipe.audio.reach
+        a, f, reach = self.recipe.archive.frames, self.present, self.recipe.audio.reach
         low, high, side = start - a, start + f, self.recipe.codec.size_px
         out: dict[str, Tensor] = {}
         data = self.shards.read(clip, "mp4")
@@ -140,7 +147,7 @@ class RandomWindows(Dataset[tuple[dict[str, Tensor], str, list[tuple[str, str]]]
 
     def __init__(self, source: Source, clips: Sequence[Clip], seed: int) -> None:
         recipe = source.recipe
-        self.least = recipe.archive.frames + recipe.frames + REFERENCE_STRIDE
+        self.least = recipe.archive.frames + source.present + REFERENCE_STRIDE
         self.clips = [clip for clip in clips if clip.n_frames >= self.least]
         if not self.clips:
             raise ValueError(f"none of {len(clips)} clips has the {self.least} frames that recipe {recipe.name} needs")
@@ -150,11 +157,11 @@ class RandomWindows(Dataset[tuple[dict[str, Tensor], str, list[tuple[str, str]]]
     def window(self, number: int, attempt: int = 0) -> Window:
         """The window of sample `number`, a function of (seed, number, attempt)."""
         rng = np.random.default_rng([self.seed, number, attempt])
-        recipe = self.source.recipe
+        recipe, present = self.source.recipe, self.source.present
         clip = self.clips[int(np.searchsorted(self._ends, rng.integers(self._ends[-1]), side="right"))]
-        start = int(rng.integers(recipe.archive.frames, clip.n_frames - recipe.frames + 1))
+        start = int(rng.integers(recipe.archive.frames, clip.n_frames - present + 1))
         candidates = np.arange(0, clip.n_frames, REFERENCE_STRIDE)
-        outside = candidates[(candidates < start) | (candidates >= start + recipe.frames)]
+        outside = candidates[(candidates < start) | (candidates >= start + present)]
         cold = bool(rng.random() < recipe.archive.start_share)
         return Window(clip, start, int(rng.choice(outside)), cold)
 
@@ -207,43 +214,6 @@ def batches(
         pin_memory=False,
     )
     return iter(loader)
-
-
-@dataclass(frozen=True)
-class LaneStep:
-    """What one lane of a sequential roll-out does next: a present clip at `start`; `reset`: forget what was before."""
-
-    lane: int
-    clip: Clip
-    start: int
-    reset: bool
-
-
-def lanes(sequences: Sequence[Sequence[Clip]], count: int, frames: int) -> Iterator[list[LaneStep]]:
-    """Read chains of clips in order, `count` side by side; a lane that is done takes the next chain.
-
-    A batch row always goes on with its own video, so memory can be carried; `reset` says where it cannot.
-    """
-    waiting = iter(sequences)
-    running: dict[int, Iterator[LaneStep]] = {}
-
-    def steps(lane: int, chain: Sequence[Clip]) -> Iterator[LaneStep]:
-        for i, clip in enumerate(chain):
-            for start in range(0, clip.n_frames - frames + 1, frames):
-                yield LaneStep(lane, clip, start, reset=i == 0 and start == 0)
-
-    while True:
-        row = []
-        for lane in range(count):
-            step = next(running[lane], None) if lane in running else None
-            while step is None and (chain := next(waiting, None)) is not None:
-                running[lane] = steps(lane, chain)
-                step = next(running[lane], None)
-            if step is not None:
-                row.append(step)
-        if not row:
-            return
-        yield row
 
 
 def _float(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]

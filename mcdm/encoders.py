@@ -33,8 +33,8 @@ class DctCodec(nn.Module):
     sharper at this size. Coefficients are scaled so that fine detail is not drowned by noise, and not as loud as form.
     """
 
-    basis: Tensor
-    gain: Tensor
+    to_latents: Tensor
+    to_pixels: Tensor
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -54,21 +54,23 @@ class DctCodec(nn.Module):
             basis[channel, plane] = dct[u][:, None] * dct[v][None]
             gain[channel] = (1.6 if plane == 0 else 5.0) / side * (1.0 + 1.2 * (u + v)) ** (1.0 if u + v else 0.0)
         self.side = side
-        self.register_buffer("basis", basis.float(), persistent=False)
-        self.register_buffer("gain", gain[:, None, None], persistent=False)
-        self.register_buffer("to_ycc", _YCC, persistent=False)
-        self.register_buffer("to_rgb", torch.linalg.inv(_YCC), persistent=False)
+        # Colours, transform and scale are one linear map each way, of the pixels of a block
+        level = gain.double()[:, None, None, None]
+        there = torch.einsum("kpij,pc->kcij", basis * level, _YCC)
+        back = torch.einsum("kpij,cp->cijk", basis / level, torch.linalg.inv(_YCC)).flatten(0, 2)
+        self.register_buffer("to_latents", there.float(), persistent=False)
+        self.register_buffer("to_pixels", back.float()[..., None, None], persistent=False)
 
     def encode(self, pictures: Tensor) -> Tensor:
-        ycc = torch.einsum("pc,nchw->nphw", self.to_ycc, pictures)
-        return F.conv2d(ycc, self.basis, stride=self.side) * self.gain
+        return F.conv2d(pictures, self.to_latents, stride=self.side)
 
     def decode(self, latents: Tensor) -> Tensor:
-        ycc = F.conv_transpose2d(latents.float() / self.gain, self.basis, stride=self.side)
-        return torch.einsum("cp,nphw->nchw", self.to_rgb, ycc).clamp(-1, 1)
+        return F.pixel_shuffle(F.conv2d(latents.float(), self.to_pixels), self.side).clamp(-1, 1)
 
 
-_YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+_YCC = torch.tensor(
+    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=torch.float64
+)
 """BT.601, full range, as JPEG has it."""
 
 

@@ -21,10 +21,10 @@ from mcdm.encode import face_parts, head_state, resize
 from mcdm.encoders import heard, make_audio
 from mcdm.eval_page import write_page
 from mcdm.faces import Bytes, Floats, View, align, mouth_opening, view_of
+from mcdm.frechet import FrechetNetwork
 from mcdm.generate import Talker
 from mcdm.held_out import divide
 from mcdm.identity import PACKAGED, FacePack
-from mcdm.measures import FrechetNetwork
 from mcdm.shards import Clip, SampleError, Shards, chains, decode
 from mcdm.video import VideoWriter
 
@@ -135,9 +135,7 @@ def audio_window(truth: Truth, talker: Talker, start: int) -> Tensor:
     return heard(truth.audio[at.to(truth.audio.device) % length], reach)
 
 
-def roll_out(
-    talker: Talker, truths: list[Truth], options: EvaluateOptions, networks: dict[str, FrechetNetwork]
-) -> list[Made]:
+def roll_out(talker: Talker, truths: list[Truth], options: EvaluateOptions) -> list[Made]:
     """Make all videos side by side and measure them on the way: memory does not grow with what has no truth."""
     pack = FacePack(options.face_pack) if options.face_pack else None
     made = [Made() for _ in truths]
@@ -161,10 +159,6 @@ def roll_out(
                 made[i].n_lost += seen is None
                 if seen is not None and anchor is not None:
                     made[i].identity.append((start + at, float(seen.embedding @ anchor.embedding)))
-            if start + f <= len(truths[i].pictures):
-                for name, network in networks.items():
-                    for kind, shown in (("true", truths[i].pictures[start : start + f]), ("made", pictures)):
-                        network.add(kind, shown if name == "fid" else shown[None])
     return made
 
 
@@ -254,6 +248,12 @@ def synchrony(truth: Truth, made: Made, network: "SyncNet", device: torch.device
     return found
 
 
+def compared(truths: list[Truth], made: list[Made]) -> tuple[list[Bytes], list[Bytes]]:
+    """The true and the made pictures of every video, as far as both go."""
+    shown = [np.concatenate(one.pictures) for one in made]
+    return [truth.pictures[: len(one)] for truth, one in zip(truths, shown, strict=True)], shown
+
+
 def mean_of(videos: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over videos of every number that they have, nested groups too."""
     found: dict[str, Any] = {}
@@ -283,7 +283,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     paths = {"fid": options.fid, "fvd": options.fvd}
     networks = {name: FrechetNetwork(path, device) for name, path in paths.items() if path is not None}
     sync = sync_network(options.sync, device) if options.sync else None
-    made = roll_out(talker, truths, options, networks)
+    made = roll_out(talker, truths, options)
     motion = talker.recipe.motion
     lip = motion.head_tokens + motion.lip_tokens
     groups = {
@@ -292,6 +292,9 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         "expression": slice(lip, None),
     }
     videos = [of_video(truth, one, groups) for truth, one in zip(truths, made, strict=True)]
+    distances = {
+        name: network.distance(*compared(truths, made), videos=name == "fvd") for name, network in networks.items()
+    }
     if sync is not None:
         for video, truth, one in zip(videos, truths, made, strict=True):
             video["sync"] = synchrony(truth, one, sync, device)
@@ -299,7 +302,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         "recipe": talker.recipe.name,
         "options": {name: str(value) for name, value in asdict(options).items()},
         "mean": mean_of(videos),
-        "frechet": {name: networks[name].distance() if name in networks else None for name in paths},
+        "frechet": {name: distances[name][0] if name in distances else None for name in paths},
+        "frechet_samples": {name: count for name, (_, count) in distances.items()},
         "not_measured": not_measured(options),
         "videos": videos,
     }

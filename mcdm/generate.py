@@ -13,12 +13,12 @@ from torch import Tensor
 from mcdm import diffusion, distributed
 from mcdm.checkpoint import learned, read_recipe
 from mcdm.config import Recipe
+from mcdm.denoiser import Denoiser
 from mcdm.diffusion import draw_normal
 from mcdm.encoders import encode_pictures, freeze, heard, make_audio, make_codec, make_image
 from mcdm.faces import Bytes, Floats
 from mcdm.identity import FacePack
 from mcdm.motion import Motion
-from mcdm.objectives import Denoiser
 from mcdm.prior import MotionPrior
 from mcdm.sketch import landmarks_of, placed, sketch
 from mcdm.sound import feature_rows, sound_chunks

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mcdm.config import Recipe
-from mcdm.objectives import Denoiser
+from mcdm.denoiser import Denoiser
 
 SD_TABLE: tuple[tuple[str, str], ...] = (
     (r"^conv_in\.", "conv_in."),

@@ -1,10 +1,8 @@
 """Measures of generated against true video: numbers from arrays, nothing else."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mcdm.faces import Bytes, Floats
@@ -65,38 +63,3 @@ def cosine(one: NDArray[Any], other: NDArray[Any]) -> Floats:
     norm = np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-9)
     similarity: Floats = ((a * b).sum(1) / norm).astype(np.float32)
     return similarity
-
-
-def frechet(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Fréchet distance of two sets of features (n, d) as normal distributions (Heusel et al. 2017)."""
-    from scipy.linalg import sqrtm
-
-    mean = one.mean(0) - other.mean(0)
-    a, b = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
-    root = np.real(sqrtm(a @ b))
-    return float(mean @ mean + np.trace(np.atleast_2d(a + b - 2 * root)))
-
-
-class FrechetNetwork:
-    """A TorchScript file: uint8 pictures (n, 3, h, w), or video (n, 3, t, h, w), to features (n, d).
-
-    The public Inception (FID) and I3D (FVD) files of StyleGAN-V have this form. Raises `ValueError` for another file.
-    """
-
-    def __init__(self, path: Path, device: torch.device) -> None:
-        try:
-            self._network = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{path}: no TorchScript network ({str(error).splitlines()[0]})") from error
-        self._device = device
-        self._features: dict[str, list[NDArray[Any]]] = {"true": [], "made": []}
-
-    @torch.no_grad()
-    def add(self, kind: str, pictures: NDArray[np.uint8]) -> None:
-        """Take pictures (n, ..., 3) of `kind` true or made into account."""
-        moved = torch.from_numpy(np.moveaxis(pictures, -1, 1).copy()).to(self._device)
-        self._features[kind].append(self._network(moved, return_features=True).float().cpu().numpy())
-
-    def distance(self) -> float:
-        """Of all that was added."""
-        return frechet(*(np.concatenate(self._features[kind]) for kind in ("true", "made")))

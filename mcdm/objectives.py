@@ -11,20 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from mcdm import diffusion
-from mcdm.archive import ArchivedClip
 from mcdm.config import Recipe
+from mcdm.denoiser import Denoiser, Part
 from mcdm.diffusion import draw_normal, draw_uniform
 from mcdm.encoders import Codec, encode_pictures, freeze, make_codec
 from mcdm.motion import Motion, motion_target, swap_mouths
 from mcdm.prior import MotionPrior
-from mcdm.sketch import counted, landmarks_of, picture_error, placed, repainted, sketch, sketch_channels
-from mcdm.unet import Block, UNet
+from mcdm.sketch import counted, landmarks_of, picture_error, placed, sketch
 
 Batch: TypeAlias = dict[str, Tensor]
 
-Part: TypeAlias = nn.Module | nn.Parameter
-
-_NOISE, _TIME, _DROP, _OFFSET, _ARCHIVE, _TOKEN = range(6)
+_SALTS = 6
+_NOISE, _TIME, _DROP, _OFFSET, _ARCHIVE, _TOKEN = range(_SALTS)
 """Salts: which use of a row's seed."""
 
 
@@ -38,85 +36,6 @@ class Loss:
     t: Tensor | None = None  # (b,)
 
 
-class Denoiser(nn.Module):
-    """Stages 1 and 3: the archived-clip prior, the way in for motion tokens, and the UNet."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        codec, motion, width = recipe.codec, recipe.motion, recipe.archive.width
-        self.recipe = recipe
-        self.schedule = diffusion.make_schedule(recipe.unet.schedule, zero_snr=recipe.unet.zero_snr)
-        self.archive = ArchivedClip(recipe.archive, codec.channels, codec.latent_px)
-        self.present = nn.Linear(motion.token_width, width)
-        self.place_present = nn.Parameter(torch.randn(motion.tokens, width) * 0.5)
-        drawn = sketch_channels(codec)
-        frames = recipe.frames
-        self.unet = UNet(recipe.unet, latent=codec.channels, frames=frames, archived=width, present=width, drawn=drawn)
-
-    def context(self, tokens: Tensor) -> Tensor:
-        """Motion tokens (b, f, n, d) as F_pc, the present cross-attention's context (b, f, n, width)."""
-        lifted: Tensor = self.present(tokens)
-        return lifted + self.place_present
-
-    def beside(self, reference: Tensor, archived: Tensor, base: Tensor, frames: int) -> Tensor | None:
-        """What lies beside the noise, (b, f, k, h, w), of reference, archived and base latents; None for nothing."""
-        config = self.recipe.unet
-        scale = config.residual or 1.0
-        seen = [reference / scale] * config.see_reference
-        seen += [self.wrap(archived[:, -1:], base)] * config.see_last
-        seen += [base / scale] * config.see_motion
-        return torch.cat([one.expand(-1, frames, -1, -1, -1) for one in seen], 2) if seen else None
-
-    def wrap(self, x: Tensor, base: Tensor) -> Tensor:
-        """Latents (b, f, c, h, w) as they are noised: with `residual`, what differs from the base: the reference, or
-        with `see_motion` the reference with its head in place."""
-        scale = self.recipe.unet.residual
-        return (x - base) / scale if scale else x
-
-    def unwrap(self, x: Tensor, base: Tensor) -> Tensor:
-        """The way back."""
-        scale = self.recipe.unet.residual
-        return x * scale + base if scale else x
-
-    def forward(
-        self,
-        z: Tensor,
-        t: Tensor,
-        archived: Tensor,
-        tokens: Tensor | None,
-        carry: list[Tensor] | None = None,
-        beside: Tensor | None = None,
-        drawn: Tensor | None = None,
-        gate: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """z (b, f, c, h, w), t (b,), F_ac (b, a, n, width), F_pc (b, f, n, width) or None; see `UNet`. The answer
-        counts as far as `gate` (b, f, 1, h, w) lets it."""
-        if self.recipe.unet.residual:  # unit spread: alpha z is what z tells of x, no noise at the start
-            z = self.schedule.at(t, z)[0] * z
-        answer, kept = self.unet(z, t, archived, tokens, carry, beside, drawn)
-        return answer if gate is None else answer * gate, kept
-
-    def gate(self, points: Tensor) -> Tensor | None:
-        """Where the answer counts, (b, f, 1, h, w), for landmarks (b, f, 5, 2), shares of the picture; None:
-        everywhere."""
-        least = self.recipe.unet.repaint
-        return least + (1 - least) * repainted(points, self.recipe.codec.latent_px) if least < 1 else None
-
-    def present_modules(self) -> list[Part]:
-        """What stage 3 trains: present cross-attention with its way in, and the memory attention."""
-        blocks = [m for m in self.unet.modules() if isinstance(m, Block)]
-        mine: list[Part] = [p for block in blocks for p in (block.norm_present, block.attend_present, block.memory)]
-        if self.recipe.unet.see_motion:
-            mine += [self.unet.draw_in, self.unet.draw_out]
-        return [self.present, self.place_present, *mine]
-
-    def archived_modules(self) -> list[Part]:
-        """The archived-clip prior and its cross-attentions."""
-        blocks = [m for m in self.unet.modules() if isinstance(m, Block)]
-        mine: list[Part] = [p for block in blocks for p in (block.norm_archived, block.attend_archived)]
-        return [self.archive, *mine]
-
-
 class Objective(nn.Module):
     """A stage of training. Its modules with gradients are what learns; `forward` is the loss, so that DDP can wrap it.
 
@@ -125,6 +44,7 @@ class Objective(nn.Module):
 
     stage: ClassVar[int]
     needs: tuple[str, ...] = ()  # batch members, besides `seed`
+    clips: int = 1  # present clips in a row that a row of a batch holds
     saved: ClassVar[str]
 
     def __init__(self, recipe: Recipe) -> None:
@@ -253,19 +173,27 @@ class _LearnLatents(Objective):
         return placed(self.the_codec(reference.device), reference, own, points), self.denoiser.gate(points)
 
     def denoising(
-        self, batch: Batch, on: tuple[Tensor, Tensor | None], tokens: Tensor | None, drawn: Tensor | None = None
-    ) -> Loss:
+        self,
+        batch: Batch,
+        on: tuple[Tensor, Tensor | None],
+        tokens: Tensor | None,
+        drawn: Tensor | None = None,
+        after: tuple[int, list[Tensor] | None] = (0, None),
+    ) -> tuple[Loss, list[Tensor]]:
+        """The loss on a present clip, and the memories to carry on. `after`: how many clips of the row went before,
+        with noise of their own and the same timestep and dropout, and the memories that they left."""
         config, seeds, (base, gate) = self.recipe.unet, batch["seed"], on
+        salt, carry = _SALTS * after[0], after[1]
         x, archived = self.latents(batch, "present"), self.latents(batch, "archived")
         reference, device, b = self.latents(batch, "reference"), x.device, len(x)
         if self.recipe.archive.noise:
             amount = self.recipe.archive.noise * draw_uniform(seeds, _ARCHIVE, 1, device)[:, :, None, None, None]
-            archived = archived + amount * draw_normal(seeds, _ARCHIVE, tuple(archived.shape[1:]), device)
+            archived = archived + amount * draw_normal(seeds, salt + _ARCHIVE, tuple(archived.shape[1:]), device)
         x = self.denoiser.wrap(x, base)
-        t = (draw_uniform(seeds, _TIME, 1, device)[:, 0] ** (1 / config.late) * diffusion.N_TIMESTEPS).long()
-        eps = draw_normal(seeds, _NOISE, tuple(x.shape[1:]), device)
+        t = _timesteps(seeds, config.late, device)
+        eps = draw_normal(seeds, salt + _NOISE, tuple(x.shape[1:]), device)
         if config.noise_offset:
-            eps = eps + config.noise_offset * draw_normal(seeds, _OFFSET, (1, x.shape[2], 1, 1), device)
+            eps = eps + config.noise_offset * draw_normal(seeds, salt + _OFFSET, (1, x.shape[2], 1, 1), device)
         z = diffusion.add_noise(self.denoiser.schedule, x, eps, t)
         keep_archived, keep_present = self.masks(seeds, device)
         past = self.denoiser.archive(reference, archived) * keep_archived[:, None, None, None]
@@ -275,7 +203,7 @@ class _LearnLatents(Objective):
         now = self.denoiser.context(tokens) * keep_present[:, None, None, None] if tokens is not None else None
         if drawn is not None:
             drawn = drawn * keep_present[:, None, None, None, None]
-        answer, _ = self.denoiser(z, t, past, now, beside=beside, drawn=drawn, gate=gate)
+        answer, kept = self.denoiser(z, t, past, now, carry, beside, drawn, gate)
         wanted = diffusion.target(self.denoiser.schedule, config.prediction, x, eps, t)
         weight = diffusion.loss_weight(self.denoiser.schedule, config.prediction, t, config.min_snr)
         if config.pixel_error:
@@ -286,7 +214,7 @@ class _LearnLatents(Objective):
         if config.mouth_weight or gate is not None:
             error = error * counted(batch["head"][:, -x.shape[1] :], error.shape[-1], config.mouth_weight, gate)
         rows = error.flatten(1).mean(1)
-        return Loss((rows * weight).sum() / b, {}, rows.detach(), t)
+        return Loss((rows * weight).sum() / b, {}, rows.detach(), t), kept
 
 
 class LearnArchive(_LearnLatents):
@@ -305,36 +233,46 @@ class LearnArchive(_LearnLatents):
 
     def loss(self, batch: Batch) -> Loss:
         if self.idle:
-            return self.denoising(batch, self.base(batch), None)
+            return self.denoising(batch, self.base(batch), None)[0]
         motion = self.recipe.motion
         empty = torch.zeros(
             *batch["present"].shape[:2], motion.tokens, motion.token_width, device=batch["present"].device
         )
-        return self.denoising(batch, self.base(batch), empty)
+        return self.denoising(batch, self.base(batch), empty)[0]
 
 
 class LearnPresent(_LearnLatents):
     """Stage 3: present cross-attention and memory attention, fed with the encoders' own tokens; the rest stays as it is
-    but for `tune_spatial`."""
+    but for `tune_spatial`. With `unroll`, over clips in a row: the memories that one leaves are those of the next, and
+    gradients go back through them."""
 
     stage = 3
     needs = (*_LearnLatents.needs, "face", "head")
 
     def __init__(self, recipe: Recipe, motion: Motion, denoiser: dict[str, Tensor]) -> None:
         super().__init__(recipe)
-        self.motion = freeze(motion)
+        self.motion, self.clips = freeze(motion), recipe.unet.unroll
         self.denoiser.load_state_dict(denoiser)
         train_only(self.denoiser, self.denoiser.present_modules())
         if recipe.unet.tune_spatial:
             self.denoiser.requires_grad_(requires_grad=True)
 
     def loss(self, batch: Batch) -> Loss:
+        losses: list[Loss] = []
+        carry: list[Tensor] | None = None
+        for number in range(self.clips):
+            loss, carry = self._clip(_of_row(batch, number, self.recipe), (number, carry))
+            losses.append(loss)
+        rows = torch.stack([loss.rows for loss in losses if loss.rows is not None]).mean(0)
+        return Loss(torch.stack([loss.total for loss in losses]).mean(), {}, rows, losses[0].t)
+
+    def _clip(self, batch: Batch, after: tuple[int, list[Tensor] | None]) -> tuple[Loss, list[Tensor]]:
         f = self.recipe.frames
         tokens = self.motion.tokens(batch["face"][:, -f:], batch["head"][:, -f:])
         if not self.recipe.unet.see_motion:
-            return self.denoising(batch, self.base(batch), tokens)
+            return self.denoising(batch, self.base(batch), tokens, None, after)
         base = self.base(batch, landmarks_of(self.motion, tokens))
-        return self.denoising(batch, base, tokens, sketch(self.motion, self.recipe.codec, tokens))
+        return self.denoising(batch, base, tokens, sketch(self.motion, self.recipe.codec, tokens), after)
 
 
 class LearnPrior(Objective):
@@ -357,7 +295,7 @@ class LearnPrior(Objective):
         has_landmarks = chance[:, 0] >= config.landmark_drop
         past = torch.arange(w, device=device) < w - self.recipe.frames
         known = past[None] & (chance[:, 1] >= config.history_drop)[:, None]
-        t = (draw_uniform(seeds, _TIME, 1, device)[:, 0] * diffusion.N_TIMESTEPS).long()
+        t = _timesteps(seeds, config.late, device)
         eps = draw_normal(seeds, _NOISE, tuple(x.shape[1:]), device)
         z = torch.where(known[:, :, None, None], x, diffusion.add_noise(self.schedule, x, eps, t))
         answer = self.prior(
@@ -369,6 +307,20 @@ class LearnPrior(Objective):
         error = (answer.float() - wanted).square().mean(-1) * counts
         rows = error.sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
         return Loss(rows.mean(), {}, rows.detach(), t)
+
+
+def _timesteps(seeds: Tensor, late: float, device: torch.device) -> Tensor:
+    """Timesteps (b,), drawn as u^(1 / late)."""
+    return (draw_uniform(seeds, _TIME, 1, device)[:, 0] ** (1 / late) * diffusion.N_TIMESTEPS).long()
+
+
+def _of_row(batch: Batch, number: int, recipe: Recipe) -> Batch:
+    """A batch whose rows hold clips in a row, as one of their clips `number` alone, with the frames right before it."""
+    a, f = recipe.archive.frames, recipe.frames
+    window = slice(number * f, number * f + a + f)
+    pictures = torch.cat([batch["archived"], batch["present"]], 1)[:, window]
+    of_frames = {name: batch[name][:, window] for name in ("face", "points", "head") if name in batch}
+    return {**batch, **of_frames, "archived": pictures[:, :a], "present": pictures[:, a:]}
 
 
 def _centred(motion: Tensor, frames: int) -> Tensor:

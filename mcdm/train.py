@@ -4,6 +4,8 @@ import contextlib
 import copy
 import logging
 import math
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -229,7 +231,10 @@ def step_flops(objective: Objective, drawn: Drawn, batch: int) -> float:
 
 
 def compile_blocks(objective: Objective) -> None:
-    """`torch.compile` for every transformer and residual block: the same few graphs serve all levels."""
+    """`torch.compile` for every transformer and residual block: the same few graphs serve all levels. Raises
+    `ValueError` where there is no compiler: it writes C++ for processors and C to start a GPU's kernels."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name):
+        raise ValueError("--compile needs a C++ compiler (g++ or clang++, or its path in CXX); none is on the PATH")
     for part in objective.model.modules():
         if isinstance(part, (Block, ResBlock, CausalBlock, TemporalBlock)):
             part.compile()  # type: ignore[no-untyped-call]

@@ -24,6 +24,7 @@ ABOUT = {
     "flat": "memory of a process over 1,000 videos",
     "memory": "two hours of 1080p through every stage, each in its own process; a whole run on Ray",
     "chain": "from files to scored clips, against the classic script of public tools with files between",
+    "equal": "whether both ways of chain find the same, with networks that have learned; no times",
 }
 
 
@@ -31,12 +32,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="+", choices=("list", *ABOUT), metavar="NAME", help=", ".join(("list", *ABOUT)))
     parser.add_argument("--repeats", type=int, default=3, help="turns of each way (default: 3)")
-    parser.add_argument("--minutes", type=float, help="footage for chain (default: 5)")
+    parser.add_argument("--minutes", type=float, help="footage for chain or equal (default: 5)")
     parser.add_argument("--hours", type=float, nargs="+", help="footage for growth (default: 0.02 0.1)")
     options = parser.parse_args()
-    for name, of in (("minutes", "chain"), ("hours", "growth")):
-        if getattr(options, name) is not None and options.names != [of]:
-            parser.error(f"--{name} goes with {of} alone")
+    for name, of in (("minutes", {"chain", "equal"}), ("hours", {"growth"})):
+        if getattr(options, name) is not None and not of.issuperset(options.names):
+            parser.error(f"--{name} goes with {' and '.join(sorted(of))} alone")
     console = Console(highlight=False)
     if "list" in options.names:
         for name, about in ABOUT.items():

@@ -1,8 +1,12 @@
-"""Whether two ways found the same: boxes of tracks, sync readings, texts."""
+"""Whether two ways found the same: boxes of tracks, sync readings, texts.
+
+A video that ours rejects before it looks for tracks has nothing to compare: it is named, with its reason, and left out.
+Readings and texts are compared where both ways judged the same footage: the same face over nearly the same frames.
+"""
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,56 +21,77 @@ from stages.watch import tracks_of
 Reading = tuple[int, float, float]
 Tracks = Sequence[tuple[dict[str, Any], Reading]]
 
+SAME_FRAMES = 0.8
+"""Shared over all frames of a track and a clip, from which on both are of the same footage."""
+
+SAME_FACE = 0.5
+"""Mean IoU of the boxes over the shared frames, from which on both are of the same face."""
+
 
 def overlaps(known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store) -> dict[str, Any]:
-    """Intersection over union, frame by frame, over all tracks of the classic way."""
-    found: list[float] = []
+    """Intersection over union of boxes, frame by frame, over all tracks of the classic way in videos with tracks of
+    ours: with the one track of ours that fits best, and with whichever lies there."""
+    single: list[float] = []
+    whichever: list[float] = []
     worst: dict[str, float] = {}
+    rejected: dict[str, str] = {}
     for one in known:
-        mine = [value for track, _ in classic[one.video.url] for value in _overlaps(one, track, store)]
-        found += mine
+        name, tracks = Path(one.video.url).name, classic[one.video.url]
+        if one.seen is None:
+            if tracks:
+                rejected[name] = f"{len(tracks)} tracks; {one.rejected[1] if one.rejected else 'not settled'}"
+            continue
+        mine = [value for track, _ in tracks for value in max(_by_track(one, track, store), key=sum)]
+        whichever += [max(values) for track, _ in tracks for values in zip(*_by_track(one, track, store), strict=True)]
+        single += mine
         if mine:
-            worst[Path(one.video.url).name] = _mean([value >= 0.9 for value in mine])
+            worst[name] = _mean([value >= 0.9 for value in mine])
     return {
         "agreement: tracks of the classic way": sum(len(tracks) for tracks in classic.values()),
-        "agreement: share of frames with IoU >= 0.9": _mean([one >= 0.9 for one in found]),
-        "agreement: share of frames with IoU >= 0.7": _mean([one >= 0.7 for one in found]),
-        "agreement: mean IoU": _mean(found),
+        "agreement: of them, in videos that ours rejects unseen": rejected,
+        "agreement: share of frames with IoU >= 0.9": _mean([one >= 0.9 for one in single]),
+        "agreement: the same, whichever track of ours it is": _mean([one >= 0.9 for one in whichever]),
+        "agreement: share of frames with IoU >= 0.7": _mean([one >= 0.7 for one in single]),
+        "agreement: the same, whichever track of ours it is, 0.7": _mean([one >= 0.7 for one in whichever]),
+        "agreement: mean IoU": _mean(single),
         "agreement: least share of frames with IoU >= 0.9, by video": dict(
             sorted(worst.items(), key=lambda item: item[1])[:6]
         ),
     }
 
 
-def readings(known: Sequence[Measured], classic: Mapping[str, Tracks]) -> dict[str, Any]:
+def readings(known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store) -> dict[str, Any]:
     """Offsets and confidences of the classic way's tracks and of our clips of them."""
     offsets: list[int] = []
     confidences: list[tuple[float, float]] = []
-    for one in known:
-        for track, (offset, confidence, _) in classic[one.video.url]:
-            at = _clip_of(one, track)
-            if at is not None and one.syncs is not None:
-                offsets.append(abs(one.syncs.items[at].offset_frames + offset))
-                confidences.append((one.syncs.items[at].confidence, confidence))
+    apart: dict[str, str] = {}
+    for one, number, at in _pairs(known, classic, store):
+        if one.syncs is None:
+            continue
+        (_, (offset, confidence, _)), mine = classic[one.video.url][number], one.syncs.items[at]
+        offsets.append(abs(mine.offset_frames + offset))
+        confidences.append((mine.confidence, confidence))
+        if offsets[-1] > 1:
+            apart[f"{Path(one.video.url).name} {number}"] = f"{offsets[-1]} at {mine.confidence:.1f}, {confidence:.1f}"
     both = np.array(confidences)
     clear = [offset for offset, (_, theirs) in zip(offsets, confidences, strict=True) if theirs >= 1]
     return {
-        "agreement: tracks with a clip of ours": len(offsets),
+        "agreement: tracks whose footage a clip of ours is": len(offsets),
         "agreement: share of clips with |offset difference| <= 1": _mean([one <= 1 for one in offsets]),
+        "agreement: the others, frames apart at confidences of ours, theirs": apart,
         "agreement: the same, of the clips with a confidence of 1 and more": _mean([one <= 1 for one in clear]),
         "agreement: clips with a confidence of 1 and more": len(clear),
         "agreement: correlation of confidences": float(np.corrcoef(both.T)[0, 1]) if len(both) > 2 else None,
     }
 
 
-def texts(known: Sequence[Measured], classic: Mapping[str, Tracks], folder: Path) -> dict[str, Any]:
+def texts(known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store, folder: Path) -> dict[str, Any]:
     """What was heard in the classic way's tracks, whose texts lie in `folder`, and in our clips of them."""
-    pairs: list[tuple[str, str]] = []
-    for one in known:
-        for number, (track, _) in enumerate(classic[one.video.url]):
-            at = _clip_of(one, track)
-            if at is not None and one.speeches is not None:
-                pairs.append((one.speeches.items[at].text, _text(folder, Path(one.video.url).stem, number)))
+    pairs = [
+        (one.speeches.items[at].text, _text(folder, Path(one.video.url).stem, number))
+        for one, number, at in _pairs(known, classic, store)
+        if one.speeches is not None
+    ]
     likeness = [difflib.SequenceMatcher(None, mine, other).ratio() for mine, other in pairs]
     return {
         "agreement: share of equal texts": _mean([mine == other for mine, other in pairs]),
@@ -79,18 +104,20 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def _overlaps(one: Measured, track: dict[str, Any], store: Store) -> list[float]:
-    """Of every frame of a track with the box there of that track of ours which fits best."""
-    if one.seen is None:
-        return [0.0] * len(track["frame"])
-    blob = Path(store.at(one.seen.arrays.path))
-    best: list[float] = [0.0] * len(track["frame"])
-    for mine in one.seen.tracks:
-        arrays = tracks_of(blob, mine.number)
-        boxes = dict(zip(arrays["frame"].tolist(), arrays["box"][:, :4], strict=True))
-        found = [_iou(boxes[f], b) if f in boxes else 0.0 for f, b in zip(track["frame"], track["bbox"], strict=True)]
-        best = max(best, found, key=sum)
-    return best
+def _by_track(one: Measured, track: dict[str, Any], store: Store) -> list[list[float]]:
+    """Of every frame of a track with the box there of each of our tracks; a row per track of ours."""
+    if one.seen is None or not one.seen.tracks:
+        return [[0.0] * len(track["frame"])]
+    return [list(_overlap(one, mine.number, track, store).values()) for mine in one.seen.tracks]
+
+
+def _overlap(one: Measured, number: int, track: dict[str, Any], store: Store) -> dict[int, float]:
+    """IoU with our track of that number, by the frames of a track of the classic way."""
+    assert one.seen is not None
+    arrays = tracks_of(Path(store.at(one.seen.arrays.path)), number)
+    boxes = dict(zip(arrays["frame"].tolist(), arrays["box"][:, :4], strict=True))
+    frames = [int(frame) for frame in track["frame"]]
+    return {f: _iou(boxes[f], b) if f in boxes else 0.0 for f, b in zip(frames, track["bbox"], strict=True)}
 
 
 def _iou(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -99,14 +126,30 @@ def _iou(a: NDArray[Any], b: NDArray[Any]) -> float:
     return shared / float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared)
 
 
-def _clip_of(one: Measured, track: dict[str, Any]) -> int | None:
-    """Which clip of ours shares most seconds and the place with a track; None if none does."""
-    if one.clips is None:
-        return None
-    start_s, end_s = track["frame"][0] / RATE_HZ, (track["frame"][-1] + 1) / RATE_HZ
-    shared = [min(end_s, clip.end_s) - max(start_s, clip.start_s) for clip in one.clips.items]
-    best = int(np.argmax(shared))
-    return best if shared[best] > 0 else None
+def _pairs(
+    known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store
+) -> Iterator[tuple[Measured, int, int]]:
+    """Videos with the number of a track of the classic way and that of the clip of ours of the same footage."""
+    for one in known:
+        for number, (track, _) in enumerate(classic[one.video.url]):
+            at = _clip_of(one, track, store)
+            if at is not None:
+                yield one, number, at
+
+
+def _clip_of(one: Measured, track: dict[str, Any], store: Store) -> int | None:
+    """Which clip of ours shows the face of a track over nearly its frames; None if none does."""
+    frames = {int(frame) for frame in track["frame"]}
+    for at, clip in enumerate(one.clips.items if one.clips else ()):
+        start = round(clip.start_s * RATE_HZ)
+        mine = set(range(start, start + clip.n_frames))
+        shared = frames & mine
+        if len(shared) < SAME_FRAMES * len(frames | mine):
+            continue
+        overlap = _overlap(one, clip.track, track, store)
+        if _mean([overlap[frame] for frame in shared]) >= SAME_FACE:
+            return at
+    return None
 
 
 def _text(folder: Path, video: str, number: int) -> str:

@@ -65,11 +65,8 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
     pack, faces = face_pack()
     model, spoken = whisper(folder)
     use = Weights(pack, random_syncnet(folder), model)
-    made = corpus_videos(30 * minutes)
-    talking, other = talking_clips(15 * minutes), other_clips(15 * minutes)
+    made, talking, other = footage(minutes)
     paths = [*made, *talking, *other]
-    if not paths:
-        raise FileNotFoundError("neither the sample corpus nor ../shared/clips is here: nothing to take through")
     scripts: list[classic.Classic] = []
     turns = in_turns(
         {
@@ -92,7 +89,7 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
             **_times(turns, use, here, scripts, paths),
             **_work(known, here, script, paths),
             **overlaps(known, script.tracks, here.store),
-            **{f"random weights, {name}": value for name, value in readings(known, script.tracks).items()},
+            **{f"random weights, {name}": value for name, value in readings(known, script.tracks, here.store).items()},
             **_sensible(use, videos, here.store, script),
         },
         notes=(
@@ -127,15 +124,29 @@ def _ratios(turns: Turns, scripts: Sequence[classic.Classic]) -> dict[str, Sprea
 
 def _sensible(use: Weights, videos: Sequence[Video], store: Store, script: classic.Classic) -> dict[str, Any]:
     """What both ways read with a SyncNet that has learned, and what whisperx's choice of language makes of texts."""
+    stages = sensible(use).stages()[:-1]
+    run_here(stages, videos, store, "sensible")
+    known, again = measured(stages, videos, store), classic.read_again(script, SAMPLE_SYNC)
+    return readings(known, again, store) | texts(known, script.tracks, store, script.folder)
+
+
+def footage(minutes: float) -> tuple[list[Path], list[Path], list[Path]]:
+    """Videos made, real ones of people who talk, other real ones: a half and two quarters of the minutes. Raises
+    `FileNotFoundError` where there are none."""
+    found = corpus_videos(30 * minutes), talking_clips(15 * minutes), other_clips(15 * minutes)
+    if not any(found):
+        raise FileNotFoundError("neither the sample corpus nor ../shared/clips is here: nothing to take through")
+    return found
+
+
+def sensible(use: Weights) -> TalkingFaces:
+    """Ours as it is timed, but with a SyncNet that has learned, and the language of the first window, as whisperx."""
     plain = _recipe(use)
-    recipe = replace(
+    return replace(
         plain,
         sync=replace(plain.sync, model=SAMPLE_SYNC),
         speech=replace(plain.speech, windows=1, window_s=plain.speech.part_s),
     )
-    run_here(recipe.stages()[:-1], videos, store, "sensible")
-    known = measured(recipe.stages()[:-1], videos, store)
-    return readings(known, classic.read_again(script, SAMPLE_SYNC)) | texts(known, script.tracks, script.folder)
 
 
 def _times(

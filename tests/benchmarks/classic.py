@@ -47,8 +47,9 @@ class Classic:
         return full + self.scenes_of.total()
 
 
-def run(paths: Sequence[Path], syncnet: Path, pack: str, whisper: Path, folder: Path, threads: int) -> Classic:
-    """All videos, one after the other; whisperx once for all tracks."""
+def run(paths: Sequence[Path], syncnet: Path | None, pack: str, whisper: Path, folder: Path, threads: int) -> Classic:
+    """All videos, one after the other; whisperx once for all tracks. Without a SyncNet nothing is scored, see
+    `classic_pipeline`: for what is found, not for time."""
     made = Classic(folder)
     whole = watch = Stopwatch()
     pipeline = classic_pipeline(syncnet, pack)

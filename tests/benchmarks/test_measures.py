@@ -59,7 +59,8 @@ def test_a_family_holds_what_its_grandchild_holds() -> None:
 
 
 def test_nothing_in_common_agrees_in_nothing(tmp_path: Path) -> None:
-    found = overlaps([], {}, Store(str(tmp_path))) | readings([], {}) | texts([], {}, tmp_path)
+    store = Store(str(tmp_path))
+    found = overlaps([], {}, store) | readings([], {}, store) | texts([], {}, store, tmp_path)
     assert found["agreement: tracks of the classic way"] == 0
     for share in ("frames with IoU >= 0.9", "clips with |offset difference| <= 1", "equal texts"):
         assert found[f"agreement: share of {share}"] == pytest.approx(0.0)

@@ -84,22 +84,22 @@ class TwoDetectors:
     """An insightface detector behind S3FD's method: full size, every picture. It finds what is found.
 
     S3FD's own weights cannot be had. What it costs does not depend on them: the published network, blind, looks at one
-    picture a second beside it, on its own meter.
+    picture a second beside it, on its own meter; with `blind` off, never.
     """
 
-    def __init__(self, pack: str) -> None:
+    def __init__(self, pack: str, *, blind: bool = True) -> None:
         from insightface.app import FaceAnalysis
 
         from stages import weights
 
         self._app = FaceAnalysis(name=str(weights.path(pack)), allowed_modules=["detection"])
         self._app.prepare(ctx_id=-1, det_size=(640, 640))
-        self._s3fd = _blind_s3fd()
+        self._s3fd = _blind_s3fd() if blind else None
         self.insightface, self.s3fd = Meter(), Meter()
 
     def detect_faces(self, image: np.ndarray, *, conf_th: float, scales: list[float]) -> np.ndarray:
         """Boxes (n, 5) of an RGB picture. S3FD's 0.9 is SCRFD's 0.5; the network scales for itself."""
-        if self.insightface.calls % S3FD_EVERY == 0:
+        if self._s3fd is not None and self.insightface.calls % S3FD_EVERY == 0:
             with self.s3fd.timed():
                 assert not len(self._s3fd.detect_faces(image, conf_th=conf_th, scales=scales))
         with self.insightface.timed():
@@ -123,8 +123,16 @@ def _blind_s3fd() -> Any:
     return S3FD(net=network, device="cpu")
 
 
-def classic_pipeline(state: Path, pack: str) -> Any:
-    """syncnet-python's own pipeline, all of it but the weights of its detector; keeps tracks and readings."""
+class _Unread:
+    """In the place of a SyncNet: reads nothing."""
+
+    def evaluate(self, opt: Any) -> tuple[int, float, float]:
+        return 0, 0.0, 0.0
+
+
+def classic_pipeline(state: Path | None, pack: str) -> Any:
+    """syncnet-python's own pipeline, all of it but the weights of its detector; keeps tracks and readings. Without a
+    state its crops are not scored, and S3FD takes no time."""
     from syncnet_python.syncnet_pipeline import SyncNetPipeline
 
     class Classic(SyncNetPipeline):  # type: ignore[misc]
@@ -132,10 +140,10 @@ def classic_pipeline(state: Path, pack: str) -> Any:
         readings: list[tuple[int, float, float]]
 
         def _load_s3fd(self, path: str) -> TwoDetectors:
-            return TwoDetectors(path)
+            return TwoDetectors(path, blind=state is not None)
 
         def _load_syncnet(self, path: str) -> Any:
-            instance = syncnet(Path(path))
+            instance = syncnet(Path(path)) if path else _Unread()
             plain = instance.evaluate
 
             def evaluate_and_keep(opt: Any) -> tuple[int, float, float]:
@@ -159,7 +167,7 @@ def classic_pipeline(state: Path, pack: str) -> Any:
                 self.inference(str(video), str(sound), cache_dir=str(folder))
             return list(zip(self.tracks, self.readings, strict=True))
 
-    return Classic(s3fd_weights=pack, syncnet_weights=str(state), device="cpu", min_face_size=32)
+    return Classic(s3fd_weights=pack, syncnet_weights=str(state or ""), device="cpu", min_face_size=32)
 
 
 def empty(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import itertools
 import tarfile
 
 import fsspec
@@ -11,9 +10,9 @@ import pytest
 import torch
 import webdataset
 
-from mcdm.data import RandomWindows, Source, Window, batches, lanes
+from mcdm.data import RandomWindows, Source, Window, batches
 from mcdm.encode import Encoded, encode
-from mcdm.shards import SampleError, Shards, chains, decode, read_wav
+from mcdm.shards import SampleError, Shards, decode, read_wav
 from tests.mcdm.nano import nano
 from tests.mcdm.shards import draw, person, wav, write_shards
 
@@ -183,17 +182,16 @@ def test_stereo_sound_is_refused():
         read_wav("k", b"RIFF")
 
 
-def test_lanes_go_on_with_their_own_video_and_reset_for_the_next(folder):
-    clips = Shards(str(folder)).clips
-    assert [len(chain) for chain in chains(clips)] == [2, 2, 2]
-    rows = list(lanes(chains(clips), 2, 16))
-    by_lane = {lane: [step for row in rows for step in row if step.lane == lane] for lane in (0, 1)}
-    assert [step.clip.key for step in by_lane[0]][:4] == ["video0-0000"] * 2 + ["video0-0001"] * 2 or len(rows) == 8
-    for steps in by_lane.values():
-        for before, after in itertools.pairwise(steps):
-            assert after.reset == (after.clip.video != before.clip.video)
-            if after.clip.key == before.clip.key:
-                assert after.start == before.start + 16
+def test_a_window_of_clips_in_a_row_ends_inside_its_clip_and_has_its_reference_outside(folder):
+    shards = Shards(str(folder))
+    recipe = nano()
+    windows = RandomWindows(Source(shards, recipe, None, NEEDS, 3), shards.clips, 0)
+    for number in range(50):
+        window = windows.window(number)
+        assert recipe.archive.frames <= window.start <= window.clip.n_frames - 3 * recipe.frames
+        assert not window.start <= window.reference < window.start + 3 * recipe.frames
+    sample = windows[0][0]
+    assert len(sample["present"]) == 3 * recipe.frames and len(sample["face"]) == 4 * recipe.frames
 
 
 def test_the_drawn_person_is_the_same_every_time():

@@ -19,6 +19,7 @@ from mcdm.shards import Shards
 from mcdm.sound import SoundFile, feature_rows
 from tests.mcdm.nano import SEEING, nano
 from tests.mcdm.shards import SIDE_PX, draw, person, speech, wav, write_shards
+from tests.mcdm.test_frechet import Pictures, Videos
 
 CPU = torch.device("cpu")
 
@@ -213,9 +214,22 @@ def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(world):
     assert -1 <= video["mouth_and_true_mouth"] <= 1 and video["ssim_at"]["30"] is not None
     assert video["ssim_at"]["300"] is None, "no truth so long: not measured"
     assert result["frechet"] == {"fid": None, "fvd": None} and set(result["not_measured"]) >= {"fid", "fvd", "identity"}
+    assert result["frechet_samples"] == {}
     page = (world / "run" / "eval.html").read_text()
     assert "data:video/mp4;base64," in page and "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_frechet_distances_are_measured_with_the_networks_given(world, tmp_path):
+    for name, network in (("fid", Pictures()), ("fvd", Videos())):
+        torch.jit.script(network).save(str(tmp_path / f"{name}.pt"))
+    given = ["--run", world / "run", "--shards", world / "shards", "--frames", "60", "--device", "cpu"]
+    given += ["--face-pack", "none", "--fid", tmp_path / "fid.pt", "--fvd", tmp_path / "fvd.pt", "--name", "frechet"]
+    assert main([str(a) for a in ["evaluate", *given]]) == 0
+    result = json.loads((world / "run" / "frechet.json").read_text())
+    truth = sum(video["frames_with_truth"] for video in result["videos"])
+    assert result["frechet"]["fid"] > 0 and result["frechet_samples"] == {"fid": truth, "fvd": truth // 40 * 2}
+    assert not {"fid", "fvd"} & set(result["not_measured"])
 
 
 def test_a_held_out_clip_that_cannot_be_read_is_skipped_by_name(world, tmp_path):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mcdm.config import paper
+from mcdm.denoiser import Denoiser
 from mcdm.import_weights import load_motion, load_sd, motion_name, sd_name
-from mcdm.objectives import Denoiser
 from mcdm.unet import UNet
 from tests.mcdm.nano import nano
 

@@ -7,8 +7,9 @@ import torch
 
 from mcdm.archive import ArchivedClip, FrameAlignedAttention
 from mcdm.config import ArchiveConfig, tiny
+from mcdm.denoiser import Denoiser
 from mcdm.motion import Motion
-from mcdm.objectives import Denoiser, LearnArchive, LearnMotion, LearnPresent, LearnPrior
+from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior
 from mcdm.prior import CausalBlock, MotionPrior, TemporalBlock
 from mcdm.sketch import landmarks_of, sketch_channels
 from tests.mcdm.nano import SEEING, nano, random_batch
@@ -220,9 +221,14 @@ def test_what_is_not_repainted_stays_as_it_was_placed(stage):
     assert loss.rows.shape == (2,) and float(loss.total) == pytest.approx(float(loss.rows.mean()))
 
 
-def test_timesteps_can_be_drawn_late():
-    late = [objectives(nano(late=power))[1].loss(random_batch(nano(), 64)).t for power in (1.0, 4.0)]
-    assert abs(float(late[0].float().mean()) - 500) < 120 and abs(float(late[1].float().mean()) - 800) < 80
+@pytest.mark.parametrize("stage", [1, 2])
+def test_timesteps_can_be_drawn_late(stage):
+    drawn = []
+    for power in (1.0, 4.0):
+        recipe = nano(late=power)
+        recipe = dataclasses.replace(recipe, prior=dataclasses.replace(recipe.prior, late=power))
+        drawn.append(objectives(recipe)[stage].loss(random_batch(recipe, 64)).t.float())
+    assert abs(float(drawn[0].mean()) - 500) < 120 and abs(float(drawn[1].mean()) - 800) < 80
 
 
 @pytest.mark.parametrize(("given", "line"), [({"repaint": 0.5}, "repaint"), ({"pixel_error": True}, "pixel_error")])

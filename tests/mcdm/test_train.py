@@ -1,6 +1,7 @@
 """The loop: exact resume, stages in order, faults in one line, one process equals two."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,25 @@ def test_four_steps_equal_two_and_a_resume_and_two_bit_by_bit(shards, tmp_path):
     assert [r["step"] for r in steps] == [1, 2, 3, 4]
     assert {"loss_by_timestep", "gradient_norms", "samples_per_s", "data_wait_share", "memory_gb"} <= steps[0].keys()
     assert "archive" in steps[0]["gradient_norms"]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
+@pytest.mark.slow
+def test_compiled_training_learns_what_eager_training_learns(shards, tmp_path):
+    train(nano(), options(shards, tmp_path / "eager"))
+    train(nano(), options(shards, tmp_path / "compiled", compiled=True))
+    for stage in range(4):
+        eager, compiled = (checkpoint.learned(tmp_path / name, stage, nano()) for name in ("eager", "compiled"))
+        assert eager.keys() == compiled.keys()
+        for name, value in eager.items():
+            assert torch.allclose(value.float(), compiled[name].float(), atol=2e-4), (stage, name)
+
+
+def test_without_a_compiler_compile_is_refused_in_one_line(shards, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ValueError, match=r"--compile needs a C\+\+ compiler"):
+        train(nano(), options(shards, tmp_path, stages=(0,), compiled=True))
 
 
 def test_a_stage_names_what_its_predecessor_left_missing(shards, tmp_path):

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from mcdm.data import Source, Window
+from mcdm.denoiser import Denoiser
 from mcdm.encode import Encoded, encode, face_parts
 from mcdm.faces import view_of
-from mcdm.objectives import Denoiser, LearnArchive
+from mcdm.objectives import LearnArchive
 from mcdm.shards import Shards
 from mcdm.sketch import mouth_map
 from tests.mcdm.nano import nano, random_batch

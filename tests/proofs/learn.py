@@ -29,7 +29,7 @@ from mcdm.shards import Shards
 from mcdm.sketch import counted
 
 FRAMES = 200
-VIDEOS = 6
+VIDEOS = 11
 KEPT = (
     *("ssim", "mouth_and_true_mouth", "mouth_and_true_mouth_shuffled", "mouth_and_loudness", "true_mouth_and_loudness"),
     *("motion_cosine", "contrast_kept", "identity_at", "ssim_at"),
@@ -138,6 +138,6 @@ def driven(run: Path, shards: Shards, options: Namespace) -> dict[str, float]:
     talker = Driven(run, torch.device("cpu"))
     asked = EvaluateOptions(run=run, shards=options.shards, frames=FRAMES, n_videos=VIDEOS, face_pack="")
     talker.truths = evaluate.held_out_truths(shards, talker, asked)
-    made = evaluate.roll_out(talker, talker.truths, asked, {})
+    made = evaluate.roll_out(talker, talker.truths, asked)
     numbers = evaluate.mean_of([evaluate.of_video(t, one, {}) for t, one in zip(talker.truths, made, strict=True)])
     return {name: numbers[name] for name in KEPT[:3]}

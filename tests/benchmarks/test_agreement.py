@@ -1,0 +1,88 @@
+"""What `chain` compares: the same face over the same frames, and nothing else."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests.records import Seen
+from manifests.store import Store
+from stages.judge import Measured
+from tests.benchmarks.agreement import overlaps, readings, texts
+from tests.stages.measured import clip, measured, speech, sync, track
+
+LEFT, RIGHT = (10.0, 10.0, 60.0, 60.0), (110.0, 10.0, 160.0, 60.0)
+
+
+def two_people(store: Store, n_frames: int = 100) -> Measured:
+    """A video with a face on the left, track 0, and one on the right, track 1, and a clip of each."""
+    arrays = {}
+    for number, box in enumerate((LEFT, RIGHT)):
+        arrays[f"{number}/frame"] = np.arange(n_frames, dtype=np.int32)
+        arrays[f"{number}/box"] = np.tile(np.array([*box, 0.9], np.float32), (n_frames, 1))
+    path = Path(store.at("tracks.npz"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, allow_pickle=False, **arrays)
+    clips = tuple(clip("v0", number, track=number, n_frames=n_frames) for number in (0, 1))
+    one = measured(
+        clips=clips,
+        tracks=(track(0), track(1)),
+        syncs=(sync(clips[0].key, 3.0, 2), sync(clips[1].key, 8.0, -4)),
+        speeches=(speech(clips[0].key, text="left"), speech(clips[1].key, text="right")),
+    )
+    assert one.seen is not None
+    arrays_ref = dataclasses.replace(one.seen.arrays, path="tracks.npz")
+    seen: Seen = dataclasses.replace(one.seen, arrays=arrays_ref)
+    return dataclasses.replace(one, seen=seen)
+
+
+def theirs(box: tuple[float, ...], frames: range) -> dict[str, np.ndarray]:
+    return {"frame": np.array(frames), "bbox": np.tile(np.array(box), (len(frames), 1))}
+
+
+def test_readings_are_those_of_the_same_face_where_two_are_seen_at_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    one = two_people(store)
+    # syncnet-python's sign is the other one; its tracks come in another order
+    classic = {one.video.url: [(theirs(RIGHT, range(100)), (4, 7.5, 6.0)), (theirs(LEFT, range(100)), (-2, 2.5, 9.0))]}
+    found = readings([one], classic, store)
+    assert found["agreement: tracks whose footage a clip of ours is"] == 2
+    assert found["agreement: share of clips with |offset difference| <= 1"] == pytest.approx(1.0)
+    (tmp_path / "texts").mkdir()
+    for number, text in enumerate(("right", "left")):
+        said = {"segments": [{"text": f" {text}"}]}
+        (tmp_path / "texts" / f"v0-{number:05d}.json").write_text(json.dumps(said))
+    assert texts([one], classic, store, tmp_path)["agreement: share of equal texts"] == pytest.approx(1.0)
+
+
+def test_another_offset_is_named_with_both_confidences(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    one = two_people(store)
+    found = readings([one], {one.video.url: [(theirs(LEFT, range(100)), (5, 0.4, 9.0))]}, store)
+    assert found["agreement: share of clips with |offset difference| <= 1"] == pytest.approx(0.0)
+    assert found["agreement: the others, frames apart at confidences of ours, theirs"] == {"v0.mp4 0": "7 at 3.0, 0.4"}
+
+
+def test_other_frames_or_another_face_are_not_compared(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    one = two_people(store)
+    half, nobody = theirs(LEFT, range(50)), theirs((200.0, 200.0, 250.0, 250.0), range(100))
+    found = readings([one], {one.video.url: [(half, (0, 5.0, 6.0)), (nobody, (0, 5.0, 6.0))]}, store)
+    assert found["agreement: tracks whose footage a clip of ours is"] == 0
+
+
+def test_boxes_agree_with_the_track_that_fits_and_rejected_videos_are_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    one = two_people(store)
+    silent = Measured(video=dataclasses.replace(one.video, url="file:///silent.mp4"), rejected=("watch", "silent", {}))
+    moved = (LEFT[0] + 20, LEFT[1], LEFT[2] + 20, LEFT[3])
+    classic = {
+        one.video.url: [(theirs(RIGHT, range(100)), (0, 1.0, 1.0)), (theirs(moved, range(100)), (0, 1.0, 1.0))],
+        silent.video.url: [(theirs(LEFT, range(100)), (0, 1.0, 1.0))],
+    }
+    found = overlaps([one, silent], classic, store)
+    assert found["agreement: share of frames with IoU >= 0.9"] == pytest.approx(0.5)
+    assert found["agreement: mean IoU"] == pytest.approx((1 + 30 / 70) / 2)
+    assert found["agreement: of them, in videos that ours rejects unseen"] == {"silent.mp4": "1 tracks; silent"}
