@@ -309,6 +309,10 @@ class LearnPrior(Objective):
         return Loss(rows.mean(), {}, rows.detach(), t)
 
 
+_OF_FRAMES = ("face", "points", "head", "audio")
+"""Members with a row per frame of the window."""
+
+
 def _timesteps(seeds: Tensor, late: float, device: torch.device) -> Tensor:
     """Timesteps (b,), drawn as u^(1 / late)."""
     return (draw_uniform(seeds, _TIME, 1, device)[:, 0] ** (1 / late) * diffusion.N_TIMESTEPS).long()
@@ -319,8 +323,8 @@ def _of_row(batch: Batch, number: int, recipe: Recipe) -> Batch:
     a, f = recipe.archive.frames, recipe.frames
     window = slice(number * f, number * f + a + f)
     pictures = torch.cat([batch["archived"], batch["present"]], 1)[:, window]
-    of_frames = {name: batch[name][:, window] for name in ("face", "points", "head") if name in batch}
-    return {**batch, **of_frames, "archived": pictures[:, :a], "present": pictures[:, a:]}
+    row: Batch = {name: member[:, window] if name in _OF_FRAMES else member for name, member in batch.items()}
+    return {**row, "archived": pictures[:, :a], "present": pictures[:, a:]}
 
 
 def _centred(motion: Tensor, frames: int) -> Tensor:
