@@ -292,9 +292,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         "expression": slice(lip, None),
     }
     videos = [of_video(truth, one, groups) for truth, one in zip(truths, made, strict=True)]
-    distances = {
-        name: network.distance(*compared(truths, made), videos=name == "fvd") for name, network in networks.items()
-    }
+    true, shown = compared(truths, made) if networks else ([], [])
+    distances = {name: network.distance(true, shown, videos=name == "fvd") for name, network in networks.items()}
     if sync is not None:
         for video, truth, one in zip(videos, truths, made, strict=True):
             video["sync"] = synchrony(truth, one, sync, device)
@@ -309,8 +308,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     }
     place = options.run / options.name
     place.with_name(f"{options.name}.json").write_text(json.dumps(result, indent=1))
-    shown = [side_by_side(place, truth, one) for truth, one in list(zip(truths, made, strict=True))[:4]]
-    write_page(place.with_name(f"{options.name}.html"), result, shown, options.run)
+    pages = [side_by_side(place, truth, one) for truth, one in list(zip(truths, made, strict=True))[:4]]
+    write_page(place.with_name(f"{options.name}.html"), result, pages, options.run)
     log.info("%s.json: %s", place, json.dumps(result["mean"]))
     return result
 

@@ -41,8 +41,9 @@ def overlaps(known: Sequence[Measured], classic: Mapping[str, Tracks], store: St
             if tracks:
                 rejected[name] = f"{len(tracks)} tracks; {one.rejected[1] if one.rejected else 'not settled'}"
             continue
-        mine = [value for track, _ in tracks for value in max(_by_track(one, track, store), key=sum)]
-        whichever += [max(values) for track, _ in tracks for values in zip(*_by_track(one, track, store), strict=True)]
+        by_track = [_by_track(one, track, store) for track, _ in tracks]
+        mine = [value for rows in by_track for value in max(rows, key=sum)]
+        whichever += [max(values) for rows in by_track for values in zip(*rows, strict=True)]
         single += mine
         if mine:
             worst[name] = _mean([value >= 0.9 for value in mine])

@@ -53,6 +53,25 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Footage:
+    """What is taken through: videos made, a half; real ones of people who talk, and other real ones, a quarter each."""
+
+    made: list[Path]
+    talking: list[Path]
+    other: list[Path]
+
+    @property
+    def paths(self) -> list[Path]:
+        """All of them."""
+        return [*self.made, *self.talking, *self.other]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of each kind, for the record."""
+        return {"made": len(self.made), "real, talking": len(self.talking), "real, other": len(self.other)}
+
+
+@dataclass(frozen=True)
 class Here:
     """What a run in this process made."""
 
@@ -65,8 +84,8 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
     pack, faces = face_pack()
     model, spoken = whisper(folder)
     use = Weights(pack, random_syncnet(folder), model)
-    made, talking, other = footage(minutes)
-    paths = [*made, *talking, *other]
+    shown = footage(minutes)
+    paths = shown.paths
     scripts: list[classic.Classic] = []
     turns = in_turns(
         {
@@ -85,7 +104,7 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
     return Findings(
         ratios=_ratios(turns, scripts),
         numbers={
-            "videos": {"made": len(made), "real, talking": len(talking), "real, other": len(other)},
+            "videos": shown.counts,
             **_times(turns, use, here, scripts, paths),
             **_work(known, here, script, paths),
             **overlaps(known, script.tracks, here.store),
@@ -130,11 +149,10 @@ def _sensible(use: Weights, videos: Sequence[Video], store: Store, script: class
     return readings(known, again, store) | texts(known, script.tracks, store, script.folder)
 
 
-def footage(minutes: float) -> tuple[list[Path], list[Path], list[Path]]:
-    """Videos made, real ones of people who talk, other real ones: a half and two quarters of the minutes. Raises
-    `FileNotFoundError` where there are none."""
-    found = corpus_videos(30 * minutes), talking_clips(15 * minutes), other_clips(15 * minutes)
-    if not any(found):
+def footage(minutes: float) -> Footage:
+    """So many minutes. Raises `FileNotFoundError` where there are none."""
+    found = Footage(corpus_videos(30 * minutes), talking_clips(15 * minutes), other_clips(15 * minutes))
+    if not found.paths:
         raise FileNotFoundError("neither the sample corpus nor ../shared/clips is here: nothing to take through")
     return found
 

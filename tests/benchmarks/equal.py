@@ -10,7 +10,7 @@ from pipeline.here import run_here
 from tests.benchmarks import classic
 from tests.benchmarks.agreement import overlaps, readings, texts
 from tests.benchmarks.chain import MINUTES, SAMPLE_SYNC, THREADS, Weights, footage, sensible
-from tests.benchmarks.material import face_pack, random_syncnet, whisper
+from tests.benchmarks.material import face_pack, whisper
 from tests.benchmarks.record import Findings
 from tests.benchmarks.tools import empty
 
@@ -21,17 +21,13 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
     """Boxes, readings and texts of the footage of `chain`; one turn."""
     pack, faces = face_pack()
     model, spoken = whisper(folder)
-    use = Weights(pack, random_syncnet(folder), model)
-    made, talking, other = footage(minutes)
-    paths = [*made, *talking, *other]
-    videos, store = [Video.of(str(path)) for path in paths], Store(str(folder / "here"))
-    script = classic.run(paths, None, pack, model, empty(folder / "classic"), THREADS)
+    shown = footage(minutes)
+    videos, store = [Video.of(str(path)) for path in shown.paths], Store(str(folder / "here"))
+    script = classic.run(shown.paths, None, pack, model, empty(folder / "classic"), THREADS)
     again = classic.read_again(script, SAMPLE_SYNC)
-    recipe = sensible(use)
+    recipe = sensible(Weights(pack, Path(SAMPLE_SYNC), model))
     ways = {AS_TIMED: recipe, "every window": replace(recipe, sync=replace(recipe.sync, every=1))}
-    numbers: dict[str, object] = {
-        "videos": {"made": len(made), "real, talking": len(talking), "real, other": len(other)}
-    }
+    numbers: dict[str, object] = {"videos": shown.counts}
     for name, way in ways.items():
         stages = way.stages()[:-1]
         run_here(stages, videos, store, name)
