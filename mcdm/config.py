@@ -297,7 +297,7 @@ def tiny() -> Recipe:
             StagePlan(steps=500, batch=8, rate=3e-3, warmup=20, final_rate=0.05),
             StagePlan(steps=130, batch=4, rate=1.5e-3, warmup=20, final_rate=0.05),
             StagePlan(steps=550, batch=16, rate=1e-3, warmup=30, final_rate=0.05),
-            StagePlan(steps=450, batch=4, rate=1e-3, warmup=20, final_rate=0.05),
+            StagePlan(steps=390, batch=4, rate=1e-3, warmup=20, final_rate=0.05),
         ),
         optimizer=OptimizerConfig(ema_decay=0.99, betas=(0.9, 0.99)),
     )
