@@ -6,7 +6,8 @@ Readings and texts are compared where both ways judged the same footage: the sam
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,21 @@ def texts(known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store
     }
 
 
+def same_sound(
+    known: Sequence[Measured], store: Store, folder: Path, hear: Callable[[list[Path], Path], object]
+) -> dict[str, Any]:
+    """What a command hears in the very sound of our clips; it writes `NAME.json` for every `NAME.wav`."""
+    mine = {speech.key: speech.text for one in known if one.speeches for speech in one.speeches.items}
+    sounds = {clip.key: clip.audio for one in known if one.clips for clip in one.clips.items if clip.key in mine}
+    wavs = [Path(shutil.copy(store.at(sound.path), folder / f"{key}.wav")) for key, sound in sounds.items()]
+    hear(wavs, folder)
+    equal = [mine[key] == _said(folder / f"{key}.json") for key in sounds]
+    return {
+        "agreement: clips whose very sound both heard": len(equal),
+        "agreement: share of equal texts, of the very sound of a clip": _mean(equal),
+    }
+
+
 def _mean(values: Sequence[float]) -> float:
     """0 where there is nothing: what was not compared does not agree."""
     return float(np.mean(values)) if values else 0.0
@@ -154,5 +170,10 @@ def _clip_of(one: Measured, track: dict[str, Any], store: Store) -> int | None:
 
 
 def _text(folder: Path, video: str, number: int) -> str:
-    said = json.loads((folder / "texts" / f"{video}-{number:05d}.json").read_text(encoding="utf-8"))
+    return _said(folder / "texts" / f"{video}-{number:05d}.json")
+
+
+def _said(path: Path) -> str:
+    """The text of a file as whisperx writes it."""
+    said = json.loads(path.read_text(encoding="utf-8"))
     return " ".join(segment["text"].strip() for segment in said["segments"])

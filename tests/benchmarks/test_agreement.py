@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,11 @@ import pytest
 from manifests.records import Seen
 from manifests.store import Store
 from stages.judge import Measured
-from tests.benchmarks.agreement import overlaps, readings, texts
+from stages.media import probe
+from tests import media
+from tests.benchmarks.agreement import overlaps, readings, same_sound, texts
+from tests.benchmarks.classic import late_frames, later
+from tests.benchmarks.tools import ffmpeg
 from tests.stages.measured import clip, measured, speech, sync, track
 
 LEFT, RIGHT = (10.0, 10.0, 60.0, 60.0), (110.0, 10.0, 160.0, 60.0)
@@ -86,3 +91,37 @@ def test_boxes_agree_with_the_track_that_fits_and_rejected_videos_are_named(tmp_
     assert found["agreement: share of frames with IoU >= 0.9"] == pytest.approx(0.5)
     assert found["agreement: mean IoU"] == pytest.approx((1 + 30 / 70) / 2)
     assert found["agreement: of them, in videos that ours rejects unseen"] == {"silent.mp4": "1 tracks; silent"}
+
+
+def test_the_very_sound_of_a_clip_is_what_both_hear(tmp_path: Path) -> None:
+    store, folder = Store(str(tmp_path / "store")), tmp_path / "sound"
+    folder.mkdir()
+    one = two_people(store)
+    assert one.clips is not None
+    keys = [clip.key for clip in one.clips.items]
+    store.put(one.clips.items[0].audio.path, b"its sound")
+
+    def hear(wavs: list[Path], out: Path) -> None:
+        assert [wav.stem for wav in wavs] == keys
+        for wav, text in zip(wavs, ("left", "something else"), strict=True):
+            assert wav.read_bytes() == b"its sound"
+            (out / f"{wav.stem}.json").write_text(json.dumps({"segments": [{"text": f" {text}"}]}))
+
+    found = same_sound([one], store, folder, hear)
+    assert found["agreement: clips whose very sound both heard"] == 2
+    assert found["agreement: share of equal texts, of the very sound of a clip"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("first_s", [0.0, 0.6])
+def test_tracks_are_numbered_from_the_first_picture_where_sound_begins_before_it(
+    tmp_path: Path, first_s: float
+) -> None:
+    path = tmp_path / "late.mp4"
+    sound = media.Sound(samples=media.hum(3.0))
+    media.numbered_video(path, media.times_at(Fraction(25), 2.0, first_s), sound=sound)
+    ffmpeg("-i", path, "-r", "25", "-an", tmp_path / "even.mp4")
+    late = late_frames(path)
+    assert late == probe(tmp_path / "even.mp4").n_packets - probe(path).n_packets
+    track = later(theirs(LEFT, range(10, 30)), late)
+    assert track["frame"].tolist() == list(range(max(10 - late, 0), 30 - late))
+    assert len(track["bbox"]) == len(track["frame"])
