@@ -28,7 +28,7 @@ SEEDS = (0, 1, 2)
 FRAMES, VIDEOS = 1800, 2
 SCALE = [
     *("unet.channels=32,64", "unet.sampling_steps=1", "prior.sampling_steps=5"),
-    *("plans.1.steps=150", "plans.3.steps=150", "unet.unroll=2"),
+    *("plans.1.steps=120", "plans.3.steps=80", "unet.unroll=2"),
 ]
 VARIANTS = {
     "full": [],
