@@ -10,6 +10,7 @@ from pipeline.here import run_here
 from tests.benchmarks import classic
 from tests.benchmarks.agreement import overlaps, readings, same_sound, texts
 from tests.benchmarks.chain import MINUTES, SAMPLE_SYNC, THREADS, Weights, footage, sensible
+from tests.benchmarks.counts import ffmpeg_on_path
 from tests.benchmarks.material import face_pack, whisper
 from tests.benchmarks.record import Findings
 from tests.benchmarks.tools import empty, whisperx
@@ -28,7 +29,8 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
     recipe = sensible(Weights(pack, Path(SAMPLE_SYNC), model))
 
     def hear(wavs: list[Path], out: Path) -> None:
-        whisperx(wavs, model, out, THREADS)
+        with ffmpeg_on_path(folder / "bin"):
+            whisperx(wavs, model, out, THREADS)
 
     ways = {AS_TIMED: recipe, "every window": replace(recipe, sync=replace(recipe.sync, every=1))}
     numbers: dict[str, object] = {"videos": shown.counts}
