@@ -39,7 +39,7 @@ VARIANTS = {
 
 def show(options: Namespace) -> dict[str, Any]:
     """Means and spread over seeds of SSIM and identity at each horizon, and of the held-out loss. As many runs side by
-    side as there are cores, a thread each: half as long as one after the other. Finished ones are taken from `--work`.
+    side as there are cores, a thread each. Finished ones are taken from `--work`.
     """
     found: dict[str, Any] = {"scale": SCALE, "frames": FRAMES, "videos": VIDEOS, "seeds": SEEDS}
     asked = [(options, name, seed) for seed in SEEDS for name in VARIANTS]
