@@ -90,7 +90,7 @@ def readings(known: Sequence[Measured], classic: Mapping[str, Tracks], store: St
 def texts(known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store, folder: Path) -> dict[str, Any]:
     """What was heard in the classic way's tracks, whose texts lie in `folder`, and in our clips of them."""
     pairs = [
-        (one.speeches.items[at].text, _text(folder, Path(one.video.url).stem, number))
+        (one.speeches.items[at].text, _said(folder / "texts" / f"{Path(one.video.url).stem}-{number:05d}.json"))
         for one, number, at in _pairs(known, classic, store)
         if one.speeches is not None
     ]
@@ -167,10 +167,6 @@ def _clip_of(one: Measured, track: dict[str, Any], store: Store) -> int | None:
         if _mean([overlap[frame] for frame in shared]) >= SAME_FACE:
             return at
     return None
-
-
-def _text(folder: Path, video: str, number: int) -> str:
-    return _said(folder / "texts" / f"{video}-{number:05d}.json")
 
 
 def _said(path: Path) -> str:

