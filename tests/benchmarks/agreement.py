@@ -8,6 +8,7 @@ import difflib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +21,95 @@ from stages.judge import Measured
 from stages.watch import tracks_of
 
 Reading = tuple[int, float, float]
+"""Offset in frames, positive where the picture is late, as syncnet-python has it; confidence; distance."""
+
 Tracks = Sequence[tuple[dict[str, Any], Reading]]
+"""As syncnet-python has them: `frame` and `bbox`, and what was read."""
 
 SAME_FRAMES = 0.8
-"""Shared over all frames of a track and a clip, from which on both are of the same footage."""
+"""Shared over all frames of two faces, from which on both are of the same footage."""
 
 SAME_FACE = 0.5
 """Mean IoU of the boxes over the shared frames, from which on both are of the same face."""
 
 
-def overlaps(known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store) -> dict[str, Any]:
-    """Intersection over union of boxes, frame by frame, over all tracks of the classic way in videos with tracks of
-    ours: with the one track of ours that fits best, and with whichever lies there."""
+@dataclass(frozen=True)
+class Face:
+    """A face over frames, as one way has it: numbers (n,), boxes (n, 4); what was read and heard there, if it was."""
+
+    frame: NDArray[np.int64]
+    box: NDArray[np.float64]
+    reading: Reading | None = None
+    text: str | None = None
+
+
+Faces = Mapping[str, Sequence[Face]]
+"""By URL of the video."""
+
+
+def our_tracks(known: Sequence[Measured], store: Store) -> Faces:
+    """Our whole tracks, of the videos that ours looked at."""
+    return {one.video.url: list(_by_number(one, store).values()) for one in known if one.seen}
+
+
+def our_clips(known: Sequence[Measured], store: Store) -> Faces:
+    """Our clips, with what was read and heard in them."""
+    found: dict[str, list[Face]] = {}
+    for one in known:
+        tracks, clips = _by_number(one, store), one.clips.items if one.clips else ()
+        for at, clip in enumerate(clips):
+            whole, start = tracks[clip.track], round(clip.start_s * RATE_HZ)
+            part = slice(*np.searchsorted(whole.frame, (start, start + clip.n_frames)))
+            sync = one.syncs.items[at] if one.syncs else None
+            reading = (-sync.offset_frames, sync.confidence, sync.distance) if sync else None
+            text = one.speeches.items[at].text if one.speeches else None
+            found.setdefault(one.video.url, []).append(Face(whole.frame[part], whole.box[part], reading, text))
+    return found
+
+
+def script_faces(tracks: Mapping[str, Tracks], folder: Path | None = None) -> Faces:
+    """The classic way's tracks, with what was heard in them where its texts lie in `folder`."""
+    found: dict[str, list[Face]] = {}
+    for url, of_video in tracks.items():
+        texts = [folder / "texts" / f"{Path(url).stem}-{n:05d}.json" if folder else None for n in range(len(of_video))]
+        found[url] = [
+            Face(np.asarray(track["frame"], np.int64), np.asarray(track["bbox"], np.float64), read, _said(text))
+            for (track, read), text in zip(of_video, texts, strict=True)
+        ]
+    return found
+
+
+def unseen(known: Sequence[Measured], theirs: Faces) -> dict[str, Any]:
+    """Videos in which the classic way has faces and ours looked for none, with its reason."""
+    rejected = {
+        Path(one.video.url).name: f"{len(theirs[one.video.url])} tracks; {one.rejected[1] if one.rejected else 'open'}"
+        for one in known
+        if one.seen is None and theirs[one.video.url]
+    }
+    return {"agreement: tracks in videos that ours rejects unseen": rejected}
+
+
+def overlaps(mine: Faces, theirs: Faces) -> dict[str, Any]:
+    """Intersection over union of boxes, frame by frame, over all of `theirs` in videos of `mine`: with the one of mine
+    that fits best, and with whichever lies there."""
     single: list[float] = []
     whichever: list[float] = []
     worst: dict[str, float] = {}
-    rejected: dict[str, str] = {}
-    for one in known:
-        name, tracks = Path(one.video.url).name, classic[one.video.url]
-        if one.seen is None:
-            if tracks:
-                rejected[name] = f"{len(tracks)} tracks; {one.rejected[1] if one.rejected else 'not settled'}"
-            continue
-        by_track = [_by_track(one, track, store) for track, _ in tracks]
-        mine = [value for rows in by_track for value in max(rows, key=sum)]
-        whichever += [max(values) for rows in by_track for values in zip(*rows, strict=True)]
-        single += mine
-        if mine:
-            worst[name] = _mean([value >= 0.9 for value in mine])
+    for url, here in mine.items():
+        of_video: list[float] = []
+        for face in theirs[url]:
+            rows = [list(_overlap(one, face).values()) for one in here] or [[0.0] * len(face.frame)]
+            of_video += max(rows, key=sum)
+            whichever += [max(values) for values in zip(*rows, strict=True)]
+        single += of_video
+        if of_video:
+            worst[Path(url).name] = _mean([value >= 0.9 for value in of_video])
     return {
-        "agreement: tracks of the classic way": sum(len(tracks) for tracks in classic.values()),
-        "agreement: of them, in videos that ours rejects unseen": rejected,
+        "agreement: tracks of the classic way": sum(len(faces) for faces in theirs.values()),
         "agreement: share of frames with IoU >= 0.9": _mean([one >= 0.9 for one in single]),
-        "agreement: the same, whichever track of ours it is": _mean([one >= 0.9 for one in whichever]),
+        "agreement: the same, whichever track it is": _mean([one >= 0.9 for one in whichever]),
         "agreement: share of frames with IoU >= 0.7": _mean([one >= 0.7 for one in single]),
-        "agreement: the same, whichever track of ours it is, 0.7": _mean([one >= 0.7 for one in whichever]),
+        "agreement: the same, whichever track it is, 0.7": _mean([one >= 0.7 for one in whichever]),
         "agreement: mean IoU": _mean(single),
         "agreement: least share of frames with IoU >= 0.9, by video": dict(
             sorted(worst.items(), key=lambda item: item[1])[:6]
@@ -62,41 +117,37 @@ def overlaps(known: Sequence[Measured], classic: Mapping[str, Tracks], store: St
     }
 
 
-def readings(known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store) -> dict[str, Any]:
-    """Offsets and confidences of the classic way's tracks and of our clips of them."""
+def readings(mine: Faces, theirs: Faces) -> dict[str, Any]:
+    """Offsets and confidences over the same footage."""
     offsets: list[int] = []
     confidences: list[tuple[float, float]] = []
     apart: dict[str, str] = {}
-    for one, number, at in _pairs(known, classic, store):
-        if one.syncs is None:
+    for name, one, other in _pairs(mine, theirs):
+        if one.reading is None or other.reading is None:
             continue
-        (_, (offset, confidence, _)), mine = classic[one.video.url][number], one.syncs.items[at]
-        offsets.append(abs(mine.offset_frames + offset))
-        confidences.append((mine.confidence, confidence))
+        offsets.append(abs(one.reading[0] - other.reading[0]))
+        confidences.append((one.reading[1], other.reading[1]))
         if offsets[-1] > 1:
-            apart[f"{Path(one.video.url).name} {number}"] = f"{offsets[-1]} at {mine.confidence:.1f}, {confidence:.1f}"
+            apart[name] = f"{offsets[-1]} at {one.reading[1]:.1f}, {other.reading[1]:.1f}"
     both = np.array(confidences)
-    clear = [offset for offset, (_, theirs) in zip(offsets, confidences, strict=True) if theirs >= 1]
+    clear = [offset for offset, (_, confidence) in zip(offsets, confidences, strict=True) if confidence >= 1]
     return {
-        "agreement: tracks whose footage a clip of ours is": len(offsets),
-        "agreement: share of clips with |offset difference| <= 1": _mean([one <= 1 for one in offsets]),
-        "agreement: the others, frames apart at confidences of ours, theirs": apart,
-        "agreement: the same, of the clips with a confidence of 1 and more": _mean([one <= 1 for one in clear]),
-        "agreement: clips with a confidence of 1 and more": len(clear),
+        "agreement: tracks whose footage both have": len(offsets),
+        "agreement: share of them with |offset difference| <= 1": _mean([one <= 1 for one in offsets]),
+        "agreement: the others, frames apart at the confidences of both": apart,
+        "agreement: the same, of those with a confidence of 1 and more": _mean([one <= 1 for one in clear]),
+        "agreement: those with a confidence of 1 and more": len(clear),
         "agreement: correlation of confidences": float(np.corrcoef(both.T)[0, 1]) if len(both) > 2 else None,
     }
 
 
-def texts(known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store, folder: Path) -> dict[str, Any]:
-    """What was heard in the classic way's tracks, whose texts lie in `folder`, and in our clips of them."""
-    pairs = [
-        (one.speeches.items[at].text, _said(folder / "texts" / f"{Path(one.video.url).stem}-{number:05d}.json"))
-        for one, number, at in _pairs(known, classic, store)
-        if one.speeches is not None
-    ]
-    likeness = [difflib.SequenceMatcher(None, mine, other).ratio() for mine, other in pairs]
+def texts(mine: Faces, theirs: Faces) -> dict[str, Any]:
+    """What was heard in the same footage."""
+    heard = ((one.text, other.text) for _, one, other in _pairs(mine, theirs))
+    pairs = [(one, other) for one, other in heard if one is not None and other is not None]
+    likeness = [difflib.SequenceMatcher(None, one, other).ratio() for one, other in pairs]
     return {
-        "agreement: share of equal texts": _mean([mine == other for mine, other in pairs]),
+        "agreement: share of equal texts": _mean([one == other for one, other in pairs]),
         "agreement: mean likeness of texts": _mean(likeness),
     }
 
@@ -109,10 +160,15 @@ def same_sound(
     sounds = {clip.key: clip.audio for one in known if one.clips for clip in one.clips.items if clip.key in mine}
     wavs = [Path(shutil.copy(store.at(sound.path), folder / f"{key}.wav")) for key, sound in sounds.items()]
     hear(wavs, folder)
-    equal = [mine[key] == _said(folder / f"{key}.json") for key in sounds]
+    heard = {key: _said(folder / f"{key}.json") for key in sounds}
     return {
-        "agreement: clips whose very sound both heard": len(equal),
-        "agreement: share of equal texts, of the very sound of a clip": _mean(equal),
+        "agreement: clips whose very sound both heard": len(heard),
+        "agreement: share of equal texts, of the very sound of a clip": _mean(
+            [mine[key] == heard[key] for key in heard]
+        ),
+        "agreement: the others, heard by ours and by the command": {
+            key: [mine[key], heard[key]] for key in heard if mine[key] != heard[key]
+        },
     }
 
 
@@ -121,55 +177,50 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def _by_track(one: Measured, track: dict[str, Any], store: Store) -> list[list[float]]:
-    """Of every frame of a track with the box there of each of our tracks; a row per track of ours."""
+def _by_number(one: Measured, store: Store) -> dict[int, Face]:
+    """Tracks of a video by their number."""
     if one.seen is None or not one.seen.tracks:
-        return [[0.0] * len(track["frame"])]
-    return [list(_overlap(one, mine.number, track, store).values()) for mine in one.seen.tracks]
+        return {}
+    path = Path(store.at(one.seen.arrays.path))
+    arrays = {track.number: tracks_of(path, track.number) for track in one.seen.tracks}
+    return {n: Face(of["frame"].astype(np.int64), of["box"][:, :4].astype(np.float64)) for n, of in arrays.items()}
 
 
-def _overlap(one: Measured, number: int, track: dict[str, Any], store: Store) -> dict[int, float]:
-    """IoU with our track of that number, by the frames of a track of the classic way."""
-    assert one.seen is not None
-    arrays = tracks_of(Path(store.at(one.seen.arrays.path)), number)
-    boxes = dict(zip(arrays["frame"].tolist(), arrays["box"][:, :4], strict=True))
-    frames = [int(frame) for frame in track["frame"]]
-    return {f: _iou(boxes[f], b) if f in boxes else 0.0 for f, b in zip(frames, track["bbox"], strict=True)}
+def _overlap(mine: Face, theirs: Face) -> dict[int, float]:
+    """IoU by the frames of `theirs`; 0 where mine has nothing."""
+    boxes = dict(zip(mine.frame.tolist(), mine.box, strict=True))
+    frames = theirs.frame.tolist()
+    return {f: _iou(boxes[f], b) if f in boxes else 0.0 for f, b in zip(frames, theirs.box, strict=True)}
 
 
-def _iou(a: NDArray[Any], b: NDArray[Any]) -> float:
+def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
     shared = float(np.prod(np.maximum(high - low, 0)))
     return shared / float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared)
 
 
-def _pairs(
-    known: Sequence[Measured], classic: Mapping[str, Tracks], store: Store
-) -> Iterator[tuple[Measured, int, int]]:
-    """Videos with the number of a track of the classic way and that of the clip of ours of the same footage."""
-    for one in known:
-        for number, (track, _) in enumerate(classic[one.video.url]):
-            at = _clip_of(one, track, store)
-            if at is not None:
-                yield one, number, at
+def _pairs(mine: Faces, theirs: Faces) -> Iterator[tuple[str, Face, Face]]:
+    """What both have of the same footage, with the name of the video and the number of the track of `theirs`."""
+    for url, faces in theirs.items():
+        for number, face in enumerate(faces):
+            same = next((one for one in mine.get(url, ()) if _same_footage(one, face)), None)
+            if same is not None:
+                yield f"{Path(url).name} {number}", same, face
 
 
-def _clip_of(one: Measured, track: dict[str, Any], store: Store) -> int | None:
-    """Which clip of ours shows the face of a track over nearly its frames; None if none does."""
-    frames = {int(frame) for frame in track["frame"]}
-    for at, clip in enumerate(one.clips.items if one.clips else ()):
-        start = round(clip.start_s * RATE_HZ)
-        mine = set(range(start, start + clip.n_frames))
-        shared = frames & mine
-        if len(shared) < SAME_FRAMES * len(frames | mine):
-            continue
-        overlap = _overlap(one, clip.track, track, store)
-        if _mean([overlap[frame] for frame in shared]) >= SAME_FACE:
-            return at
-    return None
+def _same_footage(mine: Face, theirs: Face) -> bool:
+    """Whether both are of the same face over nearly the same frames."""
+    here, there = set(mine.frame.tolist()), set(theirs.frame.tolist())
+    shared = here & there
+    if not shared or len(shared) < SAME_FRAMES * len(here | there):
+        return False
+    overlap = _overlap(mine, theirs)
+    return _mean([overlap[frame] for frame in shared]) >= SAME_FACE
 
 
-def _said(path: Path) -> str:
+def _said(path: Path | None) -> str | None:
     """The text of a file as whisperx writes it."""
+    if path is None:
+        return None
     said = json.loads(path.read_text(encoding="utf-8"))
     return " ".join(segment["text"].strip() for segment in said["segments"])

@@ -11,11 +11,19 @@ import pytest
 from manifests.records import Seen
 from manifests.store import Store
 from stages.judge import Measured
-from stages.media import probe
+from stages.media import frames, probe
 from tests import media
-from tests.benchmarks.agreement import overlaps, readings, same_sound, texts
-from tests.benchmarks.classic import late_frames, later
-from tests.benchmarks.tools import ffmpeg
+from tests.benchmarks.agreement import (
+    our_clips,
+    our_tracks,
+    overlaps,
+    readings,
+    same_sound,
+    script_faces,
+    texts,
+    unseen,
+)
+from tests.benchmarks.classic import even_rate, late_frames, later
 from tests.stages.measured import clip, measured, speech, sync, track
 
 LEFT, RIGHT = (10.0, 10.0, 60.0, 60.0), (110.0, 10.0, 160.0, 60.0)
@@ -52,30 +60,33 @@ def test_readings_are_those_of_the_same_face_where_two_are_seen_at_once(tmp_path
     one = two_people(store)
     # syncnet-python's sign is the other one; its tracks come in another order
     classic = {one.video.url: [(theirs(RIGHT, range(100)), (4, 7.5, 6.0)), (theirs(LEFT, range(100)), (-2, 2.5, 9.0))]}
-    found = readings([one], classic, store)
-    assert found["agreement: tracks whose footage a clip of ours is"] == 2
-    assert found["agreement: share of clips with |offset difference| <= 1"] == pytest.approx(1.0)
+    found = readings(our_clips([one], store), script_faces(classic))
+    assert found["agreement: tracks whose footage both have"] == 2
+    assert found["agreement: share of them with |offset difference| <= 1"] == pytest.approx(1.0)
     (tmp_path / "texts").mkdir()
     for number, text in enumerate(("right", "left")):
         said = {"segments": [{"text": f" {text}"}]}
         (tmp_path / "texts" / f"v0-{number:05d}.json").write_text(json.dumps(said))
-    assert texts([one], classic, store, tmp_path)["agreement: share of equal texts"] == pytest.approx(1.0)
+    heard = texts(our_clips([one], store), script_faces(classic, tmp_path))
+    assert heard["agreement: share of equal texts"] == pytest.approx(1.0)
 
 
 def test_another_offset_is_named_with_both_confidences(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     one = two_people(store)
-    found = readings([one], {one.video.url: [(theirs(LEFT, range(100)), (5, 0.4, 9.0))]}, store)
-    assert found["agreement: share of clips with |offset difference| <= 1"] == pytest.approx(0.0)
-    assert found["agreement: the others, frames apart at confidences of ours, theirs"] == {"v0.mp4 0": "7 at 3.0, 0.4"}
+    classic = {one.video.url: [(theirs(LEFT, range(100)), (5, 0.4, 9.0))]}
+    found = readings(our_clips([one], store), script_faces(classic))
+    assert found["agreement: share of them with |offset difference| <= 1"] == pytest.approx(0.0)
+    assert found["agreement: the others, frames apart at the confidences of both"] == {"v0.mp4 0": "7 at 3.0, 0.4"}
 
 
 def test_other_frames_or_another_face_are_not_compared(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     one = two_people(store)
     half, nobody = theirs(LEFT, range(50)), theirs((200.0, 200.0, 250.0, 250.0), range(100))
-    found = readings([one], {one.video.url: [(half, (0, 5.0, 6.0)), (nobody, (0, 5.0, 6.0))]}, store)
-    assert found["agreement: tracks whose footage a clip of ours is"] == 0
+    classic = {one.video.url: [(half, (0, 5.0, 6.0)), (nobody, (0, 5.0, 6.0))]}
+    found = readings(our_clips([one], store), script_faces(classic))
+    assert found["agreement: tracks whose footage both have"] == 0
 
 
 def test_boxes_agree_with_the_track_that_fits_and_rejected_videos_are_named(tmp_path: Path) -> None:
@@ -87,10 +98,11 @@ def test_boxes_agree_with_the_track_that_fits_and_rejected_videos_are_named(tmp_
         one.video.url: [(theirs(RIGHT, range(100)), (0, 1.0, 1.0)), (theirs(moved, range(100)), (0, 1.0, 1.0))],
         silent.video.url: [(theirs(LEFT, range(100)), (0, 1.0, 1.0))],
     }
-    found = overlaps([one, silent], classic, store)
+    found = overlaps(our_tracks([one, silent], store), script_faces(classic))
     assert found["agreement: share of frames with IoU >= 0.9"] == pytest.approx(0.5)
     assert found["agreement: mean IoU"] == pytest.approx((1 + 30 / 70) / 2)
-    assert found["agreement: of them, in videos that ours rejects unseen"] == {"silent.mp4": "1 tracks; silent"}
+    rejected = unseen([one, silent], script_faces(classic))
+    assert rejected == {"agreement: tracks in videos that ours rejects unseen": {"silent.mp4": "1 tracks; silent"}}
 
 
 def test_the_very_sound_of_a_clip_is_what_both_hear(tmp_path: Path) -> None:
@@ -110,6 +122,7 @@ def test_the_very_sound_of_a_clip_is_what_both_hear(tmp_path: Path) -> None:
     found = same_sound([one], store, folder, hear)
     assert found["agreement: clips whose very sound both heard"] == 2
     assert found["agreement: share of equal texts, of the very sound of a clip"] == pytest.approx(0.5)
+    assert found["agreement: the others, heard by ours and by the command"] == {keys[1]: ["right", "something else"]}
 
 
 @pytest.mark.parametrize("first_s", [0.0, 0.6])
@@ -119,9 +132,19 @@ def test_tracks_are_numbered_from_the_first_picture_where_sound_begins_before_it
     path = tmp_path / "late.mp4"
     sound = media.Sound(samples=media.hum(3.0))
     media.numbered_video(path, media.times_at(Fraction(25), 2.0, first_s), sound=sound)
-    ffmpeg("-i", path, "-r", "25", "-an", tmp_path / "even.mp4")
+    even_rate(path, tmp_path / "even.mp4")
     late = late_frames(path)
     assert late == probe(tmp_path / "even.mp4").n_packets - probe(path).n_packets
     track = later(theirs(LEFT, range(10, 30)), late)
     assert track["frame"].tolist() == list(range(max(10 - late, 0), 30 - late))
     assert len(track["bbox"]) == len(track["frame"])
+
+
+def test_the_script_shows_pictures_of_30_fps_at_their_time(tmp_path: Path) -> None:
+    path, even = tmp_path / "thirty.mp4", tmp_path / "even.mp4"
+    media.numbered_video(path, media.times_at(Fraction(30), 2.0), width_px=320, height_px=240)
+    even_rate(path, even)
+    shown = [media.read_number(image) for batch in frames(even) for image in batch.images]
+    assert len(shown) == 50
+    late_s = [number / 25 - source / 30 for number, source in enumerate(shown)]
+    assert max(abs(late) for late in late_s) <= 0.5 / 30 + 1e-6  # `-r 25` made them 0.047 to 0.073 late
