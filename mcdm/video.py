@@ -12,7 +12,7 @@ from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from mcdm.faces import Bytes, Floats
 
 _H264 = {"crf": "18", "preset": "veryfast", "mbtree": "0"}
-"""Without the macroblock tree: with AVX-512 it gave pictures of 32 px other bytes at every second encoding."""
+"""Without the macroblock tree: with AVX-512 it made other bytes of the same pictures of 32 px, at random."""
 
 
 class VideoWriter:

@@ -14,7 +14,7 @@ from manifests.records import RATE_HZ, Video
 from manifests.store import Store
 from pipeline.facts import measured
 from pipeline.here import run_here
-from pipeline.recipes import TalkingFaces, own
+from pipeline.recipes import TalkingFaces, build
 from pipeline.stage import Resources, keys
 from stages.judge import Measured
 from stages.media import probe
@@ -39,9 +39,6 @@ MINUTES = 5.0
 mostly not hold (dubbed, silent, music, several faces ...)."""
 
 THREADS = 2
-LOOKS = {"look_px": 360, "per_sheet": 1}
-"""Of `watch`: a picture of 16:9 fills the detector's input, as in the script. By default two share it."""
-
 SAMPLE_SYNC = "sample/sync"
 """A SyncNet that has learned, of other sizes: for readings, not for time."""
 
@@ -103,15 +100,15 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
     here: Here = turns.made["ours"]
     script = scripts[-1]
     videos = [Video.of(str(path)) for path in paths]
-    known = measured(_recipe(use).stages(), videos, here.store)
+    known, theirs = measured(_recipe(use).stages(), videos, here.store), script_faces(script.tracks)
     return Findings(
         ratios=_ratios(turns, scripts),
         numbers={
             "videos": shown.counts,
             **_times(turns, use, here, scripts, paths),
             **_work(known, here, script, paths),
-            **unseen(known, script_faces(script.tracks)),
-            **overlaps(our_tracks(known, here.store), script_faces(script.tracks)),
+            **unseen(known, theirs),
+            **overlaps(our_tracks(known, here.store), theirs),
             **_sensible(use, videos, here.store, script),
         },
         notes=(
@@ -267,19 +264,23 @@ def _share(of: dict[str, int], all_of: dict[str, int], videos: set[str]) -> floa
 
 
 def _recipe(use: Weights) -> TalkingFaces:
-    full = own()
-    cores = Resources(cpus=float(THREADS))
-    return replace(
-        full,
-        watch=replace(
-            full.watch,
-            look_px=LOOKS["look_px"],
-            faces=replace(full.watch.faces, pack=use.pack, per_sheet=LOOKS["per_sheet"]),
-        ),
-        sync=replace(full.sync, model=str(use.sync), resources=cores),
-        speech=replace(full.speech, model=str(use.whisper), align=False, vad="pyannote", resources=cores),
-        identity=replace(full.identity, pack=use.pack),
-    )
+    full, cores = build("own", overrides=_settings(use)), Resources(cpus=float(THREADS))
+    return replace(full, sync=replace(full.sync, resources=cores), speech=replace(full.speech, resources=cores))
+
+
+def _settings(use: Weights) -> list[str]:
+    """What differs from `own`, as `--set` takes it."""
+    sets = {
+        "watch.faces.pack": use.pack,
+        "watch.look_px": 360,  # a picture of 16:9 fills the detector's input, as in the script;
+        "watch.faces.per_sheet": 1,  # by default two share it
+        "identity.pack": use.pack,
+        "sync.model": use.sync,
+        "speech.model": use.whisper,
+        "speech.align": "false",
+        "speech.vad": "pyannote",
+    }
+    return [f"{name}={value}" for name, value in sets.items()]
 
 
 def _here(use: Weights, paths: Sequence[Path], folder: Path) -> Here:
@@ -294,18 +295,8 @@ def _on_ray(use: Weights, paths: Sequence[Path], folder: Path) -> Store:
     manifest = folder / "few.csv"
     with manifest.open("w", newline="", encoding="utf-8") as f:
         csv.writer(f).writerows([("url",), *((str(path),) for path in paths)])
-    sets = {
-        "watch.faces.pack": use.pack,
-        "watch.look_px": LOOKS["look_px"],
-        "watch.faces.per_sheet": LOOKS["per_sheet"],
-        "identity.pack": use.pack,
-        "sync.model": use.sync,
-        "speech.model": use.whisper,
-        "speech.align": "false",
-        "speech.vad": "pyannote",
-    }
     command = [sys.executable, "-m", "pipeline", "run", "--manifest", str(manifest), "--store", str(folder / "out")]
-    command += [part for name, value in sets.items() for part in ("--set", f"{name}={value}")]
+    command += [part for setting in _settings(use) for part in ("--set", setting)]
     # Ray gives its workers way to whatever else the machine does (15 by default); the other ways do not
     equal = os.environ | {"RAY_worker_niceness": "0"}
     done = subprocess.run(command, cwd=ROOT, env=equal, capture_output=True, text=True, check=False)

@@ -4,7 +4,7 @@ Scale: `tiny` with a UNet of 32 and 64 channels and short plans, stage 3 over tw
 over; stages 0 and 2 are those of the run. Without archive: the archived clip is always the reference repeated, in
 training and in use. Without memory: temporal attention over the present clip alone. One clip at a time: nothing in
 training asks what a memory of several clips is good for. Beyond the end of a held-out clip its sound and its true
-pictures start over. The loss on held-out windows tells apart what generated pictures do not.
+pictures start over. The loss is of held-out windows, for all variants over two clips in a row.
 """
 
 import json
