@@ -55,6 +55,11 @@ class Bench:
         """
         return self.store.put_file(path, f"{self._prefix}/{name}", move=path.is_relative_to(self._folder))
 
+    def drop(self, *refs: Ref) -> None:
+        """Remove what was kept, of a call that comes to nothing after all."""
+        for ref in refs:
+            self.store.delete(ref.path)
+
     def __enter__(self) -> "Bench":
         return self
 

@@ -44,7 +44,7 @@ class CutClips(Stage[Clips]):
     """
 
     name = "clip"
-    version = 2  # others_in_view names tracks, it was a number
+    version = 3  # 2: others_in_view names tracks, it was a number; 3: fractions of pixels by Lanczos filters
     needs = (Video, Source, Seen)
     gives = Clips
 
@@ -80,14 +80,16 @@ class CutClips(Stage[Clips]):
                 },
             )
         path = bench.fetch(source.file)
+        clips: list[Clip] = []
         try:
-            lengths = {
-                number: n_frames for run in _runs(cuts) for number, n_frames in self._film(path, run, bench.scratch)
-            }
+            for run in _runs(cuts):
+                for number, n_frames in self._film(path, run, bench.scratch):  # each leaves scratch when it is done
+                    clips.append(self._clip(video, number, cuts[number], n_frames, bench))
         except MediaError as error:
+            for clip in clips:
+                bench.drop(clip.video, clip.audio, clip.arrays)
             return Rejection(error.reason, {"detail": error.detail})
-        clips = [self._clip(video, number, cuts[number], n, bench) for number, n in sorted(lengths.items())]
-        return Clips(items=tuple(clips))
+        return Clips(items=tuple(sorted(clips, key=lambda clip: clip.number)))
 
     def _cuts(self, seen: Seen, bench: Bench, source: Source) -> list[_Cut]:
         """All clips to be, in the order of their start."""

@@ -1,9 +1,10 @@
 """Who is seen in each clip, and fingerprints that find copies of it: ArcFace-type embedding, picture and sound hash."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,6 @@ from pipeline.stage import Facts, Stage, Work
 from stages import weights
 from stages.fingerprint import picture_hash, sound_hash
 from stages.sync import read_wav
-
-if TYPE_CHECKING:
-    from stages.media import Frames
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -58,7 +56,7 @@ class Recognise(Stage[Identities]):
     def open(self) -> Work[Identities]:
         import cv2
 
-        from stages.media import frames
+        from stages.media import frames_at
 
         cv2.setNumThreads(1)  # OpenCV's default takes every core of the machine, for each worker
         recogniser = open_recogniser(weights.path(self.pack))
@@ -70,9 +68,8 @@ class Recognise(Stage[Identities]):
         def identify(clip: Clip, bench: Bench) -> Identity:
             with np.load(bench.fetch(clip.arrays)) as arrays:
                 landmarks, pose = arrays["lmk"].astype(np.float32), arrays["pose"].astype(np.float32)
-            aligned, pictures = look(
-                frames(bench.fetch(clip.video)), landmarks, pose, faces=self.faces, pictures=self.pictures
-            )
+            shown = partial(frames_at, bench.fetch(clip.video))
+            aligned, pictures = look(shown, landmarks, pose, faces=self.faces, pictures=self.pictures)
             embedding, spread = embed(recogniser, aligned)
             return Identity(
                 key=clip.key,
@@ -108,11 +105,17 @@ def open_recogniser(pack: Path) -> Recogniser:
 
 
 def look(
-    batches: "Iterable[Frames]", landmarks: Floats, pose: Floats, *, faces: int, pictures: int
+    shown: Callable[[Collection[int]], Iterable[tuple[int, Image]]],
+    landmarks: Floats,
+    pose: Floats,
+    *,
+    faces: int,
+    pictures: int,
 ) -> tuple[list[Image], list[Image]]:
     """One pass over a clip: aligned faces (112, 112, 3), the best of each span, and whole frames for hashing.
 
-    Best is the sharpest of the few most frontal. `landmarks` (F, 5, 2) are pixels of the frames, `pose` (F, 3) degrees.
+    Best is the sharpest of the few most frontal. `landmarks` (F, 5, 2) are pixels of the frames, `pose` (F, 3) degrees;
+    `shown` gives the frames of the numbers it is asked for, in their order.
     """
     import cv2
     from insightface.utils.face_align import norm_crop
@@ -121,17 +124,14 @@ def look(
     hashed = set(_middles(len(landmarks), pictures))
     best: dict[int, tuple[float, Image]] = {}
     whole: list[Image] = []
-    at = 0
-    for batch in batches:
-        for image in batch.images:
-            if at in hashed:
-                whole.append(image.copy())
-            if (span := wanted.get(at)) is not None:
-                face: Image = norm_crop(image, landmark=landmarks[at], image_size=_ALIGNED_PX)
-                sharpness = float(cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), cv2.CV_32F).var())
-                if span not in best or sharpness > best[span][0]:
-                    best[span] = sharpness, face
-            at += 1
+    for at, image in shown(wanted.keys() | hashed):
+        if at in hashed:
+            whole.append(image)
+        if (span := wanted.get(at)) is not None:
+            face: Image = norm_crop(image, landmark=landmarks[at], image_size=_ALIGNED_PX)
+            sharpness = float(cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), cv2.CV_32F).var())
+            if span not in best or sharpness > best[span][0]:
+                best[span] = sharpness, face
     return [face for _, (_, face) in sorted(best.items())], whole
 
 

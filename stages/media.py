@@ -7,7 +7,7 @@ presentation time is nearest, except that none is shown more than half a grid pe
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -38,7 +38,18 @@ from stages.container import (
 from stages.picture import Picture, Shape, matrix_of
 from stages.sound import audio, audio_array
 
-__all__ = ["Frames", "MediaError", "Probe", "audio", "audio_array", "frames", "key_frames", "pictures", "probe"]
+__all__ = [
+    "Frames",
+    "MediaError",
+    "Probe",
+    "audio",
+    "audio_array",
+    "frames",
+    "frames_at",
+    "key_frames",
+    "pictures",
+    "probe",
+]
 
 _HOLD_S = 600.0
 """A longer hole between two pictures is a broken clock, not a still; to follow it could fill disks with one picture."""
@@ -211,6 +222,16 @@ def frames(
             first, images, times = number + 1, [], []
     if images:
         yield Frames(first, np.stack(images), np.array(times), scaler.scale)
+
+
+def frames_at(path: Path, numbers: Collection[int], *, threads: int = 1) -> Iterator[tuple[int, np.ndarray]]:
+    """Some numbers of the 25 fps grid and their upright BGR pictures, as `frames` has them; no other is converted, and
+    none after the last is decoded. Numbers past the end are left out. Raises `MediaError`."""
+    scaler = _Scaler(None)
+    end_s = (max(numbers, default=-1) + 1) / RATE_HZ
+    for number, found in _on_grid(path, 0.0, end_s, threads):
+        if number in numbers:
+            yield number, scaler.image(found.frame, found.aspect)
 
 
 def key_frames(path: Path, *, short_side_px: int, threads: int = 1) -> Iterator[tuple[float, np.ndarray]]:

@@ -20,6 +20,7 @@ ABOUT = {
     "speech": "transcription of clips in batches, against whisperx clip by clip",
     "shards": "writing and reading WebDataset tars, against webdataset's own writer",
     "scale": "what the ledger and the driver cost per call, and one core against two",
+    "driver": "100,000 videos through stages that only sleep, on Ray",
     "growth": "seconds and bytes per video-hour as the hours grow, by the command on Ray",
     "flat": "memory of a process over 1,000 videos",
     "memory": "two hours of 1080p through every stage, each in its own process; a whole run on Ray",
@@ -34,8 +35,9 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="turns of each way (default: 3)")
     parser.add_argument("--minutes", type=float, help="footage for chain or equal (default: 5)")
     parser.add_argument("--hours", type=float, nargs="+", help="footage for growth (default: 0.02 0.1)")
+    parser.add_argument("--videos", type=int, help="how many for driver (default: 100000)")
     options = parser.parse_args()
-    for name, of in (("minutes", {"chain", "equal"}), ("hours", {"growth"})):
+    for name, of in (("minutes", {"chain", "equal"}), ("hours", {"growth"}), ("videos", {"driver"})):
         if getattr(options, name) is not None and not of.issuperset(options.names):
             parser.error(f"--{name} goes with {' and '.join(sorted(of))} alone")
     console = Console(highlight=False)
@@ -48,7 +50,9 @@ def main() -> int:
         measure = importlib.import_module(f"tests.benchmarks.{name}").measure
         on = machine()
         with tempfile.TemporaryDirectory() as folder:
-            more = {name: value for name in ("minutes", "hours") if (value := getattr(options, name)) is not None}
+            more = {
+                name: value for name in ("minutes", "hours", "videos") if (value := getattr(options, name)) is not None
+            }
             findings: Findings = measure(Path(folder), options.repeats, **more)
         _show(name, findings, console)
         console.print(

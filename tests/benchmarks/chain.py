@@ -5,14 +5,16 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from manifests.records import RATE_HZ, Video
+from manifests.records import RATE_HZ, Verdict, Video
 from manifests.store import Store
 from pipeline.facts import measured
+from pipeline.finish import judged
 from pipeline.here import run_here
 from pipeline.recipes import TalkingFaces, build
 from pipeline.stage import Resources, keys
@@ -109,7 +111,7 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
             **_work(known, here, script, paths),
             **unseen(known, theirs),
             **overlaps(our_tracks(known, here.store), theirs),
-            **_sensible(use, videos, here.store, script),
+            **_sensible(use, videos, here.store, script, {str(path) for path in shown.made}),
         },
         notes=(
             f"faces: {faces}; SyncNet: random weights of the published sizes for the time; Whisper: {spoken}",
@@ -142,13 +144,29 @@ def _ratios(turns: Turns, scripts: Sequence[classic.Classic]) -> dict[str, Sprea
     return found
 
 
-def _sensible(use: Weights, videos: Sequence[Video], store: Store, script: classic.Classic) -> dict[str, Any]:
+def _sensible(
+    use: Weights, videos: Sequence[Video], store: Store, script: classic.Classic, made: set[str]
+) -> dict[str, Any]:
     """What both ways read with a SyncNet that has learned, and what whisperx's choice of language makes of texts."""
-    stages = sensible(use).stages()[:-1]
-    run_here(stages, videos, store, "sensible")
-    mine = our_clips(measured(stages, videos, store), store)
+    recipe = sensible(use)
+    run_here(recipe.stages(), videos, store, "sensible")
+    known, verdicts = judged(recipe, videos, store)
+    mine = our_clips(known, store)
     theirs = script_faces(classic.read_again(script, SAMPLE_SYNC), script.folder)
-    return readings(mine, theirs) | texts(mine, theirs)
+    return _kept(known, verdicts, made) | readings(mine, theirs) | texts(mine, theirs)
+
+
+def _kept(known: Sequence[Measured], verdicts: Sequence[Verdict], made: set[str]) -> dict[str, Any]:
+    """What was cut, and so encoded, for what the policy keeps: made videos alone, in which sync is read rightly."""
+    kept = {verdict.key for verdict in verdicts if verdict.kept}
+    clips = [clip for one in known if one.clips and one.video.url in made for clip in one.clips.items]
+    frames = {clip.key: clip.n_frames for clip in clips}
+    share = sum(frames.values()) / max(sum(n for key, n in frames.items() if key in kept), 1)
+    why = Counter(receipt.rule for one in verdicts if one.key in frames for receipt in one.receipts[:1])
+    return {
+        "ours: made videos: pictures encoded per picture that the policy keeps": share,
+        "ours: made videos: why clips were dropped": dict(why),
+    }
 
 
 def footage(minutes: float) -> Footage:

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import cv2
 import imageio_ffmpeg
 
+from manifests.records import Ref
 from pipeline.bench import Bench
 from stages import container
 from stages.encode import ClipWriter
@@ -26,7 +27,8 @@ _VERBOSE = 40  # ffmpeg's level at which it says how many frames it decoded and 
 @dataclass
 class Counts:
     """What was done: pictures decoded, by file (JPEGs by folder); encoded, by the file they were made of, or "clips";
-    bytes of scratch when a stage was done with a video, by the folder of its blobs; images among them."""
+    the most bytes of scratch of a stage and video at a time, by the folder of its blobs: looked at whenever a file
+    leaves it and at the end; images among them at the end."""
 
     decoded: Counter[str] = field(default_factory=Counter)
     encoded: Counter[str] = field(default_factory=Counter)
@@ -38,7 +40,7 @@ class Counts:
 def counted() -> Iterator[Counts]:
     """Counts what our stages do in this process, inside the block."""
     counts = Counts()
-    decode, write, leave = container._decoded_packets, ClipWriter.write, Bench.__exit__
+    decode, write, keep, leave = container._decoded_packets, ClipWriter.write, Bench.keep, Bench.__exit__
 
     def decoding(opened: Any, *rest: Any) -> Iterator[list[Any]]:
         for pictures in decode(opened, *rest):
@@ -49,14 +51,22 @@ def counted() -> Iterator[Counts]:
         counts.encoded["clips"] += 1
         write(writer, image)
 
+    def look(bench: Bench) -> None:
+        counts.scratch[bench._prefix] = max(counts.scratch[bench._prefix], size_bytes(bench.scratch))
+
+    def keeping(bench: Bench, path: Path, name: str) -> Ref:
+        look(bench)
+        return keep(bench, path, name)
+
     def leaving(bench: Bench, *why: Any) -> None:
-        counts.scratch[bench._prefix] += size_bytes(bench.scratch)
+        look(bench)
         counts.images += images(bench.scratch)
         leave(bench, *why)
 
     with (
         patch.object(container, "_decoded_packets", decoding),
         patch.object(ClipWriter, "write", writing),
+        patch.object(Bench, "keep", keeping),
         patch.object(Bench, "__exit__", leaving),
     ):
         yield counts

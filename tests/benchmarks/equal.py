@@ -84,4 +84,5 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
             "compared: tracks of the classic way (longer than 2 s) and the clip of ours that shows the same face over "
             "at least 80 % of the same frames",
         ),
+        once=True,
     )

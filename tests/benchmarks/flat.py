@@ -40,6 +40,7 @@ def measure(folder: Path, repeats: int) -> Findings:
             f"one rendered head of {LENGTH_S:g} s under {VIDEOS} names, recipe sample, every stage in one process: "
             "what would grow with the number of videos grows here",
         ),
+        once=True,
     )
 
 

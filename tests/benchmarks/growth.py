@@ -26,6 +26,7 @@ def measure(folder: Path, repeats: int, hours: Sequence[float] = HOURS) -> Findi
             "videos of the sample corpus, again and again under other names where it is too short, through `python -m "
             "pipeline run` with the recipe sample; on the clock, all cores; start of Ray, shards and report in it",
         ),
+        once=True,
     )
 
 

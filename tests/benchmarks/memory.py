@@ -87,6 +87,7 @@ def _recipe(pack: str, sync: str, model: str) -> TalkingFaces:
         sync=replace(full.sync, model=sync),
         speech=replace(full.speech, model=model, align=False),
         identity=replace(full.identity, pack=pack),
+        once=True,
     )
 
 

@@ -22,6 +22,7 @@ class Findings:
     ratios: dict[str, Spread] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    once: bool = False  # however many turns were asked for
 
 
 def machine() -> dict[str, Any]:
@@ -48,7 +49,7 @@ def write_record(name: str, command: str, turns: int, on: dict[str, Any], findin
     record = {
         "name": name,
         **made_by(command),
-        "turns": turns,
+        "turns": 1 if findings.once else turns,
         "machine": on | {"load_after": [round(load, 2) for load in os.getloadavg()]},
         "ratios": {label: dataclasses.asdict(found) for label, found in findings.ratios.items()},
         "numbers": {label: _plain(value) for label, value in findings.numbers.items()},

@@ -19,7 +19,9 @@ from tests.benchmarks.turns import Stopwatch, in_turns
 HERE, ON_RAY, KNOWN = 5_000, 2_000, 100_000
 """Videos in the plain loop and on Ray, three stages each; videos in the ledger when a run only plans, one stage."""
 
-SLEEP_S, SLEEP_VIDEOS = 0.5, 60
+SLEEPS = ((0.5, 60), (3.0, 20))
+"""Seconds of a call, and videos: a short call, and one as long as those of real stages (mean in `chain`: 4.9 s)."""
+
 BUSY_S, BUSY_VIDEOS = 0.25, 80
 
 
@@ -28,7 +30,8 @@ def measure(folder: Path, repeats: int) -> Findings:
     start_s = _ray_start_s(folder)
     numbers: dict[str, Any] = {"start of Ray, first call of a stage included: s": start_s}
     numbers |= _per_call(folder)
-    numbers |= _overhead(folder)
+    for sleep_s, n_videos in SLEEPS:
+        numbers |= _overhead(folder, sleep_s, n_videos)
     numbers |= _known(folder)
     cores = in_turns({"one": lambda: _busy(folder, 1), "two": lambda: _busy(folder, 2)}, repeats)
     rates = {name: cores.made[name] for name in ("one", "two")}
@@ -80,19 +83,19 @@ def _per_call(folder: Path) -> dict[str, Any]:
     }
 
 
-def _overhead(folder: Path) -> dict[str, Any]:
+def _overhead(folder: Path, sleep_s: float, n_videos: int) -> dict[str, Any]:
     """Stages that sleep, one worker each: what the run takes beyond the sleep."""
     half = Resources(cpus=0.5, workers=(1, 1))
-    stages = [kind(sleep_s=SLEEP_S, resources=half) for kind in (First, Second, Third)]
-    store = Store(str(folder / "asleep"))
+    stages = [kind(sleep_s=sleep_s, resources=half) for kind in (First, Second, Third)]
+    store = Store(str(folder / f"asleep{sleep_s}"))
     watch = Stopwatch()
-    assert _on_ray(stages, SLEEP_VIDEOS, store, "a") == SLEEP_VIDEOS
+    assert _on_ray(stages, n_videos, store, "a") == n_videos
     whole_s = watch.read().wall_s
-    span_s = _span_s(store, keys(stages, Video)["third"])
-    asleep_s = SLEEP_S * (SLEEP_VIDEOS - 1)
+    asleep_s, span_s = sleep_s * (n_videos - 1), _span_s(store, keys(stages, Video)["third"])
     return {
-        f"Ray, {SLEEP_VIDEOS} videos x 3 stages of {SLEEP_S} s: s with start": whole_s,
-        f"Ray and ledger, share of the run between the first and the last of {SLEEP_VIDEOS}": 1 - asleep_s / span_s,
+        f"Ray, {n_videos} videos x 3 stages of {sleep_s} s: s with start": whole_s,
+        f"Ray and ledger, share of the run between the first and the last of {n_videos}, calls of {sleep_s} s": 1
+        - asleep_s / span_s,
     }
 
 

@@ -19,6 +19,7 @@ from stages.crop import pieces, smooth, windows
 from stages.encode import GOP_FRAMES
 from stages.media import audio_array, frames
 from tests import media
+from tests.benchmarks.counts import counted
 
 WIDTH, HEIGHT = 640, 360
 
@@ -206,6 +207,24 @@ def test_picture_and_sound_of_a_clip_stay_together(tmp_path, rate):
 
     with_aac = np.array(media.click_times(audio_array(scene.path(clip.video), start_s=0, end_s=clip.n_frames / 25)))
     assert np.abs(with_aac - heard).max() < 0.002
+
+
+def test_a_clip_leaves_the_scratch_before_the_next_one_is_complete(tmp_path, twelve_seconds):
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(320, 180, 100, 300), 0)
+    with counted() as counts:
+        clips = scene.cut(max_s=3.0)
+    made = [clip.video.size_bytes + clip.audio.size_bytes + clip.arrays.size_bytes for clip in clips.items]
+    assert len(made) == 4 and 0 < max(counts.scratch.values()) <= max(made)
+
+
+def test_a_video_that_breaks_off_between_two_clips_leaves_nothing_of_the_first(tmp_path):
+    times = [*media.times_at(Fraction(25), 6.0), Fraction(900)]  # a clock that jumps by a quarter of an hour
+    sound = media.Sound(samples=media.hum(6.0))
+    source = media.numbered_video(tmp_path / "s.mp4", times, width_px=WIDTH, height_px=HEIGHT, sound=sound)
+    scene = Scene(tmp_path, source).add(still_box(320, 180, 100, 75), 0).add(still_box(320, 180, 100, 75), 250)
+    rejected = scene.cut()
+    assert isinstance(rejected, Rejection) and rejected.reason == "timestamps"
+    assert scene.store.list("blobs") == []
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path, twelve_seconds):

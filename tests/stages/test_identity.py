@@ -1,7 +1,7 @@
 """Embeddings tell people apart; the frames looked at are the frontal and the sharp ones."""
 
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import cv2
@@ -21,8 +21,8 @@ real = [
 ]
 
 
-def batches(pictures: np.ndarray, size: int = 7) -> list[SimpleNamespace]:
-    return [SimpleNamespace(images=pictures[i : i + size]) for i in range(0, len(pictures), size)]
+def shown(pictures: np.ndarray) -> Callable[[Collection[int]], Iterator[tuple[int, np.ndarray]]]:
+    return lambda numbers: ((number, pictures[number]) for number in sorted(numbers))
 
 
 def template(frames: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def test_the_sharpest_of_the_most_frontal_is_taken_from_each_span():
     pose[[2, 5, 12, 21, 25, 33]] = 0
     pictures[[5, 12, 21, 33]] = sharp
     pictures[30] = sharp  # sharp, but turned away
-    aligned, whole = look(batches(pictures), template(40), pose, faces=4, pictures=8)
+    aligned, whole = look(shown(pictures), template(40), pose, faces=4, pictures=8)
     assert len(aligned) == 4 and len(whole) == 8
     crop = cv2.cvtColor(aligned[0], cv2.COLOR_BGR2GRAY)
     assert aligned[0].shape == (112, 112, 3)
@@ -50,7 +50,7 @@ def test_frames_without_landmarks_are_not_embedded():
     landmarks = template(10)
     landmarks[:5] = np.nan
     pictures = np.zeros((10, 224, 224, 3), np.uint8)
-    aligned, whole = look(batches(pictures), landmarks, np.zeros((10, 3), np.float32), faces=2, pictures=2)
+    aligned, whole = look(shown(pictures), landmarks, np.zeros((10, 3), np.float32), faces=2, pictures=2)
     assert len(aligned) == 1 and len(whole) == 2
 
 
@@ -111,7 +111,7 @@ class TestReal:
                 aligned: list[np.ndarray] = []
                 for picture, points in seen:
                     (face,), _ = look(
-                        batches(picture[None]), points[None], np.zeros((1, 3), np.float32), faces=1, pictures=1
+                        shown(picture[None]), points[None], np.zeros((1, 3), np.float32), faces=1, pictures=1
                     )
                     aligned.append(face)
                 people.append(embed(recogniser, aligned)[0])

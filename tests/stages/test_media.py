@@ -12,8 +12,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from stages.media import Frames, MediaError, audio, audio_array, frames, pictures, probe
+from stages.media import Frames, MediaError, audio, audio_array, frames, frames_at, pictures, probe
 from tests import media
+from tests.benchmarks.counts import counted
 
 FRAME_S = 1 / 25
 CLIPS = Path(__file__).parents[3] / "shared" / "clips"
@@ -203,6 +204,16 @@ def test_colours_are_those_that_were_filmed(tmp_path):
                 assert np.abs(image[y, x].astype(int) - bars[y, x]).max() <= 6, (colorspace, full, pix_fmt)
 
 
+def test_single_frames_are_those_of_the_whole_and_nothing_after_them_is_decoded(tmp_path):
+    path = media.numbered_video(tmp_path / "v.mp4", media.times_at(Fraction(30_000, 1001), 6))
+    with counted() as counts:
+        found = dict(frames_at(path, {3, 40, 41}))
+    assert list(found) == [3, 40, 41] and counts.decoded[str(path)] < 100
+    whole = images(path)
+    assert all(np.array_equal(image, whole[k]) for k, image in found.items())
+    assert list(frames_at(path, {148, 999})) != [] and list(frames_at(path, set())) == []
+
+
 def test_batches_are_scaled_numbered_and_timed(tmp_path):
     path = media.numbered_video(tmp_path / "v.mp4", media.times_at(Fraction(25), 3), width_px=320, height_px=180)
     batches = list(frames(path, short_side_px=90, batch=32))
@@ -226,17 +237,33 @@ def test_odd_and_huge_sizes_are_read(tmp_path):
     assert numbers(huge, short_side_px=270) == [0, 1]
 
 
-def test_a_crop_between_pixels_moves_by_the_fraction_it_should(tmp_path):
-    ramp = np.repeat(np.tile(np.linspace(40, 163, 160).astype(np.uint8), (96, 1))[:, :, None], 3, axis=2)
-    path = media.painted_video(tmp_path / "v.mp4", lambda _: ramp, 0.2, look=media.Look(crf=1))
-    picture = next(pictures(path))
-    for size, rounding in ((32, 0.5), (64, 0.15), (128, 0.15)):  # halving a ramp rounds half levels all one way
-        base = picture.crop((40.0, 16.0, 104.0, 80.0), size).astype(float)
-        moved = picture.crop((42.5, 16.0, 106.5, 80.0), size).astype(float)
-        slope = 123 / 159
-        assert np.mean(moved - base) == pytest.approx(2.5 * slope, abs=rounding)
-    zoomed = picture.crop((40.0, 16.0, 104.0, 80.0), 32).astype(float)
-    assert zoomed[16, 16].mean() == pytest.approx(ramp[0, 73].mean(), abs=1.5)
+def test_a_crop_between_pixels_moves_by_the_fraction_it_should_in_all_colours(tmp_path):
+    rise = np.clip(100 + 6.0 * (np.arange(160) - 66), 40, 220)  # within 30 pixels, inside the window
+    slope = np.tile(np.stack([rise, 260 - rise, np.full(160, 100.0)], axis=-1).astype(np.uint8), (96, 1, 1))
+    for pix_fmt in ("yuv420p", "yuv444p", "yuv420p10le"):
+        look = media.Look(crf=1, pix_fmt=pix_fmt)
+        picture = next(pictures(media.painted_video(tmp_path / "v.mkv", lambda _: slope, 0.2, look=look)))
+        for size in (32, 64, 128):
+            base = picture.crop((40.0, 16.0, 104.0, 80.0), size).astype(float)
+            for shift in (0.5, 1.0, 2.5, 3.25):
+                moved = picture.crop((40.0 + shift, 16.0, 104.0 + shift, 80.0), size).astype(float)
+                grown = (moved - base).mean(axis=(0, 1)) / (180 / 64)
+                assert np.abs(grown - np.array([shift, -shift, 0])).max() < 0.15, (pix_fmt, size, shift)
+
+
+def test_a_crop_that_leaves_the_picture_repeats_its_border(tmp_path):
+    bars = colour_bars(160, 96)
+    picture = next(pictures(media.painted_video(tmp_path / "v.mp4", lambda _: bars, 0.2, look=media.Look(crf=4))))
+    for fraction in (0.0, 0.4):
+        half_out = picture.crop((-32.0 + fraction, 8.0, 32.0 + fraction, 72.0), 64).astype(int)
+        inside = picture.crop((0.0, 8.0, 64.0, 72.0), 64).astype(int)
+        assert (
+            np.abs(half_out[:, :32] - inside[:, :1]).max() <= 4 and np.abs(half_out[8:24, 40:] - bars[24, 8]).max() <= 6
+        )
+        for box, corner in (((-300.0, -300.0), (0, 0)), ((400.0, 30.0), (0, -1)), ((40.0, 500.0), (-1, 0))):
+            x, y = box[0] + fraction, box[1] + fraction
+            far = picture.crop((x, y, x + 16, y + 16), 32)
+            assert np.abs(far.astype(int) - bars[corner]).max() <= 6
 
 
 def reason(path: Path) -> str:
