@@ -37,6 +37,7 @@ class Classic:
     left_bytes: Counter[str] = field(default_factory=Counter)  # files of each video when it was done
     spent: Spent = field(default_factory=Spent)  # without S3FD, as it was run here
     s3fd: Spent = field(default_factory=Spent)  # what S3FD would take on all pictures, by those it was timed on
+    s3fd_in_a_row: float | None = None  # cpu of a picture after another over that of the first of two
     insightface: Spent = field(default_factory=Spent)  # what its stand-in took on them
 
     @property
@@ -79,6 +80,7 @@ def run(
     timed = detectors.s3fd
     made.spent = whole.read() - timed.spent
     made.insightface = detectors.insightface.spent
+    made.s3fd_in_a_row = detectors.in_a_row()
     made.s3fd = timed.spent * (detectors.insightface.calls / max(timed.calls, 1))
     for path in paths:  # when nothing is timed any more
         late = late_frames(path)
