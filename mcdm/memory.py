@@ -46,7 +46,8 @@ def favor_attention(q: Tensor, k: Tensor, v: Tensor, projection: Tensor) -> Tens
     In float32 whatever comes in: the features are exponentials.
     """
     kind, scale = q.dtype, q.shape[-1] ** -0.25
-    with torch.autocast(q.device.type, enabled=False):
+    device = q.device.type if torch.amp.is_autocast_available(q.device.type) else "cpu"  # shapes alone have none
+    with torch.autocast(device, enabled=False):
         mapped = _positive(q.float() * scale, projection, per_row=True)
         keys = _positive(k.float() * scale, projection, per_row=False)
         values = keys.transpose(-1, -2) @ v.float()

@@ -60,6 +60,21 @@ def test_four_steps_equal_two_and_a_resume_and_two_bit_by_bit(shards, tmp_path):
     assert "archive" in steps[0]["gradient_norms"]
 
 
+@pytest.mark.parametrize(
+    "reading",
+    [{"memory_attention": "favor"}, {"memory_attention": "linear"}, {"strict": True}],
+    ids=["favor", "linear", "strict"],
+)
+def test_all_stages_train_with_every_reading_of_the_memory(shards, tmp_path, reading):
+    recipe = nano(**reading, memory_zero_init=False)
+    train(recipe, options(shards, tmp_path))
+    before, after = (torch.load(checkpoint.newest(tmp_path, stage), weights_only=True)["model"] for stage in (1, 3))
+    for part in ("to_q", "to_k", "to_v", "to_out"):
+        names = [name for name in after if name.endswith(f"memory.{part}.weight")]
+        assert names and all(torch.isfinite(after[name]).all() for name in names)
+        assert all(not torch.equal(after[name], before[name]) for name in names), part
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
 @pytest.mark.slow
 def test_compiled_training_learns_what_eager_training_learns(shards, tmp_path):

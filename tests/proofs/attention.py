@@ -19,6 +19,11 @@ from mcdm.memory import attend, orthogonal_features
 HISTORY = (8, 64, 256, 1024, 4096)
 PRESENT, PLACES, HEADS, WIDTH, FEATURES = 8, 64, 2, 48, 64
 REPEATS = 5
+COUNTS = (64, 256, 1024)
+SPREADS = (0.5, 0.7, 1.0)
+"""Standard deviation of what queries and keys hold: fresh layers over normalised features give 0.7."""
+
+ERROR_HISTORY = 64
 
 
 def show(_: Namespace) -> dict[str, Any]:
@@ -43,7 +48,22 @@ def show(_: Namespace) -> dict[str, Any]:
             }
             exact, favor = modes["exact, fused"](q, k, v), modes["favor"](q, k, v)
             found[part][str(history)] = {**row, "favor_relative_error": float((exact - favor).norm() / exact.norm())}
+    found["favor_relative_error_by_spread_of_q_and_k_and_features"] = {
+        str(spread): {str(count): round(favor_error(spread, count), 3) for count in COUNTS} for spread in SPREADS
+    }
     return found
+
+
+@torch.no_grad()
+def favor_error(spread: float, count: int) -> float:
+    """Of present frames that ask `ERROR_HISTORY` frames, against the exact answer: mean over several projections."""
+    k, v = (torch.randn(PLACES, HEADS, ERROR_HISTORY, WIDTH) for _ in range(2))
+    q = torch.randn(PLACES, HEADS, PRESENT, WIDTH)
+    exact = attend(spread * q, spread * k, v, "exact")
+    made = [
+        attend(spread * q, spread * k, v, "favor", orthogonal_features(WIDTH, count, seed)) for seed in range(REPEATS)
+    ]
+    return statistics.mean(float((exact - one).norm() / exact.norm()) for one in made)
 
 
 @torch.no_grad()
