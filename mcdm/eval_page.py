@@ -52,12 +52,13 @@ def _plots(result: dict[str, Any], run: Path) -> list[str]:
     from matplotlib import pyplot as plt
 
     plots = []
-    if any(video["identity"] for video in result["videos"]):
-        figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
-        for video in result["videos"]:
-            axes.plot(*zip(*video["identity"], strict=True), label=video["key"])
-        axes.set(xlabel="frames made", ylabel="identity (cosine)", ylim=(-0.1, 1.05))
-        plots.append(_png(figure))
+    for name, label, low in (("ssim_over_time", "SSIM", 0.0), ("identity", "identity (cosine)", -0.1)):
+        if any(video[name] for video in result["videos"]):
+            figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
+            for video in result["videos"]:
+                axes.plot(*zip(*video[name], strict=True), marker=".", label=video["key"])
+            axes.set(xlabel="frames made", ylabel=label, ylim=(low, 1.05))
+            plots.append(_png(figure))
     log = run / "log.jsonl"
     records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     stages = sorted({record["stage"] for record in records})

@@ -190,6 +190,9 @@ def of_video(truth: Truth, made: Made, groups: dict[str, slice]) -> dict[str, An
         "frames_made": sum(len(part) for part in made.opening),
         "ssim": float(ssim.mean()),
         "ssim_at": measures.at_horizons(ssim),
+        "ssim_over_time": [
+            [at, float(ssim[at : at + IDENTITY_EVERY].mean())] for at in range(0, len(ssim), IDENTITY_EVERY)
+        ],
         "ssim_of_repeated_truth_at": measures.at_horizons(np.concatenate(made.ssim_repeated)),
         "mouth_and_true_mouth": measures.correlation(opening, truth.opening),
         "mouth_and_true_mouth_shuffled": measures.shuffled_correlation(opening, truth.opening),

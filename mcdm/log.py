@@ -123,11 +123,10 @@ class TrainingLog:
         with (self.run / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
         flat = {name: value for name, value in record.items() if isinstance(value, float)}
-        console.info(
-            "stage %d step %d/%d  %s",
-            *(self.stage, record["step"], self.steps),
-            "  ".join(f"{name} {value:.4g}" for name, value in flat.items()),
-        )
+        console.info("stage %d step %d/%d  %s", self.stage, record["step"], self.steps, _spelled(flat))
+        for group in ("loss_by_timestep", "gradient_norms"):
+            if record.get(group):
+                console.info("    %s  %s", group, _spelled(record[group]))
         if self._board is not None:
             for group, values in record.items():
                 for name, value in values.items() if isinstance(values, dict) else [("", values)]:
@@ -148,3 +147,7 @@ class TrainingLog:
         return {
             f"{edges[i][0]}-{edges[i][1]}": float(rows[bins == i].mean()) for i in range(N_BINS) if (bins == i).any()
         }
+
+
+def _spelled(values: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())

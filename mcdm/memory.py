@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 from torch.nn import functional as F
 
 Mode: TypeAlias = Literal["exact", "favor", "linear"]
@@ -46,7 +47,7 @@ def favor_attention(q: Tensor, k: Tensor, v: Tensor, projection: Tensor) -> Tens
     In float32 whatever comes in: the features are exponentials.
     """
     kind, scale = q.dtype, q.shape[-1] ** -0.25
-    device = q.device.type if torch.amp.is_autocast_available(q.device.type) else "cpu"  # shapes alone have none
+    device = q.device.type if is_autocast_available(q.device.type) else "cpu"  # shapes alone have none
     with torch.autocast(device, enabled=False):
         mapped = _positive(q.float() * scale, projection, per_row=True)
         keys = _positive(k.float() * scale, projection, per_row=False)

@@ -215,9 +215,23 @@ def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(world):
     assert video["ssim_at"]["300"] is None, "no truth so long: not measured"
     assert result["frechet"] == {"fid": None, "fvd": None} and set(result["not_measured"]) >= {"fid", "fvd", "identity"}
     assert result["frechet_samples"] == {}
+    assert [at for at, _ in video["ssim_over_time"]] == [0, 25]
     page = (world / "run" / "eval.html").read_text()
-    assert "data:video/mp4;base64," in page and "data:image/png;base64," in page
+    assert "data:video/mp4;base64," in page and page.count("data:image/png;base64,") == 2, "SSIM, and the losses"
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_lips_and_faces_of_an_evaluation_are_read_by_the_packaged_networks(world):
+    given = ["--run", world / "run", "--shards", world / "shards", "--frames", "60", "--device", "cpu"]
+    assert main([str(a) for a in ["evaluate", *given, "--sync", "sample/sync", "--name", "read"]]) == 0
+    result = json.loads((world / "run" / "read.json").read_text())
+    assert not {"sync", "identity"} & set(result["not_measured"])
+    for video in result["videos"]:
+        assert len(video["identity"]) + video["faces_lost"] == 3, "looked at once in 25 frames"
+        for which in ("made", "true"):
+            read_off = video["sync"][which]
+            assert read_off["sync_c"] >= 0 and read_off["sync_d"] > 0 and abs(read_off["offset_frames"]) <= 15
+    assert result["mean"]["sync"]["made"]["sync_c"] != result["mean"]["sync"]["true"]["sync_c"]
 
 
 def test_frechet_distances_are_measured_with_the_networks_given(world, tmp_path):

@@ -1,6 +1,7 @@
 """The loop: exact resume, stages in order, faults in one line, one process equals two."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -37,7 +38,8 @@ def flat(value, path=""):
     return [(path, value)]
 
 
-def test_four_steps_equal_two_and_a_resume_and_two_bit_by_bit(shards, tmp_path):
+def test_four_steps_equal_two_and_a_resume_and_two_bit_by_bit(shards, tmp_path, caplog):
+    caplog.set_level("INFO", "mcdm")
     recipe = nano()
     train(recipe, options(shards, tmp_path / "whole"))
     for stage in range(4):
@@ -58,6 +60,8 @@ def test_four_steps_equal_two_and_a_resume_and_two_bit_by_bit(shards, tmp_path):
     assert [r["step"] for r in steps] == [1, 2, 3, 4]
     assert {"loss_by_timestep", "gradient_norms", "samples_per_s", "data_wait_share", "memory_gb"} <= steps[0].keys()
     assert "archive" in steps[0]["gradient_norms"]
+    assert "stage 1 step 4/4" in caplog.text and "loss_by_timestep  " in caplog.text, "on the console too"
+    assert re.search(r"gradient_norms  .*archive \d", caplog.text)
 
 
 @pytest.mark.parametrize(
