@@ -3,6 +3,8 @@
 Total: every name of the source is either taken over or listed as left out, and nothing is guessed; a name that the
 table does not know, or a shape that does not fit, is an error. Archived cross-attention starts from SD's text
 cross-attention (the widths fit), memory attention from the first attention of AnimateDiff's module at the same place.
+That attention learned between projections which memory attention does not have, with a normalisation in the way of
+folding them in: it is a start that has to adapt, not AnimateDiff's motion.
 """
 
 import re

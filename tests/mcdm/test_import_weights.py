@@ -49,8 +49,8 @@ def test_sd_15_has_its_859_5_million_parameters_here_too(sd, ours):
     assert 953.0e6 < 859_520_964 + added < 953.5e6, "the count of the design: 953.1 M"
 
 
-def motion_module():
-    """The names of mm_sd_v15_v2, as AnimateDiff's own code makes them: 21 modules."""
+def motion_module(levels=4, layers=2):
+    """The names of mm_sd_v15_v2, as AnimateDiff's own code makes them: 21 modules; or of a smaller one."""
     parts = ["norm.weight", "norm.bias", "proj_in.weight", "proj_in.bias", "proj_out.weight", "proj_out.bias"]
     block = "transformer_blocks.0."
     for i in range(2):
@@ -58,8 +58,8 @@ def motion_module():
         parts += [f"{block}attention_blocks.{i}.to_out.0.bias", f"{block}attention_blocks.{i}.pos_encoder.pe"]
         parts += [f"{block}norms.{i}.weight", f"{block}norms.{i}.bias"]
     parts += [f"{block}{p}.{k}" for p in ("ff_norm", "ff.net.0.proj", "ff.net.2") for k in ("weight", "bias")]
-    places = [f"down_blocks.{i}.motion_modules.{j}" for i in range(4) for j in range(2)]
-    places += [f"up_blocks.{i}.motion_modules.{j}" for i in range(4) for j in range(3)]
+    places = [f"down_blocks.{i}.motion_modules.{j}" for i in range(levels) for j in range(layers)]
+    places += [f"up_blocks.{i}.motion_modules.{j}" for i in range(levels) for j in range(layers + 1)]
     places += ["mid_block.motion_modules.0"]
     return [f"{place}.temporal_transformer.{part}" for place in places for part in parts]
 
@@ -71,6 +71,21 @@ def test_every_name_of_animatediff_is_taken_or_left_out_and_every_memory_is_fill
     assert sorted(filled) == sorted(wanted) and len(set(filled)) == len(filled)
     with pytest.raises(ValueError, match="no name of AnimateDiff"):
         motion_name("down_blocks.0.motion_modules.0.temporal_transformer.wings", ATTENTION)
+
+
+def test_the_motion_module_arrives_in_the_memory_at_its_place():
+    denoiser = Denoiser(nano())
+    before = {name: value.clone() for name, value in denoiser.unet.state_dict().items()}
+    places = {name: motion_name(name, (True, True)) for name in motion_module(levels=2, layers=1)}
+    weights = {name: torch.randn_like(before[place]) if place else torch.zeros(1) for name, place in places.items()}
+    load_motion(denoiser, {f"module.{name}": value for name, value in weights.items()})
+    after = denoiser.unet.state_dict()
+    taken = {place: weights[name] for name, place in places.items() if place}
+    assert len(taken) == 7 * len([name for name in after if name.endswith("memory.to_q.weight")])
+    assert all(torch.equal(after[name], taken.get(name, before[name])) for name in after)
+    narrow = next(name for name, place in places.items() if place)
+    with pytest.raises(ValueError, match="has shape"):
+        load_motion(denoiser, weights | {narrow: torch.zeros(1)})
 
 
 def test_weights_arrive_and_foreign_ones_are_refused():
