@@ -1,0 +1,24 @@
+"""The command line under torchrun: one group of processes, one run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.mcdm.shards import write_shards
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_torchrun_trains_one_run_with_two_processes(tmp_path):
+    shards = write_shards(tmp_path, people=3, clips=1, n_frames=40)
+    asked = ["train", "--shards", str(shards), "--recipe", "tiny", "--stages", "0", "--stop-after", "2"]
+    asked += ["--out", str(tmp_path / "run"), "--device", "cpu", "--workers", "0", "--log-every", "1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "mcdm", *asked], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == [1, 2], "one process writes, once"
+    assert [path.name for path in (tmp_path / "run" / "stage0").iterdir()] == ["step-00000002.pt"]
