@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 RECORDS = Path(__file__).parent / "records"
 
 ABOUT = {
+    "tiny": "the README's training command from nothing: time, memory, held-out losses; writes the run anew",
     "overfit": "each of the four stages drives the loss of one batch down",
     "learn": "held-out measures before and after training, stage by stage; with another's sound as the control",
     "ablations": "with against without archived clip and memory, three seeds each, over 30, 300 and 1,800 frames",

@@ -32,7 +32,7 @@ FRAMES = 200
 VIDEOS = 11
 KEPT = (
     *("ssim", "mouth_and_true_mouth", "mouth_and_true_mouth_shuffled", "mouth_and_loudness", "true_mouth_and_loudness"),
-    *("motion_cosine", "contrast_kept", "identity_at", "ssim_at"),
+    *("motion_cosine", "contrast_kept", "identity_at", "ssim_at", "sync"),
 )
 
 
@@ -70,7 +70,9 @@ def show(options: Namespace) -> dict[str, Any]:
         "after, with another's sound": {"run": options.run, "name": "eval-shuffled", "shuffle_sound": True},
     }
     for name, way in ways.items():
-        asked = EvaluateOptions(shards=options.shards, frames=FRAMES, n_videos=VIDEOS, device="cpu", **way)
+        asked = EvaluateOptions(
+            shards=options.shards, frames=FRAMES, n_videos=VIDEOS, sync="sample/sync", device="cpu", **way
+        )
         found[f"whole, {name}"] = kept(evaluate.evaluate(asked)["mean"])
     found["stage 3, true motion tokens"] = {
         "before": driven(before, shards, options),
