@@ -47,6 +47,9 @@ def test_a_command_of_the_readme_is_one_that_the_tests_run(line):
         assert "test_ray_job_submit" in TESTS
         line = line.split(" -- ")[1]
     words = shlex.split(line)
+    if words[0] == "torchrun":
+        assert "test_torchrun_trains_one_run" in TESTS
+        words = ["python", *words[words.index("-m") :]]
     assert words[0] in ("python", "python3") and words[1] == "-m"
     if words[2] == "pipeline":
         options = parser().parse_args(words[3:])
