@@ -21,7 +21,7 @@ ABOUT = {
     "ablations": "with against without archived clip and memory, three seeds each, over 30, 300 and 1,800 frames",
     "attention": "exact against FAVOR+ attention in time and memory as the history grows",
     "speed": "samples per second and data wait, cached latents against none; two processes against one",
-    "sheet": "frames of a generated minute as one picture",
+    "sheet": "frames of a generated minute as one picture; memory of ten times as long a video",
 }
 
 

@@ -14,7 +14,7 @@ from mcdm.held_out import divide
 from mcdm.objectives import Objective
 from mcdm.shards import Shards
 
-STEPS = 100
+STEPS = 300
 ROWS = 2
 LOOKS = 8
 """Draws of noise that the loss is averaged over, before and after."""

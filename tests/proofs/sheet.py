@@ -1,8 +1,11 @@
 """A generated minute as one picture: two held-out people every five seconds, then one second of one mouth.
 
-The last two rows: 13 frames in a row, made above and true below.
+The last two rows: 13 frames in a row, made above and true below. And what a process that makes much longer video holds.
 """
 
+import os
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,10 @@ from mcdm.held_out import divide
 from mcdm.shards import Clip, Shards, decode
 
 SECONDS, EVERY, COLUMNS, SIDE = 60, 5, 13, 96
+LENGTHS_S = (30, 300)
+"""Of the videos whose making is watched for its memory."""
+
+ROOT = Path(__file__).parents[2]
 PICTURE = Path(__file__).parent / "sheet.png"
 
 
@@ -44,7 +51,10 @@ def show(options: Namespace) -> dict[str, Any]:
             ]
     sheet = Image.fromarray(np.concatenate([*rows, *near], 0)).quantize(200, dither=Image.Dither.NONE)
     sheet.save(PICTURE, optimize=True)
-    return {"seconds": SECONDS, "held_out_people": numbers}
+    held = {
+        f"{seconds} s": peak_mb(given(shards, people[0], options.run, options.work, seconds)) for seconds in LENGTHS_S
+    }
+    return {"seconds": SECONDS, "held_out_people": numbers, "peak_mb_of_a_process_that_makes": held}
 
 
 def one_each(clips: list[Clip]) -> list[Clip]:
@@ -55,18 +65,33 @@ def one_each(clips: list[Clip]) -> list[Clip]:
     return list(best.values())
 
 
-def minute(shards: Shards, clip: Clip, run: Path, work: Path) -> list[Bytes]:
-    """Generate from the clip's first frame and its sound, as the command line does."""
+def given(shards: Shards, clip: Clip, run: Path, work: Path, seconds: int) -> list[str]:
+    """The command line's words for a video from the clip's first frame and its sound; the last is where it goes."""
     work.mkdir(parents=True, exist_ok=True)
     face, voice, out = (work / f"{clip.key}.{kind}" for kind in ("png", "wav", "mp4"))
     whole = decode(clip.key, shards.read(clip, "mp4"), 0, 1)[0]
     cv2.imwrite(str(face), cv2.cvtColor(whole, cv2.COLOR_RGB2BGR))
     voice.write_bytes(shards.read(clip, "wav"))
-    given = ["--run", run, "--reference", face, "--audio", voice, "--seconds", SECONDS, "--out", out, "--device", "cpu"]
-    if main([str(word) for word in ["generate", *given]]):
+    words = ["generate", "--run", run, "--reference", face, "--audio", voice, "--seconds", seconds, "--device", "cpu"]
+    return [str(word) for word in [*words, "--out", out]]
+
+
+def minute(shards: Shards, clip: Clip, run: Path, work: Path) -> list[Bytes]:
+    """Generate from the clip's first frame and its sound, as the command line does."""
+    words = given(shards, clip, run, work, SECONDS)
+    if main(words):
         raise SystemExit(2)
-    with av.open(str(out)) as container:
+    with av.open(words[-1]) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def peak_mb(words: list[str]) -> float:
+    """The most that a process of the command held."""
+    process = subprocess.Popen([sys.executable, "-m", "mcdm", *words], cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(2)
+    return usage.ru_maxrss / 1024
 
 
 def true(shards: Shards, clip: Clip) -> Bytes:
