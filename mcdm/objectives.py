@@ -4,8 +4,7 @@ A batch is a dictionary of tensors with one row per clip, see `mcdm.data`. All r
 `seed`, so that a loss is a function of weights and batch: the same in one process or many, now or after a resume.
 """
 
-from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +25,14 @@ _NOISE, _TIME, _DROP, _OFFSET, _ARCHIVE, _TOKEN = range(_SALTS)
 """Salts: which use of a row's seed."""
 
 
-@dataclass
-class Loss:
-    """A mean over the batch to descend on, parts of it by name, and each row's loss at its timestep."""
+class Loss(NamedTuple):
+    """A mean over the batch to descend on, parts of it by name, and each row's loss at its timestep.
+
+    A tuple, for FSDP hooks only the tensors that it finds: behind a dataclass it misses the start of `backward`.
+    """
 
     total: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, Tensor]
     rows: Tensor | None = None  # (b,)
     t: Tensor | None = None  # (b,)
 

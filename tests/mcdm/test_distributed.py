@@ -1,4 +1,4 @@
-"""Many processes: FSDP2, Ray Train. One step each, for they start slowly."""
+"""Many processes: FSDP2, Ray Train. A step or two each, for they start slowly."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ import torch
 
 from mcdm import checkpoint
 from mcdm.course import Options, train
-from tests.mcdm.nano import nano
+from tests.mcdm.nano import nano, nano_of
 from tests.mcdm.processes import run_processes
 from tests.mcdm.shards import write_shards
+from tests.mcdm.test_train import flat
 
 TRAIN = """
 import sys, torch
@@ -19,6 +20,19 @@ from mcdm.course import Options, train
 from tests.mcdm.nano import nano
 train(nano(), Options(shards=sys.argv[1], run=Path(sys.argv[2]), stages=(1,), workers=0, device="cpu", sharded=True,
                       cache="off", save_every=1, stop_after=int(sys.argv[3])))
+"""
+
+COURSE = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from mcdm.course import Options, train
+from tests.mcdm.nano import nano_of
+shards, run = sys.argv[1], Path(sys.argv[2])
+given = dict(shards=shards, workers=0, device="cpu", sharded=True, cache="off", held_out=2)
+train(nano_of(2), Options(run=run / "whole", **given))
+for _ in range(2):
+    train(nano_of(2), Options(run=run / "halves", stages=(0, 1), stop_after=1, **given))
 """
 
 
@@ -34,6 +48,10 @@ def same(one, two):
     return bool((apart > 1e-4).float().mean() < 1e-5 and apart.max() < 2e-4)
 
 
+def saved(run, stage):
+    return torch.load(checkpoint.newest(run, stage), weights_only=True)
+
+
 def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints(shards, tmp_path):
     (tmp_path / "train.py").write_text(TRAIN)
     run_processes(tmp_path / "train.py", shards, tmp_path / "sharded", 1, size=2)
@@ -44,6 +62,20 @@ def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints
     train(nano(), Options(**{**vars(alone), "run": tmp_path / "sharded", "stop_after": 1}))
     train(nano(), Options(**{**vars(alone), "stop_after": 1}))
     assert same(*(checkpoint.learned(tmp_path / name, 1, nano()) for name in ("alone", "sharded")))
+
+
+def test_fsdp_learns_all_stages_as_one_process_does_and_goes_on_bit_by_bit(shards, tmp_path):
+    (tmp_path / "course.py").write_text(COURSE)
+    run_processes(tmp_path / "course.py", shards, tmp_path, size=2)
+    alone = Options(shards=str(shards), run=tmp_path / "alone", workers=0, device="cpu", cache="off", held_out=2)
+    train(nano_of(2), alone)
+    for stage in range(4):
+        whole = saved(tmp_path / "whole", stage)
+        assert same(saved(tmp_path / "alone", stage)["model"], whole["model"]), stage
+        if stage < 2:
+            one, two = dict(flat(whole)), dict(flat(saved(tmp_path / "halves", stage)))
+            assert one.keys() == two.keys() and one["/step"] == 2
+            assert all(torch.equal(v, two[k]) if isinstance(v, torch.Tensor) else v == two[k] for k, v in one.items())
 
 
 def test_ray_train_runs_the_same_course(shards, tmp_path):
