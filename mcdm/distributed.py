@@ -76,6 +76,24 @@ def mean(value: Tensor, world: World) -> Tensor:
     return value
 
 
+def gather(value: Tensor, world: World) -> Tensor:
+    """The rows of all processes, which have equally many, in the order of ranks."""
+    if world.size == 1:
+        return value
+    found = [torch.empty_like(value) for _ in range(world.size)]
+    dist.all_gather(found, value.contiguous())
+    return torch.cat(found)
+
+
+def gather_names(names: list[str], world: World) -> list[str]:
+    """The names of all processes."""
+    if world.size == 1:
+        return names
+    found: list[list[str]] = [[] for _ in range(world.size)]
+    dist.all_gather_object(found, names)
+    return [name for part in found for name in part]
+
+
 def barrier(world: World) -> None:
     """Wait for all processes."""
     if world.size > 1:

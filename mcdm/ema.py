@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 class Ema:
@@ -32,7 +33,10 @@ class Ema:
         for name, shadow in self.shadow.items():
             value = state[name]
             assert isinstance(value, Tensor)
-            shadow.copy_(value.to(shadow.device))
+            value = value.to(shadow.device)
+            if isinstance(shadow, DTensor):
+                value = distribute_tensor(value, shadow.device_mesh, shadow.placements)
+            shadow.copy_(value)
         updates = state["updates"]
         assert isinstance(updates, int)
         self.updates = updates

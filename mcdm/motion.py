@@ -150,12 +150,23 @@ class Motion(nn.Module):
         flat = self.decoder(raw[:, config.head_tokens : lip_end], raw[:, lip_end:])
         return flat.split(motion_sizes(config.face_px), 1)  # type: ignore[no-any-return]
 
-    def observe(self, tokens: Tensor, rate: float) -> None:
-        """Move the running mean and spread towards those of raw tokens (..., n, d)."""
-        with torch.no_grad():
-            flat = tokens.flatten(0, -3)
-            self.mean.lerp_(flat.mean(0), rate)
-            self.spread.lerp_(flat.std(0).clamp(min=0.05), rate)
+    def observe(self, seen: Tensor, count: int, rate: float) -> None:
+        """Move the running mean and spread towards those of raw tokens, of which `seen` (s, 2, n, d) holds `moments`
+        of s parts of `count` each."""
+        mean, spread = seen[0]
+        if len(seen) > 1:
+            means, spreads = seen.unbind(1)
+            mean = means.mean(0)
+            squares = (count - 1) * spreads.square().sum(0) + count * (means - mean).square().sum(0)
+            spread = (squares / (count * len(seen) - 1)).sqrt()
+        self.mean.lerp_(mean, rate)
+        self.spread.lerp_(spread.clamp(min=0.05), rate)
+
+
+def moments(tokens: Tensor) -> Tensor:
+    """Mean and spread (2, n, d) of raw tokens (m, n, d), in float32."""
+    flat = tokens.detach().float()
+    return torch.stack([flat.mean(0), flat.std(0)])
 
 
 def motion_sizes(side_px: int) -> tuple[int, int]:

@@ -4,8 +4,7 @@ A batch is a dictionary of tensors with one row per clip, see `mcdm.data`. All r
 `seed`, so that a loss is a function of weights and batch: the same in one process or many, now or after a resume.
 """
 
-from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from mcdm.config import Recipe
 from mcdm.denoiser import Denoiser, Part
 from mcdm.diffusion import draw_normal, draw_uniform
 from mcdm.encoders import Codec, encode_pictures, freeze, make_codec
-from mcdm.motion import Motion, motion_target, swap_mouths
+from mcdm.motion import Motion, moments, motion_target, swap_mouths
 from mcdm.prior import MotionPrior
 from mcdm.sketch import counted, landmarks_of, picture_error, placed, sketch
 
@@ -26,14 +25,17 @@ _NOISE, _TIME, _DROP, _OFFSET, _ARCHIVE, _TOKEN = range(_SALTS)
 """Salts: which use of a row's seed."""
 
 
-@dataclass
-class Loss:
-    """A mean over the batch to descend on, parts of it by name, and each row's loss at its timestep."""
+class Loss(NamedTuple):
+    """A mean over the batch to descend on, parts of it by name, and each row's loss at its timestep.
+
+    A tuple, for FSDP hooks only the tensors that it finds: behind a dataclass it misses the start of `backward`.
+    """
 
     total: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, Tensor]
     rows: Tensor | None = None  # (b,)
     t: Tensor | None = None  # (b,)
+    seen: Tensor | None = None  # for `Objective.observe`
 
 
 class Objective(nn.Module):
@@ -67,6 +69,9 @@ class Objective(nn.Module):
     def loss(self, batch: Batch) -> Loss:
         """The loss of one batch."""
         raise NotImplementedError
+
+    def observe(self, seen: Tensor, rows: int) -> None:
+        """Once a step: take in `Loss.seen` of all its micro-batches on all processes, stacked; each of so many rows."""
 
     def forward(self, batch: Batch) -> Loss:
         return self.loss(batch)
@@ -114,12 +119,14 @@ class LearnMotion(Objective):
         tokens = motion.head(head.flatten(0, 1))
         state = motion.head_decoder(tokens + noise[:, :k])
         head_part = (state - head.flatten(0, 1)).abs().mean()
-        if self.training:
-            motion.observe(torch.unflatten(torch.cat([tokens, lip, expression], 1), 0, (-1, f)), 0.05)
+        seen = moments(torch.cat([tokens, lip, expression], 1)) if self.training else None
         total = self_part + config.cross_weight * cross_part + config.consistency_weight * consistency + head_part
         total = total + config.level_weight * level
         parts = {"self": self_part, "cross": cross_part, "consistency": consistency, "head": head_part, "level": level}
-        return Loss(total, {name: part.detach() for name, part in parts.items()}, rows.detach())
+        return Loss(total, {name: part.detach() for name, part in parts.items()}, rows.detach(), seen=seen)
+
+    def observe(self, seen: Tensor, rows: int) -> None:
+        self.motion.observe(seen, rows * (self.recipe.archive.frames + self.recipe.frames), 0.05)
 
 
 class _LearnLatents(Objective):

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -46,6 +46,15 @@ class LoopOptions:
     log_every: int = 20
     validate_every: int = 100
     stop_after: int = 0
+
+
+@dataclass
+class _Went:
+    """What went through this process in a step: all clips, those whose loss is not finite, and each `Loss.seen`."""
+
+    keys: list[str] = field(default_factory=list)
+    suspects: list[str] = field(default_factory=list)
+    seen: list[Tensor] = field(default_factory=list)
 
 
 def rate_at(plan: StagePlan, step: int) -> float:
@@ -135,22 +144,23 @@ class Loop:
         rate = rate_at(self.plan, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        suspects = self._accumulate(stream)
+        went = self._accumulate(stream)
         norms = {}
         if self.log.due(step + 1):
             norms = {name: gradient_norm(group) for name, group in self.objective.groups().items()}
         norm = float(whole(nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip_norm)))
         if not math.isfinite(norm):
-            raise NotFiniteError(self._not_finite(step, suspects))
+            raise NotFiniteError(self._not_finite(step, went))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if went.seen:
+            self.objective.observe(distributed.gather(torch.stack(went.seen), self.world), self.micro)
         self.ema.update(self.objective.model)
         self.log.step(step + 1, rate, norm, norms)
 
-    def _accumulate(self, stream: Iterator[Drawn]) -> list[str]:
-        """Gradients of one global step; returns the clips whose loss is not finite, or all if none stands out."""
-        suspects: list[str] = []
-        keys: list[str] = []
+    def _accumulate(self, stream: Iterator[Drawn]) -> _Went:
+        """Gradients of one global step."""
+        went = _Went()
         parts = self.share // self.micro
         for part in range(parts):
             began = time.perf_counter()
@@ -162,22 +172,25 @@ class Loop:
                 with self._autocast():
                     loss: Loss = self.wrapped(drawn.tensors)
                 (loss.total / parts).backward()  # type: ignore[no-untyped-call]
-            keys += drawn.keys
+            went.keys += drawn.keys
+            if loss.seen is not None:
+                went.seen.append(loss.seen)
             if loss.rows is not None and not bool(loss.total.isfinite()):
                 bad = (~loss.rows.isfinite()).nonzero().flatten().tolist()
-                suspects += [drawn.keys[row] for row in bad]
+                went.suspects += [drawn.keys[row] for row in bad]
             self.log.micro(loss, waited, len(drawn.keys), drawn.skipped)
-        return suspects or keys
+        return went
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if not self.options.bf16:
             return contextlib.nullcontext()
         return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
 
-    def _not_finite(self, step: int, suspects: list[str]) -> str:
+    def _not_finite(self, step: int, went: _Went) -> str:
         path = checkpoint.newest(self.options.run, self.stage)
         kept = f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
-        named = ", ".join(sorted(set(suspects))[:4])
+        keys = distributed.gather_names(went.suspects, self.world) or distributed.gather_names(went.keys, self.world)
+        named = ", ".join(sorted(set(keys))[:4])
         return f"stage {self.stage} step {step + 1}: loss or gradient is not finite, from clip {named}; {kept}"
 
     @torch.no_grad()

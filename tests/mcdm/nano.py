@@ -51,6 +51,11 @@ def nano(**unet: object) -> Recipe:
     )
 
 
+def nano_of(steps: int) -> Recipe:
+    """`nano` with stages of so many steps."""
+    return dataclasses.replace(nano(), plans=(dataclasses.replace(nano().plans[0], steps=steps),) * 4)
+
+
 def random_batch(recipe: Recipe, rows: int = 2, seed: int = 0) -> dict[str, Tensor]:
     """A batch of random numbers with every member's shape."""
     source = torch.Generator().manual_seed(seed)

@@ -1,5 +1,6 @@
-"""Many processes: FSDP2, Ray Train. One step each, for they start slowly."""
+"""Many processes: DDP, FSDP2, Ray Train. A step or two each, for they start slowly."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 
 from mcdm import checkpoint
 from mcdm.course import Options, train
-from tests.mcdm.nano import nano
+from tests.mcdm.nano import nano, nano_of
 from tests.mcdm.processes import run_processes
 from tests.mcdm.shards import write_shards
+from tests.mcdm.test_train import flat
 
 TRAIN = """
 import sys, torch
@@ -20,6 +22,60 @@ from tests.mcdm.nano import nano
 train(nano(), Options(shards=sys.argv[1], run=Path(sys.argv[2]), stages=(1,), workers=0, device="cpu", sharded=True,
                       cache="off", save_every=1, stop_after=int(sys.argv[3])))
 """
+
+COURSE = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from mcdm.course import Options, train
+from tests.mcdm.nano import nano_of
+shards, run = sys.argv[1], Path(sys.argv[2])
+given = dict(shards=shards, workers=0, device="cpu", sharded=True, cache="off", held_out=2)
+train(nano_of(2), Options(run=run / "whole", **given))
+for _ in range(2):
+    train(nano_of(2), Options(run=run / "halves", stages=(0, 1), stop_after=1, **given))
+"""
+
+BESIDE = """
+import json, sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from mcdm import course, distributed
+from mcdm.objectives import LearnArchive
+from mcdm.shards import Shards
+from mcdm.train import NotFiniteError
+from tests.mcdm.nano import nano, nano_of
+shards, run = Shards(sys.argv[1]), Path(sys.argv[2])
+given = dict(shards=sys.argv[1], workers=0, device="cpu", cache="off", held_out=2)
+course.train(nano_of(2), course.Options(run=run / "two", stages=(0,), **given))
+world = distributed.start("cpu")
+data = course.Data(shards, course.divide(shards, run), None)
+windows = data.windows(LearnArchive(nano()), data.division.train, 0)
+drawn = [[windows.window(2 * step + rank).clip.key for rank in (0, 1)] for step in range(4)]
+bad = next(step for step in range(4) if len(set(drawn[step])) == 2)
+class Poisoned(LearnArchive):
+    steps = 0
+    def latents(self, batch, name):
+        encoded = super().latents(batch, name)
+        if self.training and name == "present":
+            if (self.steps, world.rank) == (bad, 1):
+                encoded.fill_(float("nan"))
+            self.steps += 1
+        return encoded
+try:
+    course.fit(Poisoned(nano()), data, course.Options(run=run, **given), world)
+except NotFiniteError as error:
+    (run / f"{world.rank}.json").write_text(json.dumps([str(error), *drawn[bad]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def beside(shards, tmp_path_factory):
+    """What two processes under DDP left behind: `two`, a run of stage 0, and what each said of a bad clip."""
+    folder = tmp_path_factory.mktemp("beside")
+    (folder / "beside.py").write_text(BESIDE)
+    run_processes(folder / "beside.py", shards, folder, size=2)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +90,10 @@ def same(one, two):
     return bool((apart > 1e-4).float().mean() < 1e-5 and apart.max() < 2e-4)
 
 
+def saved(run, stage):
+    return torch.load(checkpoint.newest(run, stage), weights_only=True)
+
+
 def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints(shards, tmp_path):
     (tmp_path / "train.py").write_text(TRAIN)
     run_processes(tmp_path / "train.py", shards, tmp_path / "sharded", 1, size=2)
@@ -44,6 +104,35 @@ def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints
     train(nano(), Options(**{**vars(alone), "run": tmp_path / "sharded", "stop_after": 1}))
     train(nano(), Options(**{**vars(alone), "stop_after": 1}))
     assert same(*(checkpoint.learned(tmp_path / name, 1, nano()) for name in ("alone", "sharded")))
+
+
+def test_fsdp_learns_all_stages_as_one_process_does_and_goes_on_bit_by_bit(shards, tmp_path):
+    (tmp_path / "course.py").write_text(COURSE)
+    run_processes(tmp_path / "course.py", shards, tmp_path, size=2)
+    alone = Options(shards=str(shards), run=tmp_path / "alone", workers=0, device="cpu", cache="off", held_out=2)
+    train(nano_of(2), alone)
+    for stage in range(4):
+        whole = saved(tmp_path / "whole", stage)
+        assert same(saved(tmp_path / "alone", stage)["model"], whole["model"]), stage
+        if stage < 2:
+            one, two = dict(flat(whole)), dict(flat(saved(tmp_path / "halves", stage)))
+            assert one.keys() == two.keys() and one["/step"] == 2
+            assert all(torch.equal(v, two[k]) if isinstance(v, torch.Tensor) else v == two[k] for k, v in one.items())
+
+
+def test_two_processes_learn_the_motion_tokens_of_one_with_their_mean_and_spread(shards, beside, tmp_path):
+    given = {"shards": str(shards), "workers": 0, "device": "cpu", "cache": "off", "held_out": 2}
+    train(nano_of(2), Options(run=tmp_path, stages=(0,), **given))
+    one, two = saved(tmp_path, 0)["model"], saved(beside / "two", 0)["model"]
+    assert same(one, two)
+    for name in ("mean", "spread"):
+        assert torch.allclose(one[name], two[name], atol=1e-5), name
+
+
+def test_all_processes_name_the_clip_that_is_bad_on_one_of_them(beside):
+    for rank in (0, 1):
+        said, innocent, guilty = json.loads((beside / f"{rank}.json").read_text())
+        assert f"from clip {guilty};" in said and innocent not in said
 
 
 def test_ray_train_runs_the_same_course(shards, tmp_path):

@@ -14,7 +14,7 @@ from mcdm.distributed import World
 from mcdm.ema import Ema
 from mcdm.objectives import LearnArchive, LearnMotion
 from mcdm.train import Loop, NotFiniteError, rate_at, step_flops
-from tests.mcdm.nano import nano, random_batch
+from tests.mcdm.nano import nano, nano_of, random_batch
 from tests.mcdm.processes import run_processes
 from tests.mcdm.shards import write_shards
 
@@ -234,12 +234,15 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
         assert torch.allclose(gradient, found[1][name], atol=1e-6, rtol=1e-3), name
 
 
-def test_accumulated_micro_batches_take_the_same_steps(shards, tmp_path):
+@pytest.mark.parametrize("stage", [0, 1])
+def test_accumulated_micro_batches_take_the_same_steps(shards, tmp_path, stage):
     recipe = nano()
     for name, micro in (("whole", 0), ("parts", 1)):
-        train(recipe, options(shards, tmp_path / name, stages=(1,), micro_batch=micro, stop_after=2))
-    one, two = (checkpoint.learned(tmp_path / name, 1, recipe) for name in ("whole", "parts"))
+        train(recipe, options(shards, tmp_path / name, stages=(stage,), micro_batch=micro, stop_after=2))
+    one, two = (checkpoint.learned(tmp_path / name, stage, recipe) for name in ("whole", "parts"))
     assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
+    for name in {"mean", "spread"} & one.keys():
+        assert torch.allclose(one[name], two[name], atol=1e-5), name
 
 
 def test_what_is_held_out_is_measured_by_parts_no_larger_than_in_training(shards, tmp_path):
@@ -279,10 +282,11 @@ def test_averaged_weights_follow_and_are_what_a_later_stage_gets(shards, tmp_pat
     assert torch.equal(got["mean"], saved["model"]["mean"])
 
 
-def test_a_loop_on_bf16_keeps_fp32_masters(shards, tmp_path):
-    recipe = nano()
-    train(recipe, options(shards, tmp_path, stages=(1,), precision="bf16", stop_after=1))
-    saved = checkpoint.read(checkpoint.newest(tmp_path, 1), recipe, 1)
-    kinds = {v.dtype for _, v in flat(saved["model"]) + flat(saved["optimizer"]) if isinstance(v, torch.Tensor)}
-    assert kinds == {torch.float32}
+def test_all_stages_learn_on_bf16_and_keep_fp32_masters(shards, tmp_path):
+    recipe = nano_of(1)
+    train(recipe, options(shards, tmp_path, precision="bf16", held_out=2))
+    for stage in range(4):
+        saved = checkpoint.read(checkpoint.newest(tmp_path, stage), recipe, stage)
+        kinds = {v.dtype for _, v in flat(saved["model"]) + flat(saved["optimizer"]) if isinstance(v, torch.Tensor)}
+        assert kinds == {torch.float32}, stage
     assert Loop.__doc__
