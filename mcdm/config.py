@@ -8,7 +8,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Literal
+
+from mcdm.override import override as override
 
 STAGES = (0, 1, 2, 3)
 
@@ -346,45 +348,3 @@ def paper() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": tiny, "small": small, "paper": paper}
-
-
-def override(recipe: Recipe, assignments: list[str]) -> Recipe:
-    """Apply `unet.strict=true`-like assignments. Raises `ValueError` with one line for a wrong name or value."""
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"--set {assignment!r}: expected name=value")
-        recipe = _assign(recipe, path.split("."), text, path)
-    return recipe
-
-
-def _assign(node: Any, names: list[str], text: str, path: str) -> Any:
-    name, *rest = names
-    if isinstance(node, tuple) and name.isdigit() and int(name) < len(node):
-        items = list(node)
-        items[int(name)] = _assign(items[int(name)], rest, text, path) if rest else _parse(items[int(name)], text, path)
-        return tuple(items)
-    if not dataclasses.is_dataclass(node) or name not in {f.name for f in dataclasses.fields(node)}:
-        raise ValueError(f"--set {path}: the recipe has no such setting")
-    old = getattr(node, name)
-    if not rest and (dataclasses.is_dataclass(old) or name == "plans"):
-        raise ValueError(f"--set {path}: a group of settings; name one inside it")
-    new = _assign(old, rest, text, path) if rest else _parse(old, text, path)
-    choices = get_args(get_type_hints(type(node))[name]) if not rest else ()
-    if choices and isinstance(old, str) and new not in choices:
-        raise ValueError(f"--set {path}={text}: expected one of {', '.join(choices)}")
-    values = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
-    kind: Any = type(node)
-    return kind(**{**values, name: new})
-
-
-def _parse(old: Any, text: str, path: str) -> Any:
-    """Read `text` as a value of the old value's type."""
-    try:
-        if isinstance(old, bool):
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        if isinstance(old, tuple):
-            return tuple(_parse(old[0], part, path) for part in text.split(","))
-        return type(old)(text)
-    except (KeyError, ValueError):
-        raise ValueError(f"--set {path}={text}: expected {type(old).__name__}") from None

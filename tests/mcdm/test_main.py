@@ -68,3 +68,11 @@ def test_settings_reach_into_groups_tuples_and_choices():
     assert recipe.unet.memory_attention == "favor"
     with pytest.raises(ValueError, match="expected one of exact, favor, linear"):
         override(tiny(), ["unet.memory_attention=quick"])
+
+
+def test_settings_that_need_each_other_are_taken_in_either_order():
+    pair = ["unet.strict=true", "unet.memory_zero_init=false"]
+    one, other = override(tiny(), pair), override(tiny(), pair[::-1])
+    assert one == other and one.unet.strict and not one.unet.memory_zero_init
+    with pytest.raises(ValueError, match="no gradient would reach"):
+        override(tiny(), [*pair, "unet.memory_zero_init=true"])
