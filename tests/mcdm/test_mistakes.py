@@ -1,6 +1,7 @@
 """What is damaged or does not fit: one line that says which file and what of it."""
 
 import shutil
+import sys
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from mcdm import checkpoint
 from mcdm.__main__ import main
 from mcdm.config import RECIPES
+from mcdm.import_weights import read_weights
 from tests.mcdm.nano import nano
 from tests.mcdm.shards import write_shards
 
@@ -105,3 +107,30 @@ def test_a_weight_that_the_own_checkpoint_lacks_is_named_when_a_stage_goes_on(wo
     assert main(given) == 0
     path = changed(run, 1, without("unet.conv_in.bias"))
     assert refused(capsys, *given) == f"mcdm train: {path} lacks the weight unet.conv_in.bias"
+
+
+@pytest.mark.parametrize("option", ["--shards", "--cache"])
+@pytest.mark.parametrize(("url", "said"), [("gs://b/x", "gcsfs"), ("foo://b/x", "Protocol not known: foo")])
+def test_a_url_that_cannot_be_reached_is_named_with_the_package_that_is_missing(
+    world, tmp_path, capsys, monkeypatch, option, url, said
+):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    line = refused(capsys, *words("train", world / "shards", tmp_path / "run"), option, url)
+    assert line.startswith(f"mcdm train: {url}") and said in line
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+@pytest.mark.parametrize("content", [b"hello world hello", b""])
+def test_weights_to_start_from_that_are_damaged_are_named(world, run, capsys, name, content):
+    shutil.rmtree(run / "stage1")
+    (run / name).write_bytes(content)
+    given = ["--stages", "1", "--set", f"sd_weights={run / name}"]
+    line = refused(capsys, *words("train", world / "shards", run, *given))
+    assert line.startswith(f"mcdm train: {run / name} cannot be read: ")
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 3}])
+def test_a_torch_file_without_weights_is_named(tmp_path, content):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"w\.pt holds no weights"):
+        read_weights(str(tmp_path / "w.pt"))
