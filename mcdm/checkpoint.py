@@ -94,8 +94,11 @@ def read(path: Path, recipe: Recipe, stage: int) -> dict[str, Any]:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(saved, dict) or not {"digest", "stage", "step", "model"} <= saved.keys():
+    if not isinstance(saved, dict):
         raise ValueError(f"{path} is no checkpoint of `mcdm train`")
+    for key in ("digest", "stage", "step", "model", "ema", "optimizer"):
+        if key not in saved:
+            raise ValueError(f"{path} is no whole checkpoint of `mcdm train`: it has no {key}")
     if saved["digest"] != recipe.digest:
         raise ValueError(
             f"{path} is of recipe {saved.get('recipe')} ({saved.get('digest')}), not {recipe.name} ({recipe.digest})"
@@ -133,6 +136,39 @@ def learned(run: Path, stage: int, recipe: Recipe) -> dict[str, Tensor]:
     if missing:
         raise ValueError(f"{path}: averaged weights without a model's: {sorted(missing)[0]}")
     return {**model, **averaged}
+
+
+def load_learned(model: nn.Module, run: Path, stage: int, recipe: Recipe) -> None:
+    """Put what a stage learned into its model; raises `ValueError` by path and name for a weight that does not fit."""
+    load_weights(model, learned(run, stage, recipe), str(newest(run, stage)))
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Put weights into a model; raises `ValueError` by source and name for one that does not fit."""
+    check_weights(model, weights, source)
+    model.load_state_dict(weights)
+
+
+def check_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Raise `ValueError` for the first weight that is missing, too many, or of another shape."""
+    own = model.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        if name not in weights:
+            raise ValueError(f"{source} lacks the weight {name}")
+        if name not in own or own[name].shape != weights[name].shape:
+            raise ValueError(f"{source} has a weight {name} that does not fit the recipe's models")
+
+
+def check_resumable(path: Path, saved: dict[str, Any], model: nn.Module, ema: Ema) -> None:
+    """Raise `ValueError` where a checkpoint's weights, or which of them learn, are not those of this training."""
+    check_weights(model, saved["model"], str(path))
+    different = sorted(saved["ema"].keys() ^ ema.state_dict().keys())
+    if different:
+        where = "here, not there" if different[0] in ema.shadow else "there, not here"
+        raise ValueError(
+            f"{path}: {different[0]} learns {where} ({len(different)} differ); go on with the same settings,"
+            " such as unet.train_spatial and unet.tune_spatial"
+        )
 
 
 def write_recipe(run: Path, recipe: Recipe) -> None:

@@ -8,7 +8,10 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Literal
+
+from mcdm.limits import above_zero, at_least, between, check_together, divides, even, share, unet_widths
+from mcdm.override import override as override
 
 STAGES = (0, 1, 2, 3)
 
@@ -27,6 +30,12 @@ class CodecConfig:
     path: str = ""  # local directory in diffusers' format, for "sd"
     view: float = 1.0  # share of the crop's side that is shown, around the face: small pictures need close faces
 
+    def __post_init__(self) -> None:
+        at_least(self, "codec.", 1, "size_px", "factor", "channels")
+        divides("codec.factor", self.factor, "codec.size_px", self.size_px)
+        if not 0 < self.view <= 1:
+            raise ValueError(f"codec.view={self.view:g}: expected a share above 0, at most 1")
+
     @property
     def latent_px(self) -> int:
         """Latent pixels per side."""
@@ -43,6 +52,10 @@ class AudioConfig:
     reach: int = 2  # unstated: frames heard on either side, as in EMO and Hallo
     path: str = ""
 
+    def __post_init__(self) -> None:
+        at_least(self, "audio.", 1, "width", "vectors")
+        at_least(self, "audio.", 0, "reach")
+
     @property
     def tokens(self) -> int:
         """Audio tokens that the prior gets per frame."""
@@ -56,6 +69,9 @@ class ImageConfig:
     kind: Literal["thumbnail", "clip"]
     width: int
     path: str = ""
+
+    def __post_init__(self) -> None:
+        at_least(self, "image.", 1, "width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +94,14 @@ class MotionConfig:
         0.03  # of what is decoded before the clip's mean is taken out: more, and the tokens go constant
     )
 
+    def __post_init__(self) -> None:
+        at_least(self, "motion.", 16, "face_px")  # less has no mouth patch and upper face
+        between(self, "motion.", 1, self.face_px, "patch_px")
+        at_least(self, "motion.", 4, "width")  # parts are a quarter as wide
+        at_least(self, "motion.", 1, "heads", "layers", "head_tokens", "lip_tokens", "expression_tokens", "token_width")
+        divides("motion.heads", self.heads, "motion.width", self.width)
+        at_least(self, "motion.", 0, "token_noise", "cross_weight", "consistency_weight", "level_weight")
+
     @property
     def tokens(self) -> int:
         """Motion tokens per frame, in the order head, lip, expression."""
@@ -97,6 +121,11 @@ class ArchiveConfig:
     noise: float = 0.0  # share of noise on archived latents while training, against drift (as Hallo2)
     start_share: float = 0.05  # of training clips that start cold: archived = reference repeated
 
+    def __post_init__(self) -> None:
+        at_least(self, "archive.", 1, "frames", "patch", "queries", "width")
+        at_least(self, "archive.", 0, "noise")
+        share(self, "archive.", "start_share")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PriorConfig:
@@ -113,6 +142,16 @@ class PriorConfig:
     prediction: Literal["eps", "v", "x0"] = "eps"  # stated
     gain: float = 1.0  # of lip and expression tokens as they are painted: less noise makes smaller motion
     sampling_steps: int = 50  # unstated
+
+    def __post_init__(self) -> None:
+        at_least(self, "prior.", 1, "layers", "heads")
+        at_least(self, "prior.", 2, "width")
+        divides("prior.heads", self.heads, "prior.width", self.width)
+        even("prior.width", self.width)
+        share(self, "prior.", "history_drop", "landmark_drop")
+        above_zero(self, "prior.", "late")
+        at_least(self, "prior.", 0, "temperature", "gain")
+        between(self, "prior.", 1, 1000, "sampling_steps")  # as many as there are timesteps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +193,18 @@ class UNetConfig:
     tune_spatial: bool = False  # stage 3 trains all weights on: the paper freezes them, after 30,000 steps
     checkpointing: bool = False  # recompute transformer blocks in the backward pass
 
+    def __post_init__(self) -> None:
+        at_least(self, "unet.", 1, "layers", "heads", "groups", "favor_features")
+        unet_widths(self)
+        if self.unroll < 1:
+            raise ValueError(f"unet.unroll={self.unroll}: expected 1 or more clips in a row")
+        above_zero(self, "unet.", "late")
+        at_least(self, "unet.", 0, "residual", "min_snr", "noise_offset", "mouth_weight")
+        share(self, "unet.", "repaint", "memory_decay", "drop_archived", "drop_present", "drop_both")
+        between(self, "unet.", 1, 1000, "sampling_steps")
+        if self.zero_snr and self.prediction == "eps":
+            raise ValueError("unet.zero_snr=true: unet.prediction=eps finds no picture in a last step of pure noise")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
@@ -175,6 +226,14 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.9999
 
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            said = ",".join(map(str, self.betas))
+            raise ValueError(f"optimizer.betas={said}: expected two numbers from 0, below 1")
+        at_least(self, "optimizer.", 0, "weight_decay")
+        above_zero(self, "optimizer.", "clip_norm")
+        share(self, "optimizer.", "ema_decay")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -195,25 +254,11 @@ class Recipe:
     motion_weights: str = ""  # AnimateDiff motion module to start the memory attention from
 
     def __post_init__(self) -> None:
-        if self.unet.strict and self.unet.memory_zero_init:
-            raise ValueError("strict with memory_zero_init: no gradient would reach the archived clip in stage 1")
-        if self.unet.archived_reads == "aligned" and self.archive.frames != self.frames:
-            raise ValueError(f"aligned needs as many archived as present frames: {self.archive.frames}, {self.frames}")
-        if self.unet.residual and self.unet.prediction != "x0":
-            raise ValueError(f"unet.residual goes with prediction x0, not {self.unet.prediction}")
-        if self.unet.see_motion and (self.codec.kind != "dct" or not self.unet.residual):
-            raise ValueError("unet.see_motion moves pictures of the dct codec, and goes with unet.residual")
-        if self.unet.repaint < 1 and not self.unet.see_motion:
-            raise ValueError("unet.repaint below 1 needs unet.see_motion: it says where mouth and eyes are")
-        if self.unet.pixel_error and (self.codec.kind != "dct" or not self.unet.residual):
-            raise ValueError("unet.pixel_error looks at pictures of the dct codec, and goes with unet.residual")
-        if self.unet.unroll < 1:
-            raise ValueError(f"unet.unroll={self.unet.unroll}: expected 1 or more clips in a row")
-        if not 0 < self.codec.view <= 1:
-            raise ValueError(f"codec.view={self.codec.view:g}: expected a share above 0, at most 1")
-        side = self.codec.latent_px
-        if side % self.archive.patch or side % 2 ** (len(self.unet.channels) - 1):
-            raise ValueError(f"latents of {side} px fit neither the patches nor the UNet's levels")
+        at_least(self, "", 1, "frames")
+        for number, plan in enumerate(self.plans):
+            at_least(plan, f"plans.{number}.", 1, "steps", "batch")
+            at_least(plan, f"plans.{number}.", 0, "rate", "warmup", "final_rate")
+        check_together(self)
 
     @property
     def digest(self) -> str:
@@ -346,45 +391,3 @@ def paper() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": tiny, "small": small, "paper": paper}
-
-
-def override(recipe: Recipe, assignments: list[str]) -> Recipe:
-    """Apply `unet.strict=true`-like assignments. Raises `ValueError` with one line for a wrong name or value."""
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"--set {assignment!r}: expected name=value")
-        recipe = _assign(recipe, path.split("."), text, path)
-    return recipe
-
-
-def _assign(node: Any, names: list[str], text: str, path: str) -> Any:
-    name, *rest = names
-    if isinstance(node, tuple) and name.isdigit() and int(name) < len(node):
-        items = list(node)
-        items[int(name)] = _assign(items[int(name)], rest, text, path) if rest else _parse(items[int(name)], text, path)
-        return tuple(items)
-    if not dataclasses.is_dataclass(node) or name not in {f.name for f in dataclasses.fields(node)}:
-        raise ValueError(f"--set {path}: the recipe has no such setting")
-    old = getattr(node, name)
-    if not rest and (dataclasses.is_dataclass(old) or name == "plans"):
-        raise ValueError(f"--set {path}: a group of settings; name one inside it")
-    new = _assign(old, rest, text, path) if rest else _parse(old, text, path)
-    choices = get_args(get_type_hints(type(node))[name]) if not rest else ()
-    if choices and isinstance(old, str) and new not in choices:
-        raise ValueError(f"--set {path}={text}: expected one of {', '.join(choices)}")
-    values = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
-    kind: Any = type(node)
-    return kind(**{**values, name: new})
-
-
-def _parse(old: Any, text: str, path: str) -> Any:
-    """Read `text` as a value of the old value's type."""
-    try:
-        if isinstance(old, bool):
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        if isinstance(old, tuple):
-            return tuple(_parse(old[0], part, path) for part in text.split(","))
-        return type(old)(text)
-    except (KeyError, ValueError):
-        raise ValueError(f"--set {path}={text}: expected {type(old).__name__}") from None

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from mcdm import checkpoint, distributed
-from mcdm.checkpoint import check_needs, learned
+from mcdm.checkpoint import check_needs, learned, load_learned
 from mcdm.config import Recipe
 from mcdm.data import RandomWindows, Source, collate
 from mcdm.distributed import World
@@ -144,7 +144,7 @@ def make_objective(stage: int, recipe: Recipe, run: Path, seed: int = 0) -> Obje
             load_pretrained(objective.denoiser, recipe)
         return objective
     motion = Motion(recipe.motion)
-    motion.load_state_dict(learned(run, 0, recipe))
+    load_learned(motion, run, 0, recipe)
     if stage == 2:
         return LearnPrior(recipe, motion)
-    return LearnPresent(recipe, motion, learned(run, 1, recipe))
+    return LearnPresent(recipe, motion, learned(run, 1, recipe), str(checkpoint.newest(run, 1)))

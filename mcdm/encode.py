@@ -24,7 +24,7 @@ from manifests.store import Store
 from mcdm.config import Recipe
 from mcdm.encoders import encode_pictures, make_audio, make_codec, make_image
 from mcdm.faces import Bytes, Floats, View, align, smooth, view_of
-from mcdm.shards import Clip, SampleError, Shards, decode
+from mcdm.shards import Clip, SampleError, Shards, decode, files_at
 
 KINDS = ("latent", "audio", "image", "face", "points", "head")
 
@@ -44,8 +44,8 @@ class Encoded:
         self._headers: dict[tuple[str, str], tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
 
     def keys(self) -> set[str]:
-        """Keys of the clips that are whole: the last file of a clip is there."""
-        fs, root = fsspec.core.url_to_fs(self.url)
+        """Keys of the clips that are whole: the last file of a clip is there. Raises `ValueError` for a bad URL."""
+        fs, root = files_at(self.url)
         names = fs.ls(root, detail=False) if fs.isdir(root) else []
         return {name.rsplit("/", 1)[-1].removesuffix(".head.npy") for name in names if name.endswith(".head.npy")}
 

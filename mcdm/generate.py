@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mcdm import diffusion, distributed
-from mcdm.checkpoint import learned, read_recipe
+from mcdm.checkpoint import load_learned, read_recipe
 from mcdm.config import Recipe
 from mcdm.denoiser import Denoiser
 from mcdm.diffusion import draw_normal
@@ -63,9 +63,9 @@ class Talker:
         self.recipe: Recipe = read_recipe(run)
         recipe, self.device = self.recipe, device
         self.motion, self.prior, self.denoiser = Motion(recipe.motion), MotionPrior(recipe), Denoiser(recipe)
-        self.motion.load_state_dict(learned(run, 0, recipe))
-        self.prior.load_state_dict(learned(run, 2, recipe))
-        self.denoiser.load_state_dict(learned(run, 3, recipe))
+        load_learned(self.motion, run, 0, recipe)
+        load_learned(self.prior, run, 2, recipe)
+        load_learned(self.denoiser, run, 3, recipe)
         for model in (self.motion, self.prior, self.denoiser):
             freeze(model).to(device)
         self.codec = make_codec(recipe.codec).to(device)

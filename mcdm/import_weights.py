@@ -7,6 +7,7 @@ That attention learned between projections which memory attention does not have,
 folding them in: it is a start that has to adapt, not AnimateDiff's motion.
 """
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ def load_pretrained(denoiser: Denoiser, recipe: Recipe) -> None:
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
-    """Tensors by name, of a `.safetensors`, a torch file, or a diffusers directory that holds one."""
+    """Tensors by name, of a `.safetensors`, a torch file, or a diffusers directory that holds one. Raises `ValueError`
+    for one that cannot be read."""
     file = Path(path)
     if file.is_dir():
         names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -124,12 +126,25 @@ def read_weights(path: str) -> dict[str, Tensor]:
     if not file.exists():
         raise ValueError(f"{file}: no such weights")
     if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(file)
-    loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
-    weights: dict[str, Tensor] = loaded.get("state_dict", loaded)
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} cannot be read: {error}") from error
+    try:
+        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise ValueError(f"{file} cannot be read: cut short, or no weights ({type(error).__name__})") from error
+    weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{file} holds no weights: expected tensors by name")
     return weights
+
+
+_UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AssertionError)
+"""What torch raises for a file of other bytes."""
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mcdm import diffusion
+from mcdm.checkpoint import load_weights
 from mcdm.config import Recipe
 from mcdm.denoiser import Denoiser, Part
 from mcdm.diffusion import draw_normal, draw_uniform
@@ -256,10 +257,10 @@ class LearnPresent(_LearnLatents):
     stage = 3
     needs = (*_LearnLatents.needs, "face", "head")
 
-    def __init__(self, recipe: Recipe, motion: Motion, denoiser: dict[str, Tensor]) -> None:
+    def __init__(self, recipe: Recipe, motion: Motion, denoiser: dict[str, Tensor], source: str = "stage 1") -> None:
         super().__init__(recipe)
         self.motion, self.clips = freeze(motion), recipe.unet.unroll
-        self.denoiser.load_state_dict(denoiser)
+        load_weights(self.denoiser, denoiser, source)
         train_only(self.denoiser, self.denoiser.present_modules())
         if recipe.unet.tune_spatial:
             self.denoiser.requires_grad_(requires_grad=True)

@@ -43,6 +43,15 @@ class Clip:
     members: dict[str, tuple[int, int]]
 
 
+def files_at(url: str) -> tuple[Any, str]:
+    """A file system and the path in it; raises `ValueError` with one line where fsspec cannot reach such a URL here."""
+    try:
+        fs, root = fsspec.core.url_to_fs(url)
+    except (ImportError, OSError, ValueError) as error:  # a package that is not installed is an `ImportError`
+        raise ValueError(f"{url}: {str(error).partition(chr(10))[0]}") from error
+    return fs, root
+
+
 class Shards:
     """The clips below a URL, in shard order. Raises `ValueError` with one line where there are none or one is missing.
 
@@ -51,7 +60,7 @@ class Shards:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        fs, root = fsspec.core.url_to_fs(self.url)
+        fs, root = files_at(self.url)
         there = {name.rsplit("/", 1)[-1] for name in fs.ls(root, detail=False)} if fs.isdir(root) else set()
         if "index.parquet" in there:
             self.clips = _from_index(fs.cat_file(f"{root}/index.parquet"))

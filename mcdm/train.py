@@ -130,6 +130,7 @@ class Loop:
         if path is None:
             return 0
         saved = checkpoint.read(path, self.recipe, self.stage)
+        checkpoint.check_resumable(path, saved, self.objective.model, self.ema)
         log.info("stage %d goes on from %s", self.stage, path)
         return checkpoint.restore(saved, self.objective.model, self.ema, self.optimizer)
 

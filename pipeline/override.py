@@ -1,5 +1,6 @@
 """Change a recipe from the command line: `--set sync.batch=64`."""
 
+import copy
 import dataclasses
 import typing
 from typing import Any, TypeVar
@@ -13,15 +14,18 @@ class OverrideError(ValueError):
     """The assignment names no field, or its value does not fit the field; the message says what would."""
 
 
-def override(config: T, assignment: str) -> T:
-    """A copy of a (nested) dataclass with one field changed, its text read by the field's own type.
+def override(config: T, *assignments: str) -> T:
+    """A copy of a (nested) dataclass with fields changed, their text read by the field's own type.
 
-    Raises `OverrideError`.
+    Raises `OverrideError`. What the dataclasses check of themselves is checked once all are changed.
     """
-    path, sep, text = assignment.partition("=")
-    if not sep:
-        raise OverrideError(f"--set expects name=value, got {assignment!r}")
-    return typing.cast(T, _set(config, path.split("."), text, path))
+    changed: Any = config
+    for assignment in assignments:
+        path, sep, text = assignment.partition("=")
+        if not sep:
+            raise OverrideError(f"--set expects name=value, got {assignment!r}")
+        changed = _set(changed, path.split("."), text, path)
+    return typing.cast(T, _checked(changed, config))
 
 
 def _set(config: Any, names: list[str], text: str, path: str) -> Any:
@@ -32,7 +36,18 @@ def _set(config: Any, names: list[str], text: str, path: str) -> Any:
         raise OverrideError(f"--set {path}: {type(config).__name__} has no {names[0]!r}, only {allowed}")
     name, deeper = names[0], names[1:]
     value = _set(getattr(config, name), deeper, text, path) if deeper else _read(text, kinds[name], path)
-    return dataclasses.replace(config, **{name: value})
+    changed = copy.copy(config)
+    object.__setattr__(changed, name, value)
+    return changed
+
+
+def _checked(changed: Any, config: Any) -> Any:
+    """`changed` made again by its constructors, from the inside, wherever it is not `config` itself."""
+    if changed is config or type(changed) is not type(config) or not dataclasses.is_dataclass(changed):
+        return changed
+    names = [f.name for f in dataclasses.fields(changed) if f.init]
+    values = {name: _checked(getattr(changed, name), getattr(config, name)) for name in names}
+    return dataclasses.replace(typing.cast(Any, changed), **values)
 
 
 def _read(text: str, kind: Any, path: str) -> Any:

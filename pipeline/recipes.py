@@ -99,6 +99,4 @@ def build(name: str, policy: str | None = None, overrides: Iterable[str] = ()) -
         if policy not in POLICIES:
             raise ValueError(f"--policy {policy}: no such policy; there are {', '.join(POLICIES)}")
         recipe = replace(recipe, policy=POLICIES[policy])
-    for assignment in overrides:
-        recipe = override(recipe, assignment)
-    return recipe
+    return override(recipe, *overrides)

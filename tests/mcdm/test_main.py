@@ -1,5 +1,6 @@
 """The command line: fast help, one line and code 2 for what the user can mend."""
 
+import re
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from mcdm.__main__ import main, stages_of
-from mcdm.config import override, tiny
+from mcdm.config import RECIPES, override, paper, tiny
 
 
 def test_help_needs_no_torch():
@@ -68,3 +69,54 @@ def test_settings_reach_into_groups_tuples_and_choices():
     assert recipe.unet.memory_attention == "favor"
     with pytest.raises(ValueError, match="expected one of exact, favor, linear"):
         override(tiny(), ["unet.memory_attention=quick"])
+
+
+def test_settings_that_need_each_other_are_taken_in_either_order():
+    pair = ["unet.strict=true", "unet.memory_zero_init=false"]
+    one, other = override(tiny(), pair), override(tiny(), pair[::-1])
+    assert one == other and one.unet.strict and not one.unet.memory_zero_init
+    with pytest.raises(ValueError, match="no gradient would reach"):
+        override(tiny(), [*pair, "unet.memory_zero_init=true"])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("frames=0", "frames=0: expected at least 1"),
+        ("codec.factor=0", "codec.factor=0: expected at least 1"),
+        ("codec.factor=5", "codec.factor=5: does not divide codec.size_px=64"),
+        ("audio.reach=-1", "audio.reach=-1: expected at least 0"),
+        ("image.width=0", "image.width=0: expected at least 1"),
+        ("motion.heads=3", "motion.heads=3: does not divide motion.width=64"),
+        ("motion.patch_px=99", "motion.patch_px=99: expected 1 to 48"),
+        ("archive.patch=0", "archive.patch=0: expected at least 1"),
+        ("archive.start_share=2", "archive.start_share=2.0: expected a share from 0 to 1"),
+        ("prior.width=9", "prior.heads=4: does not divide prior.width=9"),
+        ("prior.sampling_steps=0", "prior.sampling_steps=0: expected 1 to 1000"),
+        ("unet.heads=5", "unet.heads=5: does not divide unet.channels=96"),
+        ("unet.heads=0", "unet.heads=0: expected at least 1"),
+        ("unet.channels=16,32,64", "unet.channels=16,32,64: expected as many values as unet.attention has, 2"),
+        ("unet.channels=0,32", "unet.channels=0: expected an even number above 0"),
+        ("unet.groups=5", "unet.groups=5: does not divide unet.channels=48"),
+        ("unet.late=0", "unet.late=0.0: expected a number above 0"),
+        ("unet.late=nan", "unet.late=nan: expected a number above 0"),
+        ("unet.favor_features=0", "unet.favor_features=0: expected at least 1"),
+        ("plans.0.batch=0", "plans.0.batch=0: expected at least 1"),
+        ("plans.3.steps=0", "plans.3.steps=0: expected at least 1"),
+        ("optimizer.betas=0.9", "optimizer.betas=0.9: expected two numbers from 0, below 1"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named_with_its_value(assignment, says):
+    with pytest.raises(ValueError, match=f"^{re.escape(says)}"):
+        override(tiny(), ["unet.memory_attention=favor", assignment])
+
+
+def test_no_signal_at_the_last_step_and_a_network_that_answers_with_the_noise_exclude_each_other():
+    with pytest.raises(ValueError, match=r"^unet\.zero_snr=true: unet\.prediction=eps"):
+        override(paper(), ["unet.zero_snr=true"])
+    assert override(paper(), ["unet.zero_snr=true", "unet.prediction=v"]).unet.zero_snr
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_stands_up_to_its_own_checks(name):
+    assert RECIPES[name]().name == name

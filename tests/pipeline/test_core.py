@@ -153,6 +153,27 @@ def test_a_wrong_override_says_what_is_allowed(assignment, says):
         override(Recipe(), assignment)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    low: int = 1
+    high: int = 2
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low lies above high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranged:
+    range: Range = field(default_factory=Range)
+
+
+def test_overrides_that_need_each_other_are_taken_in_either_order():
+    assert override(Ranged(), "range.low=5", "range.high=6") == override(Ranged(), "range.high=6", "range.low=5")
+    with pytest.raises(ValueError, match="low lies above high"):
+        override(Ranged(), "range.low=5")
+
+
 def test_the_longest_come_first_and_parts_of_a_source_stay_together():
     short, long = Video.of("a", duration_s=10.0), Video.of("b", duration_s=50.0)
     late, early = Video.of("c", start_s=9.0, duration_s=20.0), Video.of("c", start_s=1.0)

@@ -1,0 +1,67 @@
+"""Change a recipe from the command line: `--set unet.strict=true`."""
+
+import copy
+import dataclasses
+from typing import Any, TypeVar, get_args, get_type_hints
+
+T = TypeVar("T")
+
+
+def override(recipe: T, assignments: list[str]) -> T:
+    """Apply `unet.strict=true`-like assignments. Raises `ValueError` with one line for a wrong name or value.
+
+    What the dataclasses check of themselves is checked once all are applied: their order does not matter.
+    """
+    changed: Any = recipe
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment!r}: expected name=value")
+        changed = _assign(changed, path.split("."), text, path)
+    checked: T = _checked(changed, recipe)
+    return checked
+
+
+def _assign(node: Any, names: list[str], text: str, path: str) -> Any:
+    """A copy of `node`, one value replaced, that its `__post_init__` has not seen."""
+    name, *rest = names
+    if isinstance(node, tuple) and name.isdigit() and int(name) < len(node):
+        items = list(node)
+        items[int(name)] = _assign(items[int(name)], rest, text, path) if rest else _parse(items[int(name)], text, path)
+        return tuple(items)
+    if not dataclasses.is_dataclass(node) or name not in {f.name for f in dataclasses.fields(node)}:
+        raise ValueError(f"--set {path}: the recipe has no such setting")
+    old = getattr(node, name)
+    if not rest and (dataclasses.is_dataclass(old) or name == "plans"):
+        raise ValueError(f"--set {path}: a group of settings; name one inside it")
+    new = _assign(old, rest, text, path) if rest else _parse(old, text, path)
+    choices = get_args(get_type_hints(type(node))[name]) if not rest else ()
+    if choices and isinstance(old, str) and new not in choices:
+        raise ValueError(f"--set {path}={text}: expected one of {', '.join(choices)}")
+    changed = copy.copy(node)
+    object.__setattr__(changed, name, new)
+    return changed
+
+
+def _checked(node: Any, old: Any) -> Any:
+    """`node` made again by its constructors, from the inside, wherever it is not `old` itself."""
+    if node is old:
+        return node
+    if isinstance(node, tuple) and len(node) == len(old):
+        return tuple(_checked(one, other) for one, other in zip(node, old, strict=True))
+    if not dataclasses.is_dataclass(node) or isinstance(node, type):
+        return node
+    values = {f.name: _checked(getattr(node, f.name), getattr(old, f.name)) for f in dataclasses.fields(node)}
+    return type(node)(**values)
+
+
+def _parse(old: Any, text: str, path: str) -> Any:
+    """Read `text` as a value of the old value's type."""
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        if isinstance(old, tuple):
+            return tuple(_parse(old[0], part, path) for part in text.split(","))
+        return type(old)(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"--set {path}={text}: expected {type(old).__name__}") from None

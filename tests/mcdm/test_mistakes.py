@@ -1,0 +1,136 @@
+"""What is damaged or does not fit: one line that says which file and what of it."""
+
+import shutil
+import sys
+
+import pytest
+import torch
+
+from mcdm import checkpoint
+from mcdm.__main__ import main
+from mcdm.config import RECIPES
+from mcdm.import_weights import read_weights
+from tests.mcdm.nano import nano
+from tests.mcdm.shards import write_shards
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Shards, and a run whose first two stages are finished."""
+    folder = tmp_path_factory.mktemp("world")
+    write_shards(folder, people=3, clips=1, n_frames=40)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(RECIPES, "tiny", nano)
+        assert main(words("train", folder / "shards", folder / "run", "--stages", "0-1")) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setitem(RECIPES, "tiny", nano)
+
+
+def words(command, shards, run, *more):
+    given = ["--shards", shards, "--out", run, "--device", "cpu", "--workers", "0", "--held-out", "2"]
+    return [str(word) for word in (command, *given, *more)]
+
+
+def refused(capsys, *arguments):
+    """The one line that a command ends with."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def run(world, tmp_path):
+    return shutil.copytree(world / "run", tmp_path / "run")
+
+
+def changed(run, stage, change):
+    """Damage a stage's newest checkpoint; returns its path."""
+    path = checkpoint.newest(run, stage)
+    saved = torch.load(path, weights_only=True)
+    change(saved)
+    torch.save(saved, path)
+    return path
+
+
+def without(*names):
+    def change(saved):
+        for name in names:
+            for part in ("model", "ema"):
+                saved[part].pop(name, None)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("stage", "before", "weight"), [(2, 0, "head.answer.weight"), (3, 1, "unet.conv_in.weight"), (3, 0, "mean")]
+)
+def test_a_weight_that_a_stage_before_lacks_is_named_with_its_file(world, run, capsys, stage, before, weight):
+    if stage == 3:
+        assert main(words("train", world / "shards", run, "--stages", "2")) == 0
+    path = changed(run, before, without(weight))
+    said = refused(capsys, *words("train", world / "shards", run, "--stages", stage))
+    assert said == f"mcdm train: {path} lacks the weight {weight}"
+
+
+def test_a_weight_of_another_shape_is_named_with_its_file(world, run, capsys):
+    path = changed(run, 0, lambda saved: saved["ema"].update({"head.answer.bias": torch.zeros(3)}))
+    said = refused(capsys, *words("train", world / "shards", run, "--stages", "2"))
+    assert said.startswith(f"mcdm train: {path} has a weight head.answer.bias that does not fit")
+
+
+@pytest.mark.parametrize("key", ["ema", "optimizer", "model", "step"])
+def test_a_part_that_a_checkpoint_lacks_is_named_with_its_file(run, key):
+    path = changed(run, 0, lambda saved: saved.pop(key))
+    with pytest.raises(ValueError, match="it has no " + key) as caught:
+        checkpoint.learned(run, 0, nano())
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("first", "then"), [("true", "false"), ("false", "true")])
+def test_a_stage_goes_on_only_with_the_weights_that_learned_before(world, run, capsys, first, then):
+    shutil.rmtree(run / "stage1")
+    given = words("train", world / "shards", run, "--stages", "1", "--stop-after", "2")
+    assert main([*given, "--set", f"unet.train_spatial={first}"]) == 0
+    said = refused(capsys, *given, "--set", f"unet.train_spatial={then}")
+    where = "there, not here" if first == "true" else "here, not there"
+    assert "step-00000002.pt: unet.conv_in.bias learns " + where in said
+    assert main([*given, "--set", f"unet.train_spatial={first}"]) == 0
+
+
+def test_a_weight_that_the_own_checkpoint_lacks_is_named_when_a_stage_goes_on(world, run, capsys):
+    shutil.rmtree(run / "stage1")
+    given = words("train", world / "shards", run, "--stages", "1", "--stop-after", "2")
+    assert main(given) == 0
+    path = changed(run, 1, without("unet.conv_in.bias"))
+    assert refused(capsys, *given) == f"mcdm train: {path} lacks the weight unet.conv_in.bias"
+
+
+@pytest.mark.parametrize("option", ["--shards", "--cache"])
+@pytest.mark.parametrize(("url", "said"), [("gs://b/x", "gcsfs"), ("foo://b/x", "Protocol not known: foo")])
+def test_a_url_that_cannot_be_reached_is_named_with_the_package_that_is_missing(
+    world, tmp_path, capsys, monkeypatch, option, url, said
+):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    line = refused(capsys, *words("train", world / "shards", tmp_path / "run"), option, url)
+    assert line.startswith(f"mcdm train: {url}") and said in line
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+@pytest.mark.parametrize("content", [b"hello world hello", b""])
+def test_weights_to_start_from_that_are_damaged_are_named(world, run, capsys, name, content):
+    shutil.rmtree(run / "stage1")
+    (run / name).write_bytes(content)
+    given = ["--stages", "1", "--set", f"sd_weights={run / name}"]
+    line = refused(capsys, *words("train", world / "shards", run, *given))
+    assert line.startswith(f"mcdm train: {run / name} cannot be read: ")
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 3}])
+def test_a_torch_file_without_weights_is_named(tmp_path, content):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"w\.pt holds no weights"):
+        read_weights(str(tmp_path / "w.pt"))
