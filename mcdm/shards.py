@@ -83,14 +83,22 @@ class Shards:
         return data
 
     def array(self, clip: Clip, member: str, shape: tuple[int, ...]) -> Floats:
-        """A `.npy` member of this shape, as float32; raises `SampleError` for any other."""
+        """A `.npy` member of this shape, finite, as float32; raises `SampleError` for any other. The pipeline fills
+        gaps: no frame of it lacks a landmark or a pose."""
         try:
-            array = np.load(io.BytesIO(self.read(clip, member)), allow_pickle=False)
+            array = np.lib.format.read_array(io.BytesIO(self.read(clip, member)), allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise SampleError(clip.key, f"{member} is no array") from error
         if array.shape != shape:
             raise SampleError(clip.key, f"{member} has shape {array.shape}, not {shape}")
-        return np.asarray(array, np.float32)
+        if array.dtype.kind not in "fiu":
+            raise SampleError(clip.key, f"{member} holds {array.dtype}, not numbers")
+        with np.errstate(over="ignore"):
+            numbers = array.astype(np.float32)
+        bad = np.count_nonzero(~np.isfinite(numbers).all(tuple(range(1, numbers.ndim))))
+        if bad:
+            raise SampleError(clip.key, f"{member} is not finite in {bad} of {len(numbers)} frames")
+        return numbers
 
     def sound(self, clip: Clip) -> Floats:
         """Samples (640 F,) in [-1, 1]; raises `SampleError` unless 16 kHz, mono, int16 and of the clip's length."""

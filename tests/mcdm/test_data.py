@@ -14,7 +14,7 @@ from mcdm.data import RandomWindows, Source, Window, batches
 from mcdm.encode import Encoded, encode
 from mcdm.shards import SampleError, Shards, decode, read_wav
 from tests.mcdm.nano import nano
-from tests.mcdm.shards import draw, person, wav, write_shards
+from tests.mcdm.shards import draw, npy, person, wav, write_shards
 
 NEEDS = ("present", "archived", "reference", "face", "points", "head", "audio", "image")
 
@@ -94,6 +94,14 @@ def test_encoding_goes_on_where_it_was_broken_off(folder, tmp_path):
     assert sorted(seen) == sorted(clip.key for clip in shards.clips[1:])
 
 
+def test_a_clip_with_a_nan_is_named_and_the_others_are_encoded(folder, tmp_path):
+    (tmp_path / "shards").mkdir()
+    shards, recipe, seen = broken(folder, tmp_path / "shards", "lmk.npy", one_nan(40, 5, 2)), nano(), []
+    bad = encode(shards, recipe, str(tmp_path), device=torch.device("cpu"), tick=lambda clip: seen.append(clip.key))
+    assert [str(error) for error in bad] == ["video0-0000: lmk.npy is not finite in 1 of 40 frames"]
+    assert sorted(seen) == sorted(clip.key for clip in shards.clips if clip.key != "video0-0000")
+
+
 def windows(folder, seed=0):
     shards, recipe = Shards(str(folder)), nano()
     return RandomWindows(Source(shards, recipe, None, ("head",)), shards.split("train"), seed)
@@ -127,6 +135,12 @@ def test_a_world_that_does_not_divide_the_batch_is_refused(folder):
         drawn(folder, 0, 3)
 
 
+def one_nan(*shape):
+    array = np.ones(shape, np.float32)
+    array[5] = np.nan
+    return npy(array)
+
+
 def broken(folder, tmp_path, member, content):
     """A copy of the train shard in which the first clip's member is replaced."""
     source = next(folder.glob("train*.tar"))
@@ -147,6 +161,10 @@ def broken(folder, tmp_path, member, content):
         ("mp4", b"nonsense" * 100, "cannot be decoded"),
         ("wav", wav(np.zeros(25_600, np.int16), 8_000), "8000 Hz"),
         ("pose.npy", b"", "no array"),
+        ("lmk.npy", one_nan(40, 5, 2), "lmk.npy is not finite in 1 of 40 frames"),
+        ("pose.npy", one_nan(40, 3), "pose.npy is not finite in 1 of 40 frames"),
+        ("pose.npy", npy(np.full((40, 3), 1e300)), "pose.npy is not finite in 40 of 40 frames"),
+        ("lmk.npy", npy(np.full((40, 5, 2), "7")), "lmk.npy holds <U1, not numbers"),
     ],
 )
 def test_a_bad_member_is_skipped_counted_and_named(folder, tmp_path, member, content, reason):
