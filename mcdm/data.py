@@ -12,6 +12,7 @@ reference_head (13,); audio (w, k, c); image (e,); seed ().
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -179,6 +180,13 @@ class RandomWindows(Dataset[tuple[dict[str, Tensor], str, list[tuple[str, str]]]
         key, reason = skipped[-1]
         raise ValueError(f"{MAX_BAD_IN_A_ROW} samples in a row cannot be used; the last: {key}: {reason}")
 
+    def __getitems__(self, numbers: list[int]) -> Drawn | str:
+        """A batch for the loader, or in one line why there is none: raised, it would cross processes as a traceback."""
+        try:
+            return collate([self[number] for number in numbers])
+        except (ValueError, OSError) as error:
+            return str(error)
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 
@@ -194,7 +202,8 @@ def batches(
 ) -> Iterator[Drawn]:
     """This rank's micro-batches for steps first_step to steps, in order; several per step where it accumulates.
 
-    `batch` is global, `micro` what goes through the model at once on one rank.
+    `batch` is global, `micro` what goes through the model at once on one rank. Raises `ValueError` here, and on the way
+    where no sample can be read, in whichever process that was.
     """
     share, rest = divmod(batch, world)
     if rest or share % micro:
@@ -208,12 +217,23 @@ def batches(
         windows,
         batch_sampler=numbers,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_whole,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
         pin_memory=False,
     )
-    return iter(loader)
+    return _told(iter(loader))
+
+
+def _whole(drawn: Any) -> Any:
+    return drawn
+
+
+def _told(stream: Iterator[Drawn | str]) -> Iterator[Drawn]:
+    for drawn in stream:
+        if isinstance(drawn, str):
+            raise ValueError(drawn)
+        yield drawn
 
 
 def _float(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]

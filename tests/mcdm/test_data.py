@@ -187,6 +187,16 @@ def test_nothing_but_bad_samples_ends_with_one_line_that_names_one(folder, tmp_p
         random[0]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_reading_process_cannot_read_is_raised_in_one_line_where_it_is_asked_for(folder, tmp_path, workers):
+    shards, recipe = broken(folder, tmp_path, "pose.npy", b""), nano()
+    random = RandomWindows(Source(shards, recipe, None, ("head",)), shards.clips[:1], 0)
+    given = {"batch": 2, "micro": 2, "first_step": 0, "steps": 1, "rank": 0, "world": 1}
+    with pytest.raises(ValueError, match=r"^16 samples in a row .*: video0-0000: pose\.npy is no array$") as caught:
+        next(batches(random, **given, workers=workers))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_missing_shard_is_named(folder, tmp_path):
     (tmp_path / "index.parquet").write_bytes((folder / "index.parquet").read_bytes())
     with pytest.raises(ValueError, match=r"names test-000000-\w+\.tar|names train-000000-\w+\.tar"):
