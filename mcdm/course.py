@@ -107,10 +107,7 @@ def fit(objective: Objective, data: Data, options: Options, world: World) -> Non
 
 def usable(clips: list[Clip], encoded: Encoded | None) -> list[Clip]:
     """The clips that could be encoded, or all where nothing is cached."""
-    if encoded is None:
-        return clips
-    there = encoded.keys()
-    return [clip for clip in clips if clip.key in there]
+    return clips if encoded is None else encoded.whole(clips)
 
 
 def prepare(shards: Shards, recipe: Recipe, options: Options, world: World) -> Encoded | None:

@@ -82,28 +82,28 @@ class Source:
         return self._from_cache(window, self.encoded)
 
     def _from_cache(self, window: Window, encoded: Encoded) -> dict[str, Tensor]:
-        key, start, needs = window.clip.key, window.start, self.needs
+        clip, start, needs = window.clip, window.start, self.needs
         a, f, reach = self.recipe.archive.frames, self.present, self.recipe.audio.reach
         low, high = start - a, start + f
         out: dict[str, Tensor] = {}
         if "present" in needs:
-            rows = _float(encoded.rows(key, "latent", low, high))
-            reference = _float(encoded.rows(key, "latent", window.reference, window.reference + 1))
+            rows = _float(encoded.rows(clip, "latent", low, high))
+            reference = _float(encoded.rows(clip, "latent", window.reference, window.reference + 1))
             out |= self._pictures(rows, reference, cold=window.cold)
         if "face" in needs:
-            out["face"] = _float(encoded.rows(key, "face", low, high)) / 127.5 - 1
+            out["face"] = _float(encoded.rows(clip, "face", low, high)) / 127.5 - 1
         for name in ("points", "head"):
             if name in needs:
-                out[name] = _float(encoded.rows(key, name, low, high))
+                out[name] = _float(encoded.rows(clip, name, low, high))
         if "reference_head" in needs:
-            out["reference_head"] = _float(encoded.rows(key, "head", window.reference, window.reference + 1))[0]
+            out["reference_head"] = _float(encoded.rows(clip, "head", window.reference, window.reference + 1))[0]
         if "audio" in needs:
-            left, right = max(low - reach, 0), min(high + reach, window.clip.n_frames)
-            features = _float(encoded.rows(key, "audio", left, right))
+            left, right = max(low - reach, 0), min(high + reach, clip.n_frames)
+            features = _float(encoded.rows(clip, "audio", left, right))
             out["audio"] = heard(_pad(features, left - low + reach, high + reach - right), reach)
         if "image" in needs:
             at = window.reference // REFERENCE_STRIDE
-            out["image"] = _float(encoded.rows(key, "image", at, at + 1))[0]
+            out["image"] = _float(encoded.rows(clip, "image", at, at + 1))[0]
         return out
 
     def _from_clip(self, window: Window) -> dict[str, Tensor]:

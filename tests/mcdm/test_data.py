@@ -135,6 +135,36 @@ def test_a_world_that_does_not_divide_the_batch_is_refused(folder):
         drawn(folder, 0, 3)
 
 
+@pytest.mark.parametrize("index", [True, False], ids=["index", "scan"])
+def test_of_shards_written_again_only_the_clips_whose_pictures_changed_are_encoded_again(tmp_path, monkeypatch, index):
+    recipe, url, latents, seen = nano(), str(tmp_path / "cache"), [], []
+    for name, changed in (("old", 0), ("new", 50)):
+        monkeypatch.setattr("tests.mcdm.shards.person", lambda who, more=changed: person(who + (who == 0) * more))
+        shards = Shards(str(write_shards(tmp_path / name, people=3, clips=1, n_frames=12, index=index)))
+        seen.append([])
+        encode(shards, recipe, url, device=torch.device("cpu"), tick=lambda clip: seen[-1].append(clip.key), workers=1)
+        (clip,) = (clip for clip in shards.clips if clip.key == "video0-0000")
+        latents.append(Encoded(url, recipe.encoding).rows(clip, "latent", 0, 1).astype(np.float32))
+    assert sorted(seen[0]) == ["video0-0000", "video1-0000", "video2-0000"]
+    assert seen[1] == ["video0-0000"]
+    assert np.abs(latents[0] - latents[1]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b'{"video_id": "v"}', r"has no split \(str\)"),
+        (b"[1]", "is no JSON object"),
+        (b'{"a":', "is no JSON: Expecting value"),
+        (b"\xff", "is no JSON: 'utf-8' codec"),
+    ],
+)
+def test_a_json_member_that_says_too_little_is_named_with_its_tar_in_one_line(folder, tmp_path, content, fault):
+    with pytest.raises(ValueError, match=rf"train-\S+\.tar cannot be read: video0-0000\.json {fault}") as caught:
+        broken(folder, tmp_path, "json", content)
+    assert "\n" not in str(caught.value)
+
+
 def one_nan(*shape):
     array = np.ones(shape, np.float32)
     array[5] = np.nan
