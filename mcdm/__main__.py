@@ -155,16 +155,20 @@ def _encode(given: argparse.Namespace) -> None:
     from rich.progress import Progress
 
     from mcdm import distributed
-    from mcdm.course import cache_url
-    from mcdm.encode import encode
+    from mcdm.course import cache_url, encode_together
     from mcdm.shards import Shards
 
-    shards, device = Shards(given.shards), distributed.start(given.device).device
-    with Progress(transient=True) as progress:
+    shards, world = Shards(given.shards), distributed.start(given.device)
+    with Progress(transient=True, disable=world.rank > 0) as progress:
         task = progress.add_task("encoding", total=len(shards.clips))
-        url = cache_url(shards, given.cache)
-        bad = encode(shards, recipe, url, device=device, workers=given.workers, tick=lambda _: progress.advance(task))
-    logging.getLogger("mcdm").info("encoded below %s; %d clips cannot be used", url, len(bad))
+        encode_together(
+            shards,
+            recipe,
+            cache_url(shards, given.cache),
+            world,
+            workers=given.workers,
+            tick=lambda _: progress.advance(task, world.size),
+        )
 
 
 def _generate(given: argparse.Namespace) -> None:

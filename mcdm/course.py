@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -107,23 +108,34 @@ def fit(objective: Objective, data: Data, options: Options, world: World) -> Non
 
 def usable(clips: list[Clip], encoded: Encoded | None) -> list[Clip]:
     """The clips that could be encoded, or all where nothing is cached."""
-    if encoded is None:
-        return clips
-    there = encoded.keys()
-    return [clip for clip in clips if clip.key in there]
+    return clips if encoded is None else encoded.whole(clips)
 
 
 def prepare(shards: Shards, recipe: Recipe, options: Options, world: World) -> Encoded | None:
-    """Encode what is not encoded yet, on one process; None where the cache is off."""
+    """Encode what is not encoded yet; None where the cache is off."""
     if options.cache == "off":
         return None
-    url = cache_url(shards, options.cache)
+    return encode_together(shards, recipe, cache_url(shards, options.cache), world)
+
+
+def encode_together(
+    shards: Shards,
+    recipe: Recipe,
+    url: str,
+    world: World,
+    *,
+    workers: int = 2,
+    tick: Callable[[Clip], None] = lambda _: None,
+) -> Encoded:
+    """Encode what is not encoded yet, every process its share on its own device, and wait for all."""
+    began, encoded = time.perf_counter(), Encoded(url, recipe.encoding)
+    with distributed.together(world):
+        share = shards.clips[world.rank :: world.size]
+        encode(shards, recipe, url, device=world.device, clips=share, workers=workers, tick=tick)
     if world.rank == 0:
-        began = time.perf_counter()
-        bad = encode(shards, recipe, url, device=world.device)
-        log.info("encoded below %s in %.0f s; %d clips cannot be used", url, time.perf_counter() - began, len(bad))
-    distributed.barrier(world)
-    return Encoded(url, recipe.encoding)
+        n_bad = len(shards.clips) - len(encoded.whole(shards.clips))
+        log.info("encoded below %s in %.0f s; %d clips cannot be used", url, time.perf_counter() - began, n_bad)
+    return encoded
 
 
 def cache_url(shards: Shards, cache: str) -> str:

@@ -12,6 +12,7 @@ reference_head (13,); audio (w, k, c); image (e,); seed ().
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,28 +82,28 @@ class Source:
         return self._from_cache(window, self.encoded)
 
     def _from_cache(self, window: Window, encoded: Encoded) -> dict[str, Tensor]:
-        key, start, needs = window.clip.key, window.start, self.needs
+        clip, start, needs = window.clip, window.start, self.needs
         a, f, reach = self.recipe.archive.frames, self.present, self.recipe.audio.reach
         low, high = start - a, start + f
         out: dict[str, Tensor] = {}
         if "present" in needs:
-            rows = _float(encoded.rows(key, "latent", low, high))
-            reference = _float(encoded.rows(key, "latent", window.reference, window.reference + 1))
+            rows = _float(encoded.rows(clip, "latent", low, high))
+            reference = _float(encoded.rows(clip, "latent", window.reference, window.reference + 1))
             out |= self._pictures(rows, reference, cold=window.cold)
         if "face" in needs:
-            out["face"] = _float(encoded.rows(key, "face", low, high)) / 127.5 - 1
+            out["face"] = _float(encoded.rows(clip, "face", low, high)) / 127.5 - 1
         for name in ("points", "head"):
             if name in needs:
-                out[name] = _float(encoded.rows(key, name, low, high))
+                out[name] = _float(encoded.rows(clip, name, low, high))
         if "reference_head" in needs:
-            out["reference_head"] = _float(encoded.rows(key, "head", window.reference, window.reference + 1))[0]
+            out["reference_head"] = _float(encoded.rows(clip, "head", window.reference, window.reference + 1))[0]
         if "audio" in needs:
-            left, right = max(low - reach, 0), min(high + reach, window.clip.n_frames)
-            features = _float(encoded.rows(key, "audio", left, right))
+            left, right = max(low - reach, 0), min(high + reach, clip.n_frames)
+            features = _float(encoded.rows(clip, "audio", left, right))
             out["audio"] = heard(_pad(features, left - low + reach, high + reach - right), reach)
         if "image" in needs:
             at = window.reference // REFERENCE_STRIDE
-            out["image"] = _float(encoded.rows(key, "image", at, at + 1))[0]
+            out["image"] = _float(encoded.rows(clip, "image", at, at + 1))[0]
         return out
 
     def _from_clip(self, window: Window) -> dict[str, Tensor]:
@@ -179,6 +180,13 @@ class RandomWindows(Dataset[tuple[dict[str, Tensor], str, list[tuple[str, str]]]
         key, reason = skipped[-1]
         raise ValueError(f"{MAX_BAD_IN_A_ROW} samples in a row cannot be used; the last: {key}: {reason}")
 
+    def __getitems__(self, numbers: list[int]) -> Drawn | str:
+        """A batch for the loader, or in one line why there is none: raised, it would cross processes as a traceback."""
+        try:
+            return collate([self[number] for number in numbers])
+        except (ValueError, OSError) as error:
+            return str(error)
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 
@@ -194,7 +202,8 @@ def batches(
 ) -> Iterator[Drawn]:
     """This rank's micro-batches for steps first_step to steps, in order; several per step where it accumulates.
 
-    `batch` is global, `micro` what goes through the model at once on one rank.
+    `batch` is global, `micro` what goes through the model at once on one rank. Raises `ValueError` here, and on the way
+    where no sample can be read, in whichever process that was.
     """
     share, rest = divmod(batch, world)
     if rest or share % micro:
@@ -208,12 +217,23 @@ def batches(
         windows,
         batch_sampler=numbers,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_whole,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
         pin_memory=False,
     )
-    return iter(loader)
+    return _told(iter(loader))
+
+
+def _whole(drawn: Any) -> Any:
+    return drawn
+
+
+def _told(stream: Iterator[Drawn | str]) -> Iterator[Drawn]:
+    for drawn in stream:
+        if isinstance(drawn, str):
+            raise ValueError(drawn)
+        yield drawn
 
 
 def _float(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]

@@ -1,8 +1,10 @@
 """One process or many: DDP under `torchrun`, FSDP2 for models that do not fit, the same code for one."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -98,3 +100,16 @@ def barrier(world: World) -> None:
     """Wait for all processes."""
     if world.size > 1:
         dist.barrier()
+
+
+@contextmanager
+def together(world: World, longest: timedelta = timedelta(days=7)) -> Iterator[None]:
+    """Leave the block when all processes have come to its end. The work inside may take hours longer on one than on
+    another: they wait in a group of their own, while in all others a hang is still noticed within minutes."""
+    if world.size == 1:
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=longest)
+    yield
+    dist.barrier(group)
+    dist.destroy_process_group(group)

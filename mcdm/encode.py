@@ -1,7 +1,8 @@
 """Latents and features beside the clips, so that training does not pay for encoders at every step.
 
 At the paper's scale the VAE is 46 % of a step. One `.npy` per clip and kind below `<shards>/encoded/<encoding>/`, where
-`encoding` names codec, audio and image encoder: windows are read from them by byte range.
+`encoding` names codec, audio and image encoder: windows are read from them by byte range. A file's name holds a digest
+of the clip's bytes: a clip that has changed is encoded anew, and what it was stays until somebody removes it.
 
 latent (F, c, h, w) and audio (F, v, c) float16; image (ceil(F / 5), e) float16, of every fifth frame; face (F, s, s)
 uint8, the aligned grey face; points (F, 5, 2) float32, its landmarks; head (F, 13) float32, see `mcdm.motion`.
@@ -41,33 +42,41 @@ class Encoded:
 
     def __init__(self, url: str, encoding: str) -> None:
         self.url = f"{url.rstrip('/')}/{encoding}"
-        self._headers: dict[tuple[str, str], tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
+        self._headers: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
 
-    def keys(self) -> set[str]:
-        """Keys of the clips that are whole: the last file of a clip is there. Raises `ValueError` for a bad URL."""
+    def whole(self, clips: list[Clip]) -> list[Clip]:
+        """Those of the clips that are encoded as they are now: the last file of each is there. Raises `ValueError` for a
+        URL that cannot be reached."""
         fs, root = files_at(self.url)
-        names = fs.ls(root, detail=False) if fs.isdir(root) else []
-        return {name.rsplit("/", 1)[-1].removesuffix(".head.npy") for name in names if name.endswith(".head.npy")}
+        fs.invalidate_cache(root)  # an object store's listing may be from before other processes wrote
+        there = {path.rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)} if fs.isdir(root) else set()
+        return [clip for clip in clips if file_name(clip, KINDS[-1]) in there]
 
-    def rows(self, key: str, kind: str, start: int, stop: int) -> NDArray[Any]:
+    def rows(self, clip: Clip, kind: str, start: int, stop: int) -> NDArray[Any]:
         """Rows start to stop; raises `SampleError` where the file is missing or short."""
         fs, root = fsspec.core.url_to_fs(self.url)
-        path = f"{root}/{key}.{kind}.npy"
+        name = file_name(clip, kind)
+        path = f"{root}/{name}"
         try:
-            if (key, kind) not in self._headers:
+            if name not in self._headers:
                 head = io.BytesIO(fs.cat_file(path, start=0, end=512))
                 version = np.lib.format.read_magic(head)
                 reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
                 if reader is None:
-                    raise SampleError(key, f"{kind}.npy has version {version}")
+                    raise SampleError(clip.key, f"{name} has version {version}")
                 shape, _, dtype = reader(head)
-                self._headers[key, kind] = (head.tell(), shape, dtype)
-            offset, shape, dtype = self._headers[key, kind]
+                self._headers[name] = (head.tell(), shape, dtype)
+            offset, shape, dtype = self._headers[name]
             size = int(np.prod(shape[1:])) * dtype.itemsize
             data = fs.cat_file(path, start=offset + start * size, end=offset + stop * size)
             return np.frombuffer(data, dtype).reshape(stop - start, *shape[1:])
         except (OSError, ValueError) as error:
-            raise SampleError(key, f"{kind}.npy: {error}") from error
+            raise SampleError(clip.key, f"{name}: {error}") from error
+
+
+def file_name(clip: Clip, kind: str) -> str:
+    """What a clip's rows of this kind are called."""
+    return f"{clip.key}.{clip.content}.{kind}.npy"
 
 
 def face_parts(clip: Clip, shards: Shards) -> tuple[Floats, Floats]:
@@ -101,8 +110,9 @@ def encode(
 ) -> list[SampleError]:
     """Encode the clips that are not encoded yet; returns those that could not be."""
     encoded = Encoded(url, recipe.encoding)
-    done = encoded.keys()
-    todo = [clip for clip in (shards.clips if clips is None else clips) if clip.key not in done]
+    wanted = shards.clips if clips is None else clips
+    done = {clip.key for clip in encoded.whole(wanted)}
+    todo = [clip for clip in wanted if clip.key not in done]
     if not todo:
         return []
     store = Store(encoded.url)
@@ -117,7 +127,7 @@ def encode(
         for kind in KINDS:
             buffer = io.BytesIO()
             np.save(buffer, arrays[kind], allow_pickle=False)
-            store.put(f"{clip.key}.{kind}.npy", buffer.getvalue())
+            store.put(file_name(clip, kind), buffer.getvalue())
         tick(clip)
         return None
 

@@ -4,12 +4,13 @@ Plain WebDataset tars beside `index.parquet` (see `stages.shard_index`); without
 place that fsspec knows.
 """
 
+import hashlib
 import io
 import json
 import tarfile
 import wave
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import av
@@ -18,6 +19,22 @@ import numpy as np
 
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from mcdm.faces import Bytes, Floats
+
+_SHOWN = ("mp4", "wav", "lmk.npy", "pose.npy")
+"""The members that encodings are made of."""
+
+_ABOUT = {
+    "split": str,
+    "video_id": str,
+    "speaker_id": str,
+    "language": str,
+    "n_frames": int,
+    "contiguous_with_prev": bool,
+}
+"""What a clip's json member must say."""
+
+_TAIL_BYTES = 1 << 16
+"""Of a member, hashed where there is no index: all of a small one; an mp4 ends with the sizes of all its frames."""
 
 
 class SampleError(Exception):
@@ -41,6 +58,8 @@ class Clip:
     n_frames: int
     contiguous_with_prev: bool
     members: dict[str, tuple[int, int]]
+    content: str = field(default="", compare=False, repr=False)  # digest of what encodings are made of; an index and a
+    # scan, which does not read all bytes, give different ones
 
 
 def files_at(url: str) -> tuple[Any, str]:
@@ -92,14 +111,22 @@ class Shards:
         return data
 
     def array(self, clip: Clip, member: str, shape: tuple[int, ...]) -> Floats:
-        """A `.npy` member of this shape, as float32; raises `SampleError` for any other."""
+        """A `.npy` member of this shape, finite, as float32; raises `SampleError` for any other. The pipeline fills
+        gaps: no frame of it lacks a landmark or a pose."""
         try:
-            array = np.load(io.BytesIO(self.read(clip, member)), allow_pickle=False)
+            array = np.lib.format.read_array(io.BytesIO(self.read(clip, member)), allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise SampleError(clip.key, f"{member} is no array") from error
         if array.shape != shape:
             raise SampleError(clip.key, f"{member} has shape {array.shape}, not {shape}")
-        return np.asarray(array, np.float32)
+        if array.dtype.kind not in "fiu":
+            raise SampleError(clip.key, f"{member} holds {array.dtype}, not numbers")
+        with np.errstate(over="ignore"):
+            numbers = array.astype(np.float32)
+        bad = np.count_nonzero(~np.isfinite(numbers).all(tuple(range(1, numbers.ndim))))
+        if bad:
+            raise SampleError(clip.key, f"{member} is not finite in {bad} of {len(numbers)} frames")
+        return numbers
 
     def sound(self, clip: Clip) -> Floats:
         """Samples (640 F,) in [-1, 1]; raises `SampleError` unless 16 kHz, mono, int16 and of the clip's length."""
@@ -169,6 +196,7 @@ def _from_index(data: bytes) -> list[Clip]:
             Clip(
                 members={member["name"]: (member["offset"], member["length"]) for member in row["members"]},
                 contiguous_with_prev=row["contiguous_with_prev"],
+                content=_content(row["n_frames"], {member["name"]: member["sha256"] for member in row["members"]}),
                 **{name: row[name] for name in ("key", "shard", "split", "video", "person", "language", "n_frames")},
             )
             for row in rows
@@ -178,8 +206,9 @@ def _from_index(data: bytes) -> list[Clip]:
 
 
 def _scan(fs: Any, root: str, name: str) -> list[Clip]:
-    """The clips of one tar without an index: its headers and json members are read."""
+    """The clips of one tar without an index: its headers, json members and the ends of the others are read."""
     members: dict[str, dict[str, tuple[int, int]]] = {}
+    digests: dict[str, dict[str, str]] = {}
     about: dict[str, dict[str, Any]] = {}
     try:
         with fs.open(f"{root}/{name}", "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
@@ -187,8 +216,10 @@ def _scan(fs: Any, root: str, name: str) -> list[Clip]:
                 key, _, suffix = info.name.partition(".")
                 members.setdefault(key, {})[suffix] = (info.offset_data, info.size)
                 if suffix == "json":
-                    opened = tar.extractfile(info)
-                    about[key] = json.load(opened) if opened is not None else {}
+                    about[key] = _about(info.name, _end(tar, info, info.size))
+                elif suffix in _SHOWN:
+                    tail = hashlib.sha256(_end(tar, info, _TAIL_BYTES)).hexdigest()
+                    digests.setdefault(key, {})[suffix] = f"{info.size} {tail}"
     except (tarfile.TarError, ValueError) as error:
         raise ValueError(f"{root}/{name} cannot be read: {error}") from error
     return [
@@ -202,6 +233,33 @@ def _scan(fs: Any, root: str, name: str) -> list[Clip]:
             n_frames=known["n_frames"],
             contiguous_with_prev=known["contiguous_with_prev"],
             members=members[key],
+            content=_content(known["n_frames"], digests.get(key, {})),
         )
         for key, known in about.items()
     ]
+
+
+def _end(tar: tarfile.TarFile, info: tarfile.TarInfo, count: int) -> bytes:
+    opened = tar.extractfile(info)
+    if opened is None:
+        raise ValueError(f"{info.name} is no file")
+    opened.seek(max(info.size - count, 0))
+    return opened.read()
+
+
+def _about(name: str, data: bytes) -> dict[str, Any]:
+    try:
+        known = json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"{name} is no JSON: {error}") from error
+    if not isinstance(known, dict):
+        raise ValueError(f"{name} is no JSON object")
+    for wanted, kind in _ABOUT.items():
+        if not isinstance(known.get(wanted), kind):
+            raise ValueError(f"{name} has no {wanted} ({kind.__name__})")
+    return known
+
+
+def _content(n_frames: int, digests: dict[str, str]) -> str:
+    known = "\n".join([str(n_frames), *(f"{name} {digests.get(name, '')}" for name in _SHOWN)])
+    return hashlib.sha256(known.encode()).hexdigest()[:12]

@@ -14,7 +14,7 @@ from mcdm.data import RandomWindows, Source, Window, batches
 from mcdm.encode import Encoded, encode
 from mcdm.shards import SampleError, Shards, decode, read_wav
 from tests.mcdm.nano import nano
-from tests.mcdm.shards import draw, person, wav, write_shards
+from tests.mcdm.shards import draw, npy, person, wav, write_shards
 
 NEEDS = ("present", "archived", "reference", "face", "points", "head", "audio", "image")
 
@@ -94,6 +94,14 @@ def test_encoding_goes_on_where_it_was_broken_off(folder, tmp_path):
     assert sorted(seen) == sorted(clip.key for clip in shards.clips[1:])
 
 
+def test_a_clip_with_a_nan_is_named_and_the_others_are_encoded(folder, tmp_path):
+    (tmp_path / "shards").mkdir()
+    shards, recipe, seen = broken(folder, tmp_path / "shards", "lmk.npy", one_nan(40, 5, 2)), nano(), []
+    bad = encode(shards, recipe, str(tmp_path), device=torch.device("cpu"), tick=lambda clip: seen.append(clip.key))
+    assert [str(error) for error in bad] == ["video0-0000: lmk.npy is not finite in 1 of 40 frames"]
+    assert sorted(seen) == sorted(clip.key for clip in shards.clips if clip.key != "video0-0000")
+
+
 def windows(folder, seed=0):
     shards, recipe = Shards(str(folder)), nano()
     return RandomWindows(Source(shards, recipe, None, ("head",)), shards.split("train"), seed)
@@ -127,6 +135,42 @@ def test_a_world_that_does_not_divide_the_batch_is_refused(folder):
         drawn(folder, 0, 3)
 
 
+@pytest.mark.parametrize("index", [True, False], ids=["index", "scan"])
+def test_of_shards_written_again_only_the_clips_whose_pictures_changed_are_encoded_again(tmp_path, monkeypatch, index):
+    recipe, url, latents, seen = nano(), str(tmp_path / "cache"), [], []
+    for name, changed in (("old", 0), ("new", 50)):
+        monkeypatch.setattr("tests.mcdm.shards.person", lambda who, more=changed: person(who + (who == 0) * more))
+        shards = Shards(str(write_shards(tmp_path / name, people=3, clips=1, n_frames=12, index=index)))
+        seen.append([])
+        encode(shards, recipe, url, device=torch.device("cpu"), tick=lambda clip: seen[-1].append(clip.key), workers=1)
+        (clip,) = (clip for clip in shards.clips if clip.key == "video0-0000")
+        latents.append(Encoded(url, recipe.encoding).rows(clip, "latent", 0, 1).astype(np.float32))
+    assert sorted(seen[0]) == ["video0-0000", "video1-0000", "video2-0000"]
+    assert seen[1] == ["video0-0000"]
+    assert np.abs(latents[0] - latents[1]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b'{"video_id": "v"}', r"has no split \(str\)"),
+        (b"[1]", "is no JSON object"),
+        (b'{"a":', "is no JSON: Expecting value"),
+        (b"\xff", "is no JSON: 'utf-8' codec"),
+    ],
+)
+def test_a_json_member_that_says_too_little_is_named_with_its_tar_in_one_line(folder, tmp_path, content, fault):
+    with pytest.raises(ValueError, match=rf"train-\S+\.tar cannot be read: video0-0000\.json {fault}") as caught:
+        broken(folder, tmp_path, "json", content)
+    assert "\n" not in str(caught.value)
+
+
+def one_nan(*shape):
+    array = np.ones(shape, np.float32)
+    array[5] = np.nan
+    return npy(array)
+
+
 def broken(folder, tmp_path, member, content):
     """A copy of the train shard in which the first clip's member is replaced."""
     source = next(folder.glob("train*.tar"))
@@ -147,6 +191,10 @@ def broken(folder, tmp_path, member, content):
         ("mp4", b"nonsense" * 100, "cannot be decoded"),
         ("wav", wav(np.zeros(25_600, np.int16), 8_000), "8000 Hz"),
         ("pose.npy", b"", "no array"),
+        ("lmk.npy", one_nan(40, 5, 2), "lmk.npy is not finite in 1 of 40 frames"),
+        ("pose.npy", one_nan(40, 3), "pose.npy is not finite in 1 of 40 frames"),
+        ("pose.npy", npy(np.full((40, 3), 1e300)), "pose.npy is not finite in 40 of 40 frames"),
+        ("lmk.npy", npy(np.full((40, 5, 2), "7")), "lmk.npy holds <U1, not numbers"),
     ],
 )
 def test_a_bad_member_is_skipped_counted_and_named(folder, tmp_path, member, content, reason):
@@ -167,6 +215,16 @@ def test_nothing_but_bad_samples_ends_with_one_line_that_names_one(folder, tmp_p
     random = RandomWindows(Source(shards, recipe, None, ("head",)), shards.clips[:1], 0)
     with pytest.raises(ValueError, match=r"video0-0000: pose\.npy is no array"):
         random[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_reading_process_cannot_read_is_raised_in_one_line_where_it_is_asked_for(folder, tmp_path, workers):
+    shards, recipe = broken(folder, tmp_path, "pose.npy", b""), nano()
+    random = RandomWindows(Source(shards, recipe, None, ("head",)), shards.clips[:1], 0)
+    given = {"batch": 2, "micro": 2, "first_step": 0, "steps": 1, "rank": 0, "world": 1}
+    with pytest.raises(ValueError, match=r"^16 samples in a row .*: video0-0000: pose\.npy is no array$") as caught:
+        next(batches(random, **given, workers=workers))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_shard_is_named(folder, tmp_path):

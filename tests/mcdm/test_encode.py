@@ -1,0 +1,62 @@
+"""Encoding as training and the command line do it: in shares, to the same cache, which is then enough to train from."""
+
+import pytest
+import torch
+
+from mcdm import encode as encoding
+from mcdm.encode import encode
+from mcdm.shards import Shards
+from tests.mcdm.nano import nano
+from tests.mcdm.processes import run_processes
+from tests.mcdm.shards import write_shards
+
+PREPARE = """
+import os, sys, time, torch, torch.distributed as dist
+from datetime import timedelta
+from pathlib import Path
+torch.set_num_threads(1)
+from mcdm import encode
+from mcdm.course import Options, prepare
+from mcdm.distributed import start
+from mcdm.shards import Shards
+from tests.mcdm.nano import nano
+rank, (_, shards, cache) = int(os.environ["RANK"]), sys.argv
+store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), 2, rank == 0)
+store.set(f"here {rank}", "")
+store.wait(["here 0", "here 1"])
+dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=4))
+mine, encode_clip = [], encode.encode_clip
+def slow(shards, clip, *given):
+    mine.append(clip.key)
+    arrays = encode_clip(shards, clip, *given)
+    if rank == 0 and len(mine) == 2:
+        store.wait(["done"])
+        time.sleep(6)
+    if rank == 1:
+        store.set("done", "")
+    return arrays
+encode.encode_clip = slow
+encoded = prepare(Shards(shards), nano(), Options(shards=shards, run=Path("unused"), cache=cache), start("cpu"))
+assert len(encoded.whole(Shards(shards).clips)) == 3
+Path(f"{cache}-{rank}").write_text(" ".join(mine))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("world"), people=3, clips=1, n_frames=20)
+
+
+def test_two_processes_encode_a_share_each_to_the_cache_of_one_however_long_one_waits_for_the_other(folder, tmp_path):
+    shards = Shards(str(folder))
+    encode(shards, nano(), str(tmp_path / "alone"), device=torch.device("cpu"))
+    (tmp_path / "prepare.py").write_text(PREPARE)
+    run_processes(tmp_path / "prepare.py", folder, tmp_path / "shared", size=2)
+    shares = [(tmp_path / f"shared-{rank}").read_text().split() for rank in range(2)]
+    assert [len(share) for share in shares] == [2, 1]
+    assert sorted(shares[0] + shares[1]) == sorted(clip.key for clip in shards.clips)
+    alone, shared = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / nano().encoding).iterdir()}
+        for name in ("alone", "shared")
+    )
+    assert alone == shared and len(alone) == 3 * len(encoding.KINDS)
