@@ -45,8 +45,8 @@ class Encoded:
         self._headers: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
 
     def whole(self, clips: list[Clip]) -> list[Clip]:
-        """Those of the clips that are encoded as they are now: the last file of each is there. Raises `ValueError` for a
-        URL that cannot be reached."""
+        """Those of the clips that are encoded as they are now: the last file of each is there. Raises `ValueError` for
+        a URL that cannot be reached."""
         fs, root = files_at(self.url)
         fs.invalidate_cache(root)  # an object store's listing may be from before other processes wrote
         there = {path.rsplit("/", 1)[-1] for path in fs.ls(root, detail=False)} if fs.isdir(root) else set()
