@@ -130,12 +130,14 @@ class Loop:
         if path is None:
             return 0
         saved = checkpoint.read(path, self.recipe, self.stage)
+        checkpoint.check_seed(path, saved, self.windows.seed)
         log.info("stage %d goes on from %s", self.stage, path)
         return checkpoint.restore(saved, self.objective.model, self.ema, self.optimizer)
 
     def _save(self, step: int) -> None:
         objective = self.objective
         saved = checkpoint.contents(self.recipe, self.stage, step, objective.model, self.ema, self.optimizer)
+        saved["seed"] = self.windows.seed
         if self.world.rank == 0:
             checkpoint.write(self.options.run, saved)
         distributed.barrier(self.world)
