@@ -1,9 +1,9 @@
 """Checkpoints: one file per saved step, written whole and then named, refused where they do not belong.
 
-`<run>/stage<k>/step-00000400.pt` holds recipe, stage, step, model, averaged weights and optimizer. There is no loader
-or random state in it: batches and noise are functions of (seed, step). A stage is finished when its newest checkpoint
-is at the last step of its plan. Files are the same whatever the number of processes, and whether DDP or FSDP wrote
-them.
+`<run>/stage<k>/step-00000400.pt` holds recipe, stage, step, seed, model, averaged weights and optimizer. There is no
+loader or random state in it: batches and noise are functions of (seed, step). A stage is finished when its newest
+checkpoint is at the last step of its plan. Files are the same whatever the number of processes, and whether DDP or FSDP
+wrote them.
 """
 
 import dataclasses
@@ -106,6 +106,12 @@ def read(path: Path, recipe: Recipe, stage: int) -> dict[str, Any]:
     if saved["stage"] != stage:
         raise ValueError(f"{path} is of stage {saved['stage']}, not {stage}")
     return saved
+
+
+def check_seed(path: Path, saved: dict[str, Any], seed: int) -> None:
+    """Raise `ValueError` where a stage would go on with another seed. Checkpoints without one go on with any."""
+    if saved.get("seed", seed) != seed:
+        raise ValueError(f"{path} was trained with --seed {saved['seed']}: it cannot go on with --seed {seed}")
 
 
 def finished(run: Path, stage: int, recipe: Recipe) -> bool:

@@ -117,6 +117,19 @@ def test_a_run_of_another_recipe_is_refused_by_name(shards, tmp_path):
     assert checkpoint.read_recipe(tmp_path) == recipe
 
 
+def test_a_stage_goes_on_with_its_own_seed_only_and_with_any_where_none_was_saved(shards, tmp_path):
+    train(nano(), options(shards, tmp_path, stages=(0,), stop_after=1, held_out=2))
+    with pytest.raises(ValueError, match=r"step-00000001\.pt was trained with --seed 0: .* with --seed 3") as caught:
+        train(nano(), options(shards, tmp_path, stages=(0,), seed=3))
+    assert "\n" not in str(caught.value)
+    path = checkpoint.newest(tmp_path, 0)
+    saved = torch.load(path, weights_only=True)
+    assert saved.pop("seed") == 0
+    torch.save(saved, path)
+    train(nano(), options(shards, tmp_path, stages=(0,), seed=3, stop_after=1, held_out=2))
+    assert checkpoint.step_of(checkpoint.newest(tmp_path, 0)) == 2
+
+
 def test_a_damaged_checkpoint_is_refused_and_a_broken_write_leaves_none(tmp_path, monkeypatch):
     recipe, objective = nano(), LearnMotion(nano())
     saved = checkpoint.contents(
