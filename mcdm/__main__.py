@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--run", type=Path, default=Path("runs/tiny"), help="what `train` wrote (default runs/tiny)")
     generate.add_argument("--reference", type=Path, required=True, help="picture of one face")
     generate.add_argument("--audio", type=Path, required=True, help="any sound file; made 16 kHz mono")
-    generate.add_argument("--seconds", type=float, default=0.0, help="length; default: the sound's; longer repeats it")
+    generate.add_argument("--seconds", type=float, help="length; default: the sound's; longer repeats it")
     generate.add_argument("--out", type=Path, required=True, help="mp4 to write")
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--steps", type=int, default=0, help="denoising steps; default: the recipe's")
