@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--run", type=Path, default=Path("runs/tiny"), help="what `train` wrote (default runs/tiny)")
     generate.add_argument("--reference", type=Path, required=True, help="picture of one face")
     generate.add_argument("--audio", type=Path, required=True, help="any sound file; made 16 kHz mono")
-    generate.add_argument("--seconds", type=float, default=0.0, help="length; default: the sound's; longer repeats it")
+    generate.add_argument("--seconds", type=float, help="length; default: the sound's; longer repeats it")
     generate.add_argument("--out", type=Path, required=True, help="mp4 to write")
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--steps", type=int, default=0, help="denoising steps; default: the recipe's")
@@ -83,7 +83,13 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--log-every", type=int, default=20, metavar="STEPS")
     train.add_argument("--validate-every", type=int, default=100, metavar="STEPS")
     train.add_argument("--held-out", type=int, default=32, metavar="SAMPLES", help="to validate on (default 32)")
-    train.add_argument("--stop-after", type=int, default=0, metavar="STEPS", help="stop each stage early; resumable")
+    train.add_argument(
+        "--stop-after",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="end after so many steps of a stage; the next run goes on",
+    )
     train.add_argument("--ray", action="store_true", help="train on Ray, on the pipeline's cluster")
     train.add_argument("--ray-workers", type=int, default=1)
 
@@ -107,11 +113,12 @@ def _recipe(given: argparse.Namespace) -> Recipe:
 def _train(given: argparse.Namespace) -> None:
     recipe, options = _recipe(given), _options(given)
     if given.ray:
-        import torch
-
         from mcdm.ray_train import train_on_ray
+        from pipeline.cluster import Cluster, connected, gpus
 
-        train_on_ray(recipe, options, workers=given.ray_workers, gpu=torch.cuda.is_available())
+        with connected(Cluster()):  # its GPUs count: the machine of this process may have none
+            gpu = given.device != "cpu" and gpus() > 0
+            train_on_ray(recipe, options, workers=given.ray_workers, gpu=gpu)
         return
     from mcdm.course import train
 
@@ -127,7 +134,7 @@ def _at_least(given: argparse.Namespace, least: int, *names: str) -> None:
 def _options(given: argparse.Namespace) -> "Options":
     stages = stages_of(given.stages)
     _at_least(given, 1, "save_every", "log_every", "validate_every", "held_out", "ray_workers")
-    _at_least(given, 0, "micro_batch", "workers", "stop_after")
+    _at_least(given, 0, "seed", "micro_batch", "workers", "stop_after")
     from mcdm.course import Options
 
     return Options(
@@ -152,6 +159,7 @@ def _options(given: argparse.Namespace) -> "Options":
 
 def _encode(given: argparse.Namespace) -> None:
     recipe = _recipe(given)
+    _at_least(given, 1, "workers")
     from rich.progress import Progress
 
     from mcdm import distributed

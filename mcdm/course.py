@@ -43,7 +43,7 @@ class Options:
     log_every: int = 20
     validate_every: int = 100
     held_out: int = 32  # samples that are measured on
-    stop_after: int = 0  # steps of this call; 0: to the end of the plan
+    stop_after: int = 0  # steps of a stage, and the call ends with it; 0: to the end of all plans
 
 
 def train(recipe: Recipe, options: Options) -> None:
@@ -65,6 +65,9 @@ def train(recipe: Recipe, options: Options) -> None:
             log.info("stage %d is finished", stage)
             continue
         fit(make_objective(stage, recipe, options.run, options.seed), Data(shards, division, encoded), options, world)
+        if not checkpoint.finished(options.run, stage, recipe):
+            log.info("stage %d stops after %d steps; the next run goes on from there", stage, options.stop_after)
+            return
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,7 @@ def generate_file(
     reference: Path,
     audio: Path,
     out: Path,
-    seconds: float,
+    seconds: float | None,
     seed: int,
     steps: int,
     face_pack: str,
@@ -248,6 +248,8 @@ def generate_file(
     """Make `out` (mp4) of a picture and a sound file; raises `ValueError` with one line for what the user can mend."""
     from rich.progress import Progress
 
+    if out.is_dir():
+        raise ValueError(f"--out {out}: a folder; expected the name of an mp4 to write")
     talker = Talker(run, distributed.start(device).device, steps=steps)
     picture = read_reference(reference, talker, face_pack)
     spoken = sound_chunks(audio, seconds)

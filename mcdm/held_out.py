@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from mcdm.shards import Clip, Shards
 
 SHARE = 1 / 8
@@ -33,13 +35,26 @@ def divide(shards: Shards, run: Path) -> Division:
     path = run / _FILE
     if not path.exists():
         return choose(shards)
-    known = json.loads(path.read_text())
-    keys = set(known["clips"])
+    known = _read(path)
+    keys = set(known.clips)
     held_out = [clip for clip in shards.clips if clip.key in keys]
     if not held_out:
         raise ValueError(f"{shards.url} has none of the {len(keys)} clips that {path} holds out")
     train = [clip for clip in shards.split("train") if clip.key not in keys]
-    return Division(train, held_out, known["by"])
+    return Division(train, held_out, known.by)
+
+
+@dataclass(frozen=True)
+class _Known:
+    by: str
+    clips: list[str]
+
+
+def _read(path: Path) -> _Known:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Known)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_division(run: Path, division: Division) -> None:

@@ -34,7 +34,7 @@ def train_on_ray(recipe: Recipe, options: Options, *, workers: int, gpu: bool) -
     except WorkerGroupError as error:
         causes = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
         for cause in causes:
-            if isinstance(cause, ValueError | FileNotFoundError):
+            if isinstance(cause, ValueError | OSError):
                 raise ValueError(str(cause)) from None
         raise
 

@@ -67,7 +67,8 @@ def files_at(url: str) -> tuple[Any, str]:
     try:
         fs, root = fsspec.core.url_to_fs(url)
     except (ImportError, OSError, ValueError) as error:  # a package that is not installed is an `ImportError`
-        raise ValueError(f"{url}: {str(error).partition(chr(10))[0]}") from error
+        said, _, _ = str(error).partition("\n")
+        raise ValueError(f"{url}: {said}") from error
     return fs, root
 
 

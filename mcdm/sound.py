@@ -1,5 +1,6 @@
 """Sound files as a stream of 16 kHz mono samples, and as feature rows at 25 fps, at constant memory."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,11 +36,12 @@ class SoundFile:
                     return
 
 
-def sound_chunks(path: Path, seconds: float) -> SoundFile:
-    """Open a sound file for so many seconds, 0 for its own length; raises `ValueError` for one without sound."""
-    if seconds < 0:
+def sound_chunks(path: Path, seconds: float | None = None) -> SoundFile:
+    """Open a sound file for so many seconds, at least a frame, None for its own length; raises `ValueError` for one
+    without sound."""
+    if seconds is not None and not 0 < seconds * RATE_HZ < math.inf:
         raise ValueError(f"--seconds {seconds:g}: expected a length above 0")
-    frames = round(seconds * RATE_HZ)
+    frames = max(round(seconds * RATE_HZ), 1) if seconds is not None else 0
     try:
         if not frames:
             frames = sum(len(samples) for samples in _decode(path)) // SAMPLES_PER_FRAME

@@ -62,11 +62,14 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self._container.mux(self._picture.encode())
-            self._container.mux(self._sound.encode())
-        self._container.close()
-        if error is None:
-            self._temporary.replace(self.path)
-        else:
+        try:
+            try:
+                if error is None:
+                    self._container.mux(self._picture.encode())
+                    self._container.mux(self._sound.encode())
+            finally:
+                self._container.close()
+            if error is None:
+                self._temporary.replace(self.path)
+        finally:
             self._temporary.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from mcdm.encoders import make_audio
 from mcdm.generate import Talker, place_face
 from mcdm.shards import Shards
 from mcdm.sound import SoundFile, feature_rows
+from mcdm.video import VideoWriter
 from tests.mcdm.nano import SEEING, nano
 from tests.mcdm.shards import SIDE_PX, draw, person, speech, wav, write_shards
 from tests.mcdm.test_frechet import Pictures, Videos
@@ -67,6 +68,33 @@ def test_a_seed_gives_the_same_video_and_another_seed_another(world, tmp_path):
         generate(world, tmp_path / f"{name}.mp4", "--seed", seed, "--seconds", "0.4")
     a, b, c = ((tmp_path / f"{name}.mp4").read_bytes() for name in "abc")
     assert a == b != c
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "0", "-1", "1e308"])
+def test_a_length_that_is_none_is_refused_by_name(world, tmp_path, capsys, seconds):
+    assert generate(world, tmp_path / "o.mp4", "--seconds", seconds) == 2
+    assert capsys.readouterr().err == f"mcdm generate: --seconds {float(seconds):g}: expected a length above 0\n"
+
+
+def test_the_shortest_video_is_one_frame(world, tmp_path):
+    assert generate(world, tmp_path / "o.mp4", "--seconds", "0.01") == 0
+    assert len(read(tmp_path / "o.mp4")[0]) == 1
+
+
+def test_a_folder_in_the_video_s_place_is_refused_before_anything_is_made(world, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mcdm.generate.Talker", None)
+    assert generate(world, tmp_path) == 2
+    assert (
+        capsys.readouterr().err == f"mcdm generate: --out {tmp_path}: a folder; expected the name of an mp4 to write\n"
+    )
+    assert not list(tmp_path.iterdir()) and not list(tmp_path.parent.glob(f".{tmp_path.stem}.*"))
+
+
+def test_a_video_that_cannot_be_named_leaves_nothing_behind(tmp_path):
+    (tmp_path / "o.mp4").mkdir()
+    with pytest.raises(OSError), VideoWriter(tmp_path / "o.mp4", 32) as writer:
+        writer.show(np.zeros((2, 32, 32, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["o.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -83,3 +83,13 @@ def test_a_run_remembers_what_it_held_out_when_the_shards_change(tmp_path):
     assert json.loads((tmp_path / "held_out.json").read_text())["clips"] == [one.key for one in first.held_out]
     with pytest.raises(ValueError, match="other has none of the 2 clips that"):
         divide(Listed([clip("x", "y")], url="other"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [('{"clip', "truncated"), ('{"by": "x"}', "missing required field `clips`"), ('["a"]', "Expected `object`")],
+)
+def test_a_damaged_division_is_named_with_what_is_wrong(tmp_path, content, says):
+    (tmp_path / "held_out.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"held_out\.json: .*{says}"):
+        divide(Listed([clip("a", "p")]), tmp_path)

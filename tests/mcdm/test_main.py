@@ -30,6 +30,8 @@ def test_help_needs_no_torch():
         (["train", "--shards", "x", "--out", "{tmp}/run", "--save-every", "0"], "--save-every 0: expected at least 1"),
         (["train", "--shards", "x", "--out", "{tmp}/run", "--held-out", "0"], "--held-out 0: expected at least 1"),
         (["train", "--shards", "x", "--out", "{tmp}/run", "--workers", "-1"], "--workers -1: expected at least 0"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--seed", "-1"], "--seed -1: expected at least 0"),
+        (["encode", "--shards", "x", "--workers", "0"], "--workers 0: expected at least 1"),
         (["train", "--shards", "x", "--out", "{tmp}/run", "--device", "tpu"], "expected auto, cpu or cuda"),
         (["train", "--shards", "x", "--out", "/dev/null", "--device", "cpu"], "/dev/null"),
         (["evaluate", "--shards", "x", "--run", "{tmp}", "--clips", "0"], "--clips 0: expected at least 1"),

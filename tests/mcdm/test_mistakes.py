@@ -1,7 +1,9 @@
 """What is damaged or does not fit: one line that says which file and what of it."""
 
+import contextlib
 import shutil
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from mcdm import checkpoint
 from mcdm.__main__ import main
 from mcdm.config import RECIPES
+from mcdm.course import Options
 from mcdm.import_weights import read_weights
 from tests.mcdm.nano import nano
 from tests.mcdm.shards import write_shards
@@ -134,3 +137,43 @@ def test_a_torch_file_without_weights_is_named(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=r"w\.pt holds no weights"):
         read_weights(str(tmp_path / "w.pt"))
+
+
+def test_a_run_that_is_stopped_early_ends_there_and_the_next_one_goes_on(world, tmp_path, capsys):
+    given = words("train", world / "shards", tmp_path / "run", "--stages", "0-3", "--stop-after", "3")
+    last = []
+    for _ in range(3):
+        assert main(given) == 0
+        last.append(
+            [checkpoint.step_of(path) for path in map(partial(checkpoint.newest, tmp_path / "run"), (0, 1)) if path]
+        )
+    assert last == [[3], [4, 3], [4, 4]]
+    assert "stage 0 stops after 3 steps; the next run goes on from there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("there", "device", "wanted"), [(2, "auto", True), (0, "auto", False), (2, "cpu", False)])
+def test_on_ray_the_gpus_of_the_cluster_count_not_those_of_this_machine(monkeypatch, tmp_path, there, device, wanted):
+    asked = []
+    monkeypatch.setattr("pipeline.cluster.connected", lambda cluster: contextlib.nullcontext())
+    monkeypatch.setattr("pipeline.cluster.gpus", lambda: there)
+    monkeypatch.setattr("mcdm.ray_train.train_on_ray", lambda *_, workers, gpu: asked.append((workers, gpu)))
+    assert main(["train", "--shards", "x", "--out", str(tmp_path), "--device", device, "--ray"]) == 0
+    assert asked == [(1, wanted)]
+
+
+@pytest.mark.parametrize(
+    ("cause", "passed_on"), [(PermissionError(13, "Permission denied"), True), (KeyError("wings"), False)]
+)
+def test_of_a_worker_s_errors_on_ray_those_that_the_user_can_mend_are_passed_on(
+    monkeypatch, tmp_path, cause, passed_on
+):
+    ray_train = pytest.importorskip("mcdm.ray_train")
+
+    def fit(_):
+        raise ray_train.WorkerGroupError("a worker failed", {0: cause})
+
+    monkeypatch.setattr(ray_train.TorchTrainer, "fit", fit)
+    options = Options(shards=str(tmp_path), run=tmp_path / "run")
+    with pytest.raises(ValueError if passed_on else ray_train.WorkerGroupError) as caught:
+        ray_train.train_on_ray(nano(), options, workers=1, gpu=False)
+    assert not passed_on or str(caught.value) == "[Errno 13] Permission denied"
