@@ -14,6 +14,7 @@ from manifests.sample.serve import CORPUS
 from mcdm.__main__ import main
 from mcdm.course import Options, train
 from mcdm.encoders import make_audio
+from mcdm.evaluate import EvaluateOptions, read_truth, roll_out
 from mcdm.generate import Talker, place_face
 from mcdm.shards import Shards
 from mcdm.sound import SoundFile, feature_rows
@@ -142,9 +143,8 @@ def test_videos_made_side_by_side_are_those_made_alone(world):
     references = np.stack([draw(person(i), 0.3, (0, 0), 32)[0] for i in range(2)])
     audio = torch.randn(2, 8, 5, 128)
     together, state = talker.clip(talker.begin(references, [3, 4]), audio)
-    alone, _ = talker.clip(talker.begin(references[1:], [4]), audio[1:])
+    alone, kept = talker.clip(talker.begin(references[1:], [4]), audio[1:])
     assert torch.allclose(together[1:], alone, atol=1e-4)
-    kept = state.rows(torch.tensor([1]))
     one, _ = talker.clip(kept, audio[1:])
     both, _ = talker.clip(state, audio)
     assert torch.allclose(both[1:], one, atol=1e-4)
@@ -218,6 +218,17 @@ def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(world):
     page = (world / "run" / "eval.html").read_text()
     assert "data:video/mp4;base64," in page and "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_lane_that_takes_the_next_video_makes_it_as_a_lane_of_its_own_does(world):
+    talker, shards = Talker(world / "run", CPU), Shards(str(world / "shards"))
+    options = EvaluateOptions(run=world / "run", shards=shards.url, frames=12, face_pack="")
+    truths = [read_truth(shards, [clip], talker, 12) for clip in shards.clips]
+    ways = [roll_out(talker, truths, replace(options, lanes=lanes)) for lanes in (3, 2, 1)]
+    videos = [np.stack([np.concatenate(made.pictures) for made in way]).astype(int) for way in ways]
+    assert videos[0].shape == (3, 12, 32, 32, 3)
+    assert np.abs(videos[0] - videos[1]).max() <= 1 and np.abs(videos[0] - videos[2]).max() <= 1
+    assert np.abs(videos[0][1:] - videos[0][:2]).mean() > 5, "three videos, not one three times"
 
 
 def test_frechet_distances_are_measured_with_the_networks_given(world, tmp_path):
