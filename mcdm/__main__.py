@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--splits", default="", metavar="val,test", help="default: what the run held out")
     evaluate.add_argument("--clips", type=int, default=8, help="how many held-out videos at most (default 8)")
     evaluate.add_argument("--frames", type=int, default=1800, help="longest roll-out (default 1800)")
+    evaluate.add_argument("--lanes", type=int, default=16, help="videos made side by side (default 16)")
     evaluate.add_argument("--seed", type=int, default=0)
     evaluate.add_argument("--steps", type=int, default=0, help="denoising steps; default: the recipe's")
     evaluate.add_argument("--face-pack", **_PACK, help="insightface pack for identity (default: sample/faces)")
@@ -197,11 +198,11 @@ def _generate(given: argparse.Namespace) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    _at_least(given, 1, "clips", "frames")
+    _at_least(given, 1, "clips", "frames", "lanes")
     _at_least(given, 0, "steps")
     from mcdm.evaluate import EvaluateOptions, evaluate
 
-    names = ("run", "shards", "frames", "seed", "steps", "face_pack", "sync", "fid", "fvd", "device", "name")
+    names = ("run", "shards", "frames", "lanes", "seed", "steps", "face_pack", "sync", "fid", "fvd", "device", "name")
     options = EvaluateOptions(
         splits=tuple(name for name in given.splits.split(",") if name),
         n_videos=given.clips,

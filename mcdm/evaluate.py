@@ -1,7 +1,8 @@
 """A run against held-out clips: the paper's measures and the ones that show learning, as `eval.json` and `eval.html`.
 
-Every held-out video is made again from its own first frame and sound, clip after clip, all videos side by side. Where
-sound and truth end, the sound starts over and only measures without a truth go on.
+Every held-out video is made again from its own first frame and sound, clip after clip, in lanes that run side by side.
+Where sound and truth end, the sound starts over and only measures without a truth go on: all videos are equally long,
+and all lanes take their next video, with nothing remembered, at the same time.
 """
 
 import json
@@ -46,6 +47,7 @@ class EvaluateOptions:
     splits: tuple[str, ...] = ()  # none: what the run held out
     n_videos: int = 8
     frames: int = 1800
+    lanes: int = 16  # videos made side by side
     seed: int = 0
     steps: int = 0
     face_pack: str = PACKAGED  # "": identity is not measured
@@ -136,12 +138,21 @@ def audio_window(truth: Truth, talker: Talker, start: int) -> Tensor:
 
 
 def roll_out(talker: Talker, truths: list[Truth], options: EvaluateOptions) -> list[Made]:
-    """Make all videos side by side and measure them on the way: memory does not grow with what has no truth."""
+    """Make all videos and measure them on the way: what the models hold does not grow with their number, and nothing
+    grows with what has no truth."""
     pack = FacePack(options.face_pack) if options.face_pack else None
+    starts = range(0, len(truths), options.lanes)
+    return [made for i in starts for made in _lanes(talker, truths[i : i + options.lanes], i, pack, options)]
+
+
+def _lanes(
+    talker: Talker, truths: list[Truth], first: int, pack: FacePack | None, options: EvaluateOptions
+) -> list[Made]:
+    """One video in each lane, of which the first has the number `first` among all."""
     made = [Made() for _ in truths]
     state = talker.begin(
         np.stack([truth.pictures[0] for truth in truths]),
-        [options.seed * 1000 + i for i in range(len(truths))],
+        [options.seed * 1000 + first + i for i in range(len(truths))],
         np.stack([truth.landmarks[0] for truth in truths]),
     )
     anchors = [pack.of(truth.pictures[0]) if pack else None for truth in truths]

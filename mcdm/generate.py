@@ -43,13 +43,6 @@ class State:
     carries: list[list[Tensor]] | None = None
     number: int = 0  # of the next clip
 
-    def rows(self, keep: Tensor) -> "State":
-        """Only these rows."""
-        carries = None if self.carries is None else [[c[keep] for c in step] for step in self.carries]
-        seeds, reference, points = self.seeds[keep.cpu()], self.reference[keep], self.points[keep]
-        parts = (seeds, reference, points, self.image[keep], self.archived[keep], self.tokens[keep])
-        return State(*parts, self.fresh, carries, self.number)
-
 
 class Talker:
     """The four trained models of a run together. Raises `ValueError` where a stage is missing.

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from mcdm import encode as encoding
+from mcdm.__main__ import main
+from mcdm.config import RECIPES
 from mcdm.encode import encode
 from mcdm.shards import Shards
 from tests.mcdm.nano import nano
@@ -60,3 +62,18 @@ def test_two_processes_encode_a_share_each_to_the_cache_of_one_however_long_one_
         for name in ("alone", "shared")
     )
     assert alone == shared and len(alone) == 3 * len(encoding.KINDS)
+
+
+def test_what_the_command_line_has_encoded_training_does_not_encode_again(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "tiny", nano)
+    encoded, encode_clip = [], encoding.encode_clip
+    monkeypatch.setattr(encoding, "encode_clip", lambda *given: encoded.append(given[1].key) or encode_clip(*given))
+    given = ["--shards", str(folder), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
+    assert main(["encode", *given, "--workers", "1"]) == 0
+    assert sorted(encoded) == ["video0-0000", "video1-0000", "video2-0000"]
+    assert "0 clips cannot be used" in capsys.readouterr().err
+    more = ["--out", str(tmp_path / "run"), "--stages", "0", "--workers", "0", "--held-out", "2", "--stop-after", "1"]
+    assert main(["train", *given, *more]) == 0
+    assert len(encoded) == 3 and (tmp_path / "run" / "stage0" / "step-00000001.pt").exists()
+    assert main(["encode", *given]) == 0
+    assert len(encoded) == 3

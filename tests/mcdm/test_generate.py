@@ -14,6 +14,7 @@ from manifests.sample.serve import CORPUS
 from mcdm.__main__ import main
 from mcdm.course import Options, train
 from mcdm.encoders import make_audio
+from mcdm.evaluate import EvaluateOptions, read_truth, roll_out
 from mcdm.generate import Talker, place_face
 from mcdm.shards import Shards
 from mcdm.sound import SoundFile, feature_rows
@@ -170,9 +171,8 @@ def test_videos_made_side_by_side_are_those_made_alone(world):
     references = np.stack([draw(person(i), 0.3, (0, 0), 32)[0] for i in range(2)])
     audio = torch.randn(2, 8, 5, 128)
     together, state = talker.clip(talker.begin(references, [3, 4]), audio)
-    alone, _ = talker.clip(talker.begin(references[1:], [4]), audio[1:])
+    alone, kept = talker.clip(talker.begin(references[1:], [4]), audio[1:])
     assert torch.allclose(together[1:], alone, atol=1e-4)
-    kept = state.rows(torch.tensor([1]))
     one, _ = talker.clip(kept, audio[1:])
     both, _ = talker.clip(state, audio)
     assert torch.allclose(both[1:], one, atol=1e-4)
@@ -260,6 +260,17 @@ def test_lips_and_faces_of_an_evaluation_are_read_by_the_packaged_networks(world
             read_off = video["sync"][which]
             assert read_off["sync_c"] >= 0 and read_off["sync_d"] > 0 and abs(read_off["offset_frames"]) <= 15
     assert result["mean"]["sync"]["made"]["sync_c"] != result["mean"]["sync"]["true"]["sync_c"]
+
+
+def test_a_lane_that_takes_the_next_video_makes_it_as_a_lane_of_its_own_does(world):
+    talker, shards = Talker(world / "run", CPU), Shards(str(world / "shards"))
+    options = EvaluateOptions(run=world / "run", shards=shards.url, frames=12, face_pack="")
+    truths = [read_truth(shards, [clip], talker, 12) for clip in shards.clips]
+    ways = [roll_out(talker, truths, replace(options, lanes=lanes)) for lanes in (3, 2, 1)]
+    videos = [np.stack([np.concatenate(made.pictures) for made in way]).astype(int) for way in ways]
+    assert videos[0].shape == (3, 12, 32, 32, 3)
+    assert np.abs(videos[0] - videos[1]).max() <= 1 and np.abs(videos[0] - videos[2]).max() <= 1
+    assert np.abs(videos[0][1:] - videos[0][:2]).mean() > 5, "three videos, not one three times"
 
 
 def test_frechet_distances_are_measured_with_the_networks_given(world, tmp_path):

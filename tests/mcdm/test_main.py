@@ -35,6 +35,7 @@ def test_help_needs_no_torch():
         (["train", "--shards", "x", "--out", "{tmp}/run", "--device", "tpu"], "expected auto, cpu or cuda"),
         (["train", "--shards", "x", "--out", "/dev/null", "--device", "cpu"], "/dev/null"),
         (["evaluate", "--shards", "x", "--run", "{tmp}", "--clips", "0"], "--clips 0: expected at least 1"),
+        (["evaluate", "--shards", "x", "--run", "{tmp}", "--lanes", "0"], "--lanes 0: expected at least 1"),
         (["encode", "--shards", "nowhere"], "nowhere: no shards"),
         (
             ["generate", "--reference", "a.png", "--audio", "b.wav", "--out", "{tmp}/c.mp4", "--steps", "-1"],
