@@ -50,7 +50,7 @@ def wrap(objective: nn.Module, world: World, *, sharded: bool) -> nn.Module:
     """DDP, or FSDP2 over all processes with `sharded`; the objective itself where it is alone."""
     if sharded:
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import FSDPModule, fully_shard
 
         if not dist.is_initialized():
             raise ValueError("FSDP needs a process group: start it with torchrun")
@@ -59,6 +59,10 @@ def wrap(objective: nn.Module, world: World, *, sharded: bool) -> nn.Module:
             if isinstance(part, (Block, ResBlock, CausalBlock, TemporalBlock)):
                 fully_shard(part, mesh=mesh)
         fully_shard(objective, mesh=mesh)
+        if world.device.type == "cpu":
+            for part in objective.modules():
+                if isinstance(part, FSDPModule):  # gloo takes a reduce-scatter of means for one of sums, and is silent
+                    part.set_force_sum_reduction_for_comms(enable=True)
         return objective
     if world.size == 1:
         return objective
