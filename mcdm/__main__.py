@@ -114,12 +114,10 @@ def _recipe(given: argparse.Namespace) -> Recipe:
 def _train(given: argparse.Namespace) -> None:
     recipe, options = _recipe(given), _options(given)
     if given.ray:
-        from mcdm.ray_train import train_on_ray
-        from pipeline.cluster import Cluster, connected, gpus
+        from mcdm.ray_train import connect, train_on_ray
 
-        with connected(Cluster()):  # its GPUs count: the machine of this process may have none
-            gpu = given.device != "cpu" and gpus() > 0
-            train_on_ray(recipe, options, workers=given.ray_workers, gpu=gpu)
+        gpus = connect()  # the cluster's: this machine may have none
+        train_on_ray(recipe, options, workers=given.ray_workers, gpu=given.device != "cpu" and gpus > 0)
         return
     from mcdm.course import train
 

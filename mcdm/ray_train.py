@@ -5,12 +5,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from mcdm.config import Recipe
 from mcdm.course import Options, train
+from pipeline.cluster import gpus, knock
+
+
+def connect() -> int:
+    """Join the cluster at `RAY_ADDRESS` or one that runs here, else start Ray; returns how many GPUs it has.
+
+    Raises `ValueError` if none answers at the address.
+    """
+    if address := os.environ.get("RAY_ADDRESS"):
+        knock(address)
+    if not ray.is_initialized():
+        ray.init()
+    return gpus()
 
 
 def train_on_ray(recipe: Recipe, options: Options, *, workers: int, gpu: bool) -> None:

@@ -1,6 +1,5 @@
 """What is damaged or does not fit: one line that says which file and what of it."""
 
-import contextlib
 import shutil
 import sys
 from functools import partial
@@ -154,11 +153,18 @@ def test_a_run_that_is_stopped_early_ends_there_and_the_next_one_goes_on(world, 
 @pytest.mark.parametrize(("there", "device", "wanted"), [(2, "auto", True), (0, "auto", False), (2, "cpu", False)])
 def test_on_ray_the_gpus_of_the_cluster_count_not_those_of_this_machine(monkeypatch, tmp_path, there, device, wanted):
     asked = []
-    monkeypatch.setattr("pipeline.cluster.connected", lambda cluster: contextlib.nullcontext())
-    monkeypatch.setattr("pipeline.cluster.gpus", lambda: there)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, "GPU": float(there)})
     monkeypatch.setattr("mcdm.ray_train.train_on_ray", lambda *_, workers, gpu: asked.append((workers, gpu)))
     assert main(["train", "--shards", "x", "--out", str(tmp_path), "--device", device, "--ray"]) == 0
     assert asked == [(1, wanted)]
+
+
+def test_a_ray_address_where_nobody_answers_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    line = refused(capsys, "train", "--shards", "x", "--out", tmp_path, "--ray")
+    assert line.startswith("mcdm train: no Ray answers at 127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
