@@ -14,7 +14,7 @@ from mcdm import diffusion, distributed
 from mcdm.checkpoint import load_learned, read_recipe
 from mcdm.config import Recipe
 from mcdm.denoiser import Denoiser
-from mcdm.diffusion import draw_normal
+from mcdm.diffusion import N_TIMESTEPS, draw_normal
 from mcdm.encoders import encode_pictures, freeze, heard, make_audio, make_codec, make_image
 from mcdm.faces import Bytes, Floats
 from mcdm.identity import FacePack
@@ -53,6 +53,8 @@ class Talker:
     def __init__(
         self, run: Path, device: torch.device, *, steps: int = 0, use_archive: bool = True, carry_memory: bool = True
     ) -> None:
+        if not 0 <= steps <= N_TIMESTEPS:
+            raise ValueError(f"--steps {steps}: expected at most {N_TIMESTEPS}, as many as there are timesteps")
         self.recipe: Recipe = read_recipe(run)
         recipe, self.device = self.recipe, device
         self.motion, self.prior, self.denoiser = Motion(recipe.motion), MotionPrior(recipe), Denoiser(recipe)

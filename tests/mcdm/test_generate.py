@@ -71,6 +71,11 @@ def test_a_seed_gives_the_same_video_and_another_seed_another(world, tmp_path):
     assert a == b != c
 
 
+def test_more_steps_than_there_are_timesteps_are_refused(world, tmp_path, capsys):
+    assert generate(world, tmp_path / "o.mp4", "--steps", "1001") == 2
+    assert "--steps 1001: expected at most 1000" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seconds", ["inf", "nan", "0", "-1", "1e308"])
 def test_a_length_that_is_none_is_refused_by_name(world, tmp_path, capsys, seconds):
     assert generate(world, tmp_path / "o.mp4", "--seconds", seconds) == 2
