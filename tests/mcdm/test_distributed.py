@@ -34,8 +34,8 @@ shards, run = sys.argv[1], Path(sys.argv[2])
 given = dict(shards=shards, workers=0, device="cpu", sharded=True, cache="off", held_out=2)
 train(nano_of(2), Options(run=run / "whole", stages=(0, 1), **given))
 train(nano_of(2), Options(run=run / "after", stages=(2, 3), **given))
-for _ in range(2):
-    train(nano_of(2), Options(run=run / "halves", stages=(0, 1), stop_after=1, **given))
+for stage in (0, 0, 1, 1):
+    train(nano_of(2), Options(run=run / "halves", stages=(stage,), stop_after=1, **given))
 """
 
 BESIDE = """
