@@ -3,11 +3,15 @@
 A field that the record does not know is passed over, so that a newer version's stores can be read.
 """
 
+import threading
 from typing import Any, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+_lock = threading.Lock()
+_learned: set[object] = set()
 
 
 def to_json(record: object) -> bytes:
@@ -17,6 +21,7 @@ def to_json(record: object) -> bytes:
 
 def from_json(data: bytes, kind: type[T]) -> T:
     """Decode one record; raises `msgspec.ValidationError` with the path of the offending field."""
+    _learn(kind)
     return msgspec.json.decode(data, type=kind)
 
 
@@ -28,4 +33,13 @@ def to_plain(record: object) -> dict[str, Any]:
 
 def from_plain(plain: object, kind: type[T]) -> T:
     """The record that `to_plain` took apart; raises `msgspec.ValidationError` as `from_json` does."""
+    _learn(kind)
     return msgspec.convert(plain, kind)
+
+
+def _learn(kind: object) -> None:
+    """Have msgspec look at a type, once and alone: version 0.22 crashes the process where threads meet there."""
+    if kind not in _learned:
+        with _lock:
+            msgspec.json.Decoder(kind)
+            _learned.add(kind)
