@@ -1,8 +1,9 @@
 """Change a recipe from the command line: `--set unet.strict=true`."""
 
-import copy
 import dataclasses
 from typing import Any, TypeVar, get_args, get_type_hints
+
+from pipeline.override import checked, with_value
 
 T = TypeVar("T")
 
@@ -12,14 +13,13 @@ def override(recipe: T, assignments: list[str]) -> T:
 
     What the dataclasses check of themselves is checked once all are applied: their order does not matter.
     """
-    changed: Any = recipe
+    changed = recipe
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment!r}: expected name=value")
         changed = _assign(changed, path.split("."), text, path)
-    checked: T = _checked(changed, recipe)
-    return checked
+    return checked(changed, recipe)
 
 
 def _assign(node: Any, names: list[str], text: str, path: str) -> Any:
@@ -38,21 +38,7 @@ def _assign(node: Any, names: list[str], text: str, path: str) -> Any:
     choices = get_args(get_type_hints(type(node))[name]) if not rest else ()
     if choices and isinstance(old, str) and new not in choices:
         raise ValueError(f"--set {path}={text}: expected one of {', '.join(choices)}")
-    changed = copy.copy(node)
-    object.__setattr__(changed, name, new)
-    return changed
-
-
-def _checked(node: Any, old: Any) -> Any:
-    """`node` made again by its constructors, from the inside, wherever it is not `old` itself."""
-    if node is old:
-        return node
-    if isinstance(node, tuple) and len(node) == len(old):
-        return tuple(_checked(one, other) for one, other in zip(node, old, strict=True))
-    if not dataclasses.is_dataclass(node) or isinstance(node, type):
-        return node
-    values = {f.name: _checked(getattr(node, f.name), getattr(old, f.name)) for f in dataclasses.fields(node)}
-    return type(node)(**values)
+    return with_value(node, name, new)
 
 
 def _parse(old: Any, text: str, path: str) -> Any:

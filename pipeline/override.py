@@ -19,13 +19,13 @@ def override(config: T, *assignments: str) -> T:
 
     Raises `OverrideError`. What the dataclasses check of themselves is checked once all are changed.
     """
-    changed: Any = config
+    changed = config
     for assignment in assignments:
         path, sep, text = assignment.partition("=")
         if not sep:
             raise OverrideError(f"--set expects name=value, got {assignment!r}")
         changed = _set(changed, path.split("."), text, path)
-    return typing.cast(T, _checked(changed, config))
+    return checked(changed, config)
 
 
 def _set(config: Any, names: list[str], text: str, path: str) -> Any:
@@ -36,18 +36,28 @@ def _set(config: Any, names: list[str], text: str, path: str) -> Any:
         raise OverrideError(f"--set {path}: {type(config).__name__} has no {names[0]!r}, only {allowed}")
     name, deeper = names[0], names[1:]
     value = _set(getattr(config, name), deeper, text, path) if deeper else _read(text, kinds[name], path)
+    return with_value(config, name, value)
+
+
+def with_value(config: T, name: str, value: object) -> T:
+    """A copy of a dataclass with one field changed, which its `__post_init__` has not seen; see `checked`."""
     changed = copy.copy(config)
     object.__setattr__(changed, name, value)
     return changed
 
 
-def _checked(changed: Any, config: Any) -> Any:
-    """`changed` made again by its constructors, from the inside, wherever it is not `config` itself."""
-    if changed is config or type(changed) is not type(config) or not dataclasses.is_dataclass(changed):
+def checked(changed: T, config: T) -> T:
+    """`changed` made again by its constructors, from the inside, tuples too, wherever it is not `config` itself."""
+    made: Any = changed
+    if changed is config or type(changed) is not type(config):
         return changed
-    names = [f.name for f in dataclasses.fields(changed) if f.init]
-    values = {name: _checked(getattr(changed, name), getattr(config, name)) for name in names}
-    return dataclasses.replace(typing.cast(Any, changed), **values)
+    if isinstance(changed, tuple) and isinstance(config, tuple) and len(changed) == len(config):
+        made = tuple(checked(one, other) for one, other in zip(changed, config, strict=True))
+    elif dataclasses.is_dataclass(changed):
+        names = [f.name for f in dataclasses.fields(changed) if f.init]
+        values = {name: checked(getattr(changed, name), getattr(config, name)) for name in names}
+        made = dataclasses.replace(typing.cast(Any, changed), **values)
+    return typing.cast(T, made)
 
 
 def _read(text: str, kind: Any, path: str) -> Any:
