@@ -28,6 +28,9 @@ ABOUT = {
     "equal": "whether both ways of chain find the same, with networks that have learned; no times",
 }
 
+_OF = {"minutes": {"chain", "equal"}, "hours": {"growth"}, "folder": {"growth"}, "videos": {"driver"}}
+"""Options that belong to some benchmarks alone; each passes them to its `measure` by name."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
@@ -35,9 +38,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="turns of each way (default: 3)")
     parser.add_argument("--minutes", type=float, help="footage for chain or equal (default: 5)")
     parser.add_argument("--hours", type=float, nargs="+", help="footage for growth (default: 0.02 0.1)")
+    parser.add_argument("--folder", type=Path, help="where growth keeps its stores: a run broken off goes on there")
     parser.add_argument("--videos", type=int, help="how many for driver (default: 100000)")
     options = parser.parse_args()
-    for name, of in (("minutes", {"chain", "equal"}), ("hours", {"growth"}), ("videos", {"driver"})):
+    for name, of in _OF.items():
         if getattr(options, name) is not None and not of.issuperset(options.names):
             parser.error(f"--{name} goes with {' and '.join(sorted(of))} alone")
     console = Console(highlight=False)
@@ -50,9 +54,7 @@ def main() -> int:
         measure = importlib.import_module(f"tests.benchmarks.{name}").measure
         on = machine()
         with tempfile.TemporaryDirectory() as folder:
-            more = {
-                name: value for name in ("minutes", "hours", "videos") if (value := getattr(options, name)) is not None
-            }
+            more = {option: value for option in _OF if (value := getattr(options, option)) is not None}
             findings: Findings = measure(Path(folder), options.repeats, **more)
         _show(name, findings, console)
         console.print(
