@@ -125,8 +125,8 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
-    """A candidate clip: one face, at most 30 s, square, 25 fps, with 16 kHz mono audio of exactly matching length."""
+class Piece:
+    """A piece of a track, at most 30 s: what a clip is cut from."""
 
     key: str  # "{video id}-{clip number:04d}": no dots, WebDataset splits at the first one
     number: int
@@ -134,19 +134,26 @@ class Clip:
     start_s: float
     end_s: float
     n_frames: int
-    size_px: int
-    video: Ref  # mp4
-    audio: Ref  # wav, int16, n_frames * 640 samples
-    arrays: Ref  # npz: box (F,5) crop pixels + score, lmk (F,5,2) crop pixels, pose (F,3) degrees, crop (F,4) source px
-    contiguous_with_prev: bool  # same track, and the previous clip ends where this one begins
+    contiguous_with_prev: bool  # same track, and the previous piece ends where this one begins
     others_in_view: tuple[int, ...]  # the other tracks whose middle lies inside the crop in some frame
 
 
 @dataclass(frozen=True, kw_only=True)
+class Clip(Piece):
+    """A candidate clip: one face, at most 30 s, square, 25 fps, with 16 kHz mono audio of exactly matching length."""
+
+    size_px: int
+    video: Ref  # mp4
+    audio: Ref  # wav, int16, n_frames * 640 samples
+    arrays: Ref  # npz: box (F,5) crop pixels + score, lmk (F,5,2) crop pixels, pose (F,3) degrees, crop (F,4) source px
+
+
+@dataclass(frozen=True, kw_only=True)
 class Clips:
-    """Cut and encoded once. Given by `clip`."""
+    """Cut and encoded once. Given by `clip`. The numbers of clips and of pieces that were spared are one series."""
 
     items: tuple[Clip, ...]
+    spared: tuple[Piece, ...] = ()  # not cut, as their tracks already break a limit that was set
 
 
 @dataclass(frozen=True, kw_only=True)

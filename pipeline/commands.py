@@ -17,6 +17,7 @@ from pipeline.show import show
 from pipeline.stage import PostponedError
 from pipeline.step import StageBrokenError
 from stages import weights
+from stages.judge import UNMEASURED
 from stages.outcomes import NetworkError
 
 REQUEST_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError)
@@ -48,8 +49,12 @@ def judge(options: Namespace, console: Console) -> int:
         raise ValueError(f"--set {foreign[0]}: judge changes policy.NAME=VALUE only; run changes stages")
     changed = job.changed(options.policy, options.sets)
     before = {verdict.key for verdict in _verdicts(job.build(), store) if verdict.kept}
-    after = {verdict.key for verdict in _verdicts(changed.build(), store) if verdict.kept}
+    verdicts = _verdicts(changed.build(), store)
+    after = {verdict.key for verdict in verdicts if verdict.kept}
     console.print(f"kept {len(before)} clips before, {len(after)} now: +{len(after - before)} -{len(before - after)}")
+    unknown = sum(not one.kept and all(receipt.value == UNMEASURED for receipt in one.receipts) for one in verdicts)
+    if unknown:
+        console.print(f"{unknown} more lack measurements that it asks for: run with this policy to make them")
     if options.dry:
         return 0
     write_job(store, changed)

@@ -68,9 +68,16 @@ def finish(recipe: TalkingFaces, job: Job, videos: Sequence[Video], store: Store
 def notes(recipe: TalkingFaces) -> tuple[str, ...]:
     """What a reader must know before believing the numbers."""
     small = sorted({name for stage in recipe.stages() for name in stage.models() if name.startswith("sample/")})
-    if not small:
-        return ()
-    return (f"Made with {', '.join(small)}: small networks for the rendered sample world, not for real footage.",)
+    found = []
+    if small:
+        made = ", ".join(small)
+        found.append(f"Made with {made}: small networks for the rendered sample world, not for real footage.")
+    if recipe.cascade:
+        found.append(
+            "A cascade: what its track rules out was not cut, and what its sync rules out was not heard. What else is "
+            "wrong with such a clip is not known: more clips seem to be lost to a single rule than are."
+        )
+    return tuple(found)
 
 
 def _provenance(recipe: TalkingFaces, job: Job) -> dict[str, Any]:

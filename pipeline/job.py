@@ -19,6 +19,7 @@ class Job:
     recipe: str
     policy: str | None = None
     overrides: tuple[str, ...] = ()
+    cascade: tuple[str | None, tuple[str, ...]] | None = None  # policy and overrides of the run, if others are in force
     command: str = ""
     versions: dict[str, str] | None = None
 
@@ -28,15 +29,19 @@ class Job:
         return self.build().policy.name
 
     def build(self) -> TalkingFaces:
-        """The recipe itself."""
-        return build(self.recipe, self.policy, self.overrides)
+        """The recipe itself, its stages those of the run: what was spared there is not known under another policy."""
+        recipe = build(self.recipe, self.policy, self.overrides)
+        if self.cascade is None or not recipe.cascade:
+            return recipe
+        return replace(recipe, cascade_policy=build(self.recipe, *self.cascade).policy)
 
     def changed(self, policy: str | None, overrides: Iterable[str]) -> "Job":
         """The same job with another policy, or further assignments on top."""
+        run = (self.cascade or (self.policy, self.overrides)) if self.build().cascade else None
         if policy is None:
-            return replace(self, overrides=(*self.overrides, *overrides))
+            return replace(self, overrides=(*self.overrides, *overrides), cascade=run)
         kept = (one for one in self.overrides if not one.startswith("policy."))
-        return replace(self, policy=policy, overrides=(*kept, *overrides))
+        return replace(self, policy=policy, overrides=(*kept, *overrides), cascade=run)
 
 
 def read_job(store: Store) -> Job | None:

@@ -13,6 +13,7 @@ from stages.fetch import Fetch
 from stages.identity import Recognise
 from stages.policies import PAPER, POLICIES, SAMPLE, Policy
 from stages.politeness import Manners
+from stages.spare import BY_SYNC, BY_TRACK, loosest
 from stages.speech import Transcribe
 from stages.sync import ScoreSync
 from stages.watch import Watch
@@ -29,6 +30,8 @@ class TalkingFaces:
     speech: Transcribe = field(default_factory=Transcribe)
     identity: Recognise = field(default_factory=Recognise)
     policy: Policy = PAPER
+    cascade: bool = False  # measure no further what the policy drops by what is known of it already
+    cascade_policy: Policy | None = None  # whose limits decide that, where it is not the policy in force
     shard_bytes: int = 1_000_000_000
 
     def __post_init__(self) -> None:
@@ -37,7 +40,12 @@ class TalkingFaces:
 
     def stages(self) -> tuple[Stage[Any], ...]:
         """The stages of a run, in order."""
-        return self.fetch, self.watch, self.clip, self.sync, self.speech, self.identity
+        clip, speech = self.clip, self.speech
+        if self.cascade:
+            policy = self.cascade_policy or self.policy
+            clip = replace(clip, spare=loosest(policy, BY_TRACK))
+            speech = replace(speech, spare=loosest(policy, BY_SYNC))
+        return self.fetch, self.watch, clip, self.sync, speech, self.identity
 
 
 _HOURS = 3600.0
@@ -60,13 +68,14 @@ def own() -> TalkingFaces:
 def wild() -> TalkingFaces:
     """The full models on real sources: insightface buffalo_l, SyncNet v2, Whisper large-v3.
 
-    Licences as the manifests ask: Creative Commons only, unless every language says otherwise.
+    Licences as the manifests ask: Creative Commons only, unless every language says otherwise. Most of what is found
+    is dropped in the end, so nothing is measured of it that cannot save it (`cascade`).
 
     Fetching asks for the custom resource `net`, of which each fetching node of `ray_cluster.yaml` has four.
     """
     recipe = own()
     net = Resources(cpus=0.5, workers=(1, 32), custom={"net": 1.0})
-    return replace(recipe, fetch=replace(recipe.fetch, licence=strictest(load()), resources=net))
+    return replace(recipe, cascade=True, fetch=replace(recipe.fetch, licence=strictest(load()), resources=net))
 
 
 def sample() -> TalkingFaces:

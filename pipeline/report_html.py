@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from manifests.records import Clip
 from manifests.store import Store
 from pipeline.figures import PAPER, Figures, Judged
 from pipeline.pictures import jpeg, thumbnails
@@ -76,7 +77,7 @@ def gallery(figures: Figures) -> tuple[list[Judged], list[Judged], list[Judged]]
     narrow = sorted((one for one in kept if one.tightest), key=lambda one: (one.margin, one.clip.clip.key))
     # Of the dropped, those that one rule alone keeps out: their margin is what decides.
     missed = sorted(
-        (one for one in figures.judged if len(one.verdict.receipts) == 1),
+        (one for one in figures.judged if len(one.verdict.receipts) == 1 and isinstance(one.clip.clip, Clip)),
         key=lambda one: (-_relative(one), one.clip.clip.key),
     )
     return [entry[3] for entry in ranked[:_KEPT_SHOWN]], narrow[:_BORDER_SHOWN], missed[:_BORDER_SHOWN]
@@ -112,7 +113,8 @@ def _of_limit(margin: float, limit: float | str) -> float:
 
 
 def _card(store: Store, one: Judged) -> _Card:
-    pictures = thumbnails(store, one.clip.clip, size_px=_THUMB_PX)
+    clip = one.clip.clip
+    pictures = thumbnails(store, clip, size_px=_THUMB_PX) if isinstance(clip, Clip) else []
     return _Card(one, [f"data:image/jpeg;base64,{base64.b64encode(jpeg(one)).decode()}" for one in pictures])
 
 

@@ -83,6 +83,10 @@ class Stage(ABC, Generic[FactT]):
     def open(self) -> Work[FactT]:
         """Load what is heavy and return the function from facts to this stage's fact or to a `Rejection`."""
 
+    def inputs(self) -> tuple[type, ...]:
+        """The facts that this configuration needs: `needs`, and what some configurations want besides."""
+        return self.needs
+
     def models(self) -> tuple[str, ...]:
         """Names of the weights that `open` will want (see `stages.weights`), so that a run can have them beforehand."""
         return ()
@@ -115,10 +119,10 @@ def keys(stages: Iterable[Stage[Any]], seed: type) -> dict[str, str]:
     givers: dict[type, str] = {seed: seed.__name__}
     named: dict[str, str] = {}
     for stage in stages:
-        for need in stage.needs:
+        for need in stage.inputs():
             if need not in givers:
                 raise ValueError(f"stage {stage.name!r} needs {need.__name__}, which no earlier stage gives")
-        content = [stage.identity(), [givers[need] for need in stage.needs]]
+        content = [stage.identity(), [givers[need] for need in stage.inputs()]]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
         named[stage.name] = givers[stage.gives] = f"{stage.name}-{digest}"
     return named

@@ -123,7 +123,7 @@ class Step:
 
     def _facts(self, ticket: Ticket) -> Facts:
         facts: list[object] = [from_plain(ticket, Video)]
-        for kind in self.stage.needs:
+        for kind in self.stage.inputs():
             if kind is not Video:
                 known = self.ledger.read(self.names[self.givers[kind]], ticket["id"])
                 assert known is not None and known.status == "ok", f"{kind.__name__} of {ticket['id']} is not known"

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.codec import to_plain
-from manifests.records import RATE_HZ, Track, Verdict
+from manifests.records import RATE_HZ, Clip, Track, Verdict
 from manifests.store import Store
 from stages.judge import Candidate, Measured, candidates, tightest
 from stages.policies import Policy
@@ -166,11 +166,10 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
         "tightest_margin": narrowest and narrowest[1],
         "faces_in_view": len(clip.others_in_view),
         "duration_s": clip.n_frames / RATE_HZ,
-        "mp4": clip.video.path,
-        "wav": clip.audio.path,
-        "arrays": clip.arrays.path,
         "video": one.measured.video.id,
     }
+    if isinstance(clip, Clip):
+        row |= {"mp4": clip.video.path, "wav": clip.audio.path, "arrays": clip.arrays.path}
     if sync is not None:
         row |= {
             "sync_confidence": sync.confidence,
@@ -214,7 +213,7 @@ def _video(one: Measured, by_key: Mapping[str, Verdict]) -> dict[str, Any]:
         "height_px": source.video.height_px if source else None,
         "rate_hz": source.video.rate_hz if source else None,
         "n_tracks": len(one.seen.tracks) if one.seen else None,
-        "n_clips": len(one.clips.items) if one.clips else None,
+        "n_clips": len(one.clips.items) + len(one.clips.spared) if one.clips else None,
         "n_kept": len(kept),
         "kept_s": sum(clip.n_frames for clip in kept) / RATE_HZ,
     }

@@ -4,16 +4,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from manifests.records import RATE_HZ, SAMPLES_PER_FRAME, Clip, Clips, Seen, Source, Track, Video
+from manifests.records import RATE_HZ, SAMPLES_PER_FRAME, Clip, Clips, Piece, Seen, Source, Track, Video
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
 from stages.crop import pieces, windows
 from stages.encode import ClipWriter, write_wav
+from stages.judge import Candidate, Measured
 from stages.media import MediaError, audio_array, pictures
+from stages.spare import Limits, breaks, policy_of
 
 _JOIN_FRAMES = 50
 """Cuts less than this apart share one pass: to decode two idle seconds costs less than to open and seek again."""
@@ -40,7 +42,8 @@ class CutClips(Stage[Clips]):
 
     A track longer than `max_s` is cut into equal pieces. Each second of source is decoded at most once, however many
     faces it holds. What is good enough is for the policy to say: the limits here only spare encodes that no use could
-    have. `Rejection("no_candidate_clip")` where nothing remains.
+    have, and `spare`, those that a policy has no use for: such pieces are named, not cut.
+    `Rejection("no_candidate_clip")` where there is no piece of any kind.
     """
 
     name = "clip"
@@ -53,6 +56,7 @@ class CutClips(Stage[Clips]):
     max_s: float = 30.0
     min_s: float = 2.0  # a shorter track gives no clip
     min_face_px: float = 32.0  # a smaller face (sqrt of its box's area) gives no clip: nothing could be seen in it
+    spare: Limits = field(default=(), metadata={"absent": ()})  # a piece whose track breaks one of these is not cut
     threads: int = field(default=1, metadata=RUNTIME)  # of the decoder
 
     def __post_init__(self) -> None:
@@ -62,6 +66,7 @@ class CutClips(Stage[Clips]):
             raise ValueError(f"need 0 < min_s <= max_s, not {self.min_s} and {self.max_s}")
         if self.margin < 1:
             raise ValueError(f"margin must be at least 1, not {self.margin}")
+        policy_of(self.spare)
 
     def open(self) -> Work[Clips]:
         """Nothing heavy to load."""
@@ -79,17 +84,28 @@ class CutClips(Stage[Clips]):
                     "largest_face_px": max((t.face_px for t in seen.tracks), default=0.0),
                 },
             )
-        path = bench.fetch(source.file)
+        spared = tuple(self._spared(Measured(video, source, seen), cuts))
+        left = set(range(len(cuts))) - {piece.number for piece in spared}
         clips: list[Clip] = []
         try:
-            for run in _runs(cuts):
+            path = bench.fetch(source.file)
+            for run in _runs({number: cuts[number] for number in sorted(left)}):
                 for number, n_frames in self._film(path, run, bench.scratch):  # each leaves scratch when it is done
                     clips.append(self._clip(video, number, cuts[number], n_frames, bench))
         except MediaError as error:
             for clip in clips:
                 bench.drop(clip.video, clip.audio, clip.arrays)
             return Rejection(error.reason, {"detail": error.detail})
-        return Clips(items=tuple(sorted(clips, key=lambda clip: clip.number)))
+        return Clips(items=tuple(sorted(clips, key=lambda clip: clip.number)), spared=spared)
+
+    def _spared(self, measured: Measured, cuts: list[_Cut]) -> Iterator[Piece]:
+        """The pieces that are known to be of no use."""
+        assert measured.seen is not None
+        tracks, policy = {track.number: track for track in measured.seen.tracks}, policy_of(self.spare)
+        for number, cut in enumerate(cuts):
+            piece = Piece(**_piece(measured.video, number, cut, cut.end_frame - cut.start_frame))
+            if breaks(Candidate(measured, piece, tracks[piece.track], None, None, None), policy):
+                yield piece
 
     def _cuts(self, seen: Seen, bench: Bench, source: Source) -> list[_Cut]:
         """All clips to be, in the order of their start."""
@@ -150,18 +166,11 @@ class CutClips(Stage[Clips]):
         arrays = bench.scratch / f"{name}.npz"
         np.savez(arrays, allow_pickle=False, **_in_crop(cut, n_frames, self.size_px))
         return Clip(
-            key=f"{video.id}-{name}",
-            number=number,
-            track=cut.track.number,
-            start_s=cut.start_frame / RATE_HZ,
-            end_s=(cut.start_frame + n_frames) / RATE_HZ,
-            n_frames=n_frames,
+            **_piece(video, number, cut, n_frames),
             size_px=self.size_px,
             video=bench.keep(bench.scratch / f"{name}.mp4", f"{name}.mp4"),
             audio=bench.keep(bench.scratch / f"{name}.wav", f"{name}.wav"),
             arrays=bench.keep(arrays, f"{name}.npz"),
-            contiguous_with_prev=cut.contiguous,
-            others_in_view=cut.others_in_view,
         )
 
 
@@ -169,10 +178,24 @@ _Run: TypeAlias = dict[int, _Cut]
 """Clips by number that are cut in one pass."""
 
 
-def _runs(cuts: list[_Cut]) -> Iterator[_Run]:
+def _piece(video: Video, number: int, cut: _Cut, n_frames: int) -> dict[str, Any]:
+    """What a piece and the clip that is cut from it are both known by."""
+    return {
+        "key": f"{video.id}-{number:04d}",
+        "number": number,
+        "track": cut.track.number,
+        "start_s": cut.start_frame / RATE_HZ,
+        "end_s": (cut.start_frame + n_frames) / RATE_HZ,
+        "n_frames": n_frames,
+        "contiguous_with_prev": cut.contiguous,
+        "others_in_view": cut.others_in_view,
+    }
+
+
+def _runs(cuts: _Run) -> Iterator[_Run]:
     run: _Run = {}
     end = 0
-    for number, cut in enumerate(cuts):
+    for number, cut in cuts.items():
         if run and cut.start_frame > end + _JOIN_FRAMES:
             yield run
             run = {}

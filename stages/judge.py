@@ -14,6 +14,7 @@ from manifests.records import (
     Clips,
     Identities,
     Identity,
+    Piece,
     Receipt,
     Seen,
     Source,
@@ -61,10 +62,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One clip with the records of every stage that looked at it."""
+    """One clip, or a piece that was spared the cut, with the records of every stage that looked at it."""
 
     measured: Measured
-    clip: Clip
+    clip: Piece
     track: Track | None
     sync: Sync | None
     speech: Speech | None
@@ -102,7 +103,7 @@ Value: TypeAlias = Callable[[Candidate], float | None]
 
 
 def candidates(measured: Iterable[Measured]) -> Iterator[Candidate]:
-    """All clips of some videos with what belongs to each, in the order given."""
+    """All clips of some videos, and the pieces that were not cut, with what belongs to each, in the order given."""
     for one in measured:
         if one.clips is None:
             continue
@@ -110,7 +111,7 @@ def candidates(measured: Iterable[Measured]) -> Iterator[Candidate]:
         syncs = {sync.key: sync for sync in one.syncs.items} if one.syncs else {}
         speeches = {speech.key: speech for speech in one.speeches.items} if one.speeches else {}
         identities = {identity.key: identity for identity in one.identities.items} if one.identities else {}
-        for clip in one.clips.items:
+        for clip in sorted((*one.clips.items, *one.clips.spared), key=lambda clip: clip.number):
             key = clip.key
             yield Candidate(one, clip, tracks.get(clip.track), syncs.get(key), speeches.get(key), identities.get(key))
 
@@ -242,9 +243,13 @@ which compares the clips of one video, and `duplicate`, which compares the clips
 
 
 def readings(one: Candidate, policy: Policy) -> tuple[Reading, ...]:
-    """Every rule of the policy applied to one clip alone, kept or broken, in order."""
-    found = (rule.read(one, policy) for rule in RULES)
-    return tuple(reading for reading in found if reading is not None)
+    """Every rule of the policy applied to one clip alone, kept or broken, in order.
+
+    What was not measured breaks its rules only where nothing measured does: it may be unknown for that very reason.
+    """
+    found = [reading for rule in RULES if (reading := rule.read(one, policy)) is not None]
+    known = [reading for reading in found if reading.value != UNMEASURED]
+    return tuple(known if any(reading.margin < 0 for reading in known) else found)
 
 
 def tightest(one: Candidate, policy: Policy) -> tuple[str, float] | None:
@@ -278,12 +283,11 @@ def judge(measured: Iterable[Measured], policy: Policy) -> tuple[Verdict, ...]:
 
 
 def _broken(one: Candidate, policy: Policy, rival: Receipt | None) -> tuple[Receipt, ...]:
-    receipts = [
-        Receipt(reading.rule, reading.value, reading.limit, reading.margin)
-        for reading in readings(one, policy)
-        if reading.margin < 0
-    ]
-    return (*receipts, rival) if rival else tuple(receipts)
+    found = [reading for reading in readings(one, policy) if reading.margin < 0]
+    if not isinstance(one.clip, Clip) and all(reading.value == UNMEASURED for reading in found):
+        return (Receipt("not_cut", UNMEASURED, "another policy spared it", -1.0),)
+    receipts = tuple(Receipt(reading.rule, reading.value, reading.limit, reading.margin) for reading in found)
+    return (*receipts, rival) if rival else receipts
 
 
 def _rivals(clips: Iterable[Candidate]) -> dict[str, Receipt]:

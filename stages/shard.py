@@ -139,6 +139,7 @@ def entries(measured: Iterable[Measured], verdicts: Iterable[Verdict]) -> list[E
         verdict = kept[one.clip.key]
         shift = int(verdict.extra.get("correct_offset_frames", 0))
         follows = before is not None and _follows(before, one)
+        assert isinstance(one.clip, Clip), "what is kept was cut"
         described = describe(one, verdict, n_clips=n_clips[one.measured.video.id], follows=follows, shift_frames=shift)
         found.append(
             Entry(
@@ -169,6 +170,7 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
     perceptual hashes, and the digests of the clip's bytes before any shift of its sound.
     """
     clip, video, source = one.clip, one.measured.video, one.measured.source
+    assert isinstance(clip, Clip), "what is kept was cut"
     sync, speech, track, identity = one.sync, one.speech, one.track, one.identity
     quality: dict[str, float | None] = (
         {} if track is None else {k: v for k, v in vars(track).items() if isinstance(v, float)}

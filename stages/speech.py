@@ -14,11 +14,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.records import SAMPLE_RATE_HZ, Clip, Clips, Speech, Speeches, Video, Word
+from manifests.records import SAMPLE_RATE_HZ, Clip, Clips, Speech, Speeches, Syncs, Video, Word
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Stage, Work, WorkerSpoiledError
 from stages import weights
+from stages.judge import Measured, candidates
 from stages.language import Heard, languages_heard, overall, spread, verdict
+from stages.spare import Limits, breaks, policy_of
 from stages.sync import read_wav
 from stages.whisper import Aligners, Recogniser, Said, Voiced
 
@@ -44,6 +46,8 @@ class Part:
 class Transcribe(Stage[Speeches]):
     """One `Speech` per clip; silence gives one with `speech_share` 0, no text and no language.
 
+    A clip whose sync breaks a limit of `spare` gets none.
+
     `sure` and `mixed_share` are part of the measurement, since the language of a transcript follows from them: a window
     is sure of a language from that probability on, and a clip is mixed where windows are sure of two languages, each
     for that share of the time. Whether words are aligned depends on the weights that can be had where it runs.
@@ -65,6 +69,7 @@ class Transcribe(Stage[Speeches]):
     beam: int = 5
     align: bool = True  # word times, for languages that have an aligner whose weights can be had
     compute_type: str = "auto"  # of CTranslate2; "auto": float16 on a GPU, float32 on a CPU
+    spare: Limits = field(default=(), metadata={"absent": ()})  # a clip that breaks one of these is not heard
     batch: int = field(default=8, metadata=RUNTIME)  # sounds of 30 s at once
     device: str = field(default="auto", metadata=RUNTIME)  # "auto": the GPU if there is one
 
@@ -81,6 +86,11 @@ class Transcribe(Stage[Speeches]):
             raise ValueError("speech: window_s, part_s and context_s must lie in 1..30 and not fall in this order")
         if self.windows < 1 or self.beam < 1 or self.batch < 1:
             raise ValueError("speech: windows, beam and batch must be at least 1")
+        policy_of(self.spare)
+
+    def inputs(self) -> tuple[type, ...]:
+        """Sync as well, where it decides what need not be heard."""
+        return (*self.needs, Syncs) if self.spare else self.needs
 
     def models(self) -> tuple[str, ...]:
         return (self.model,)
@@ -105,7 +115,7 @@ class Transcribe(Stage[Speeches]):
         model = f"{Path(self.model).name} {weights.digest(self.model)}"
 
         def work(facts: Facts, bench: Bench) -> Speeches:
-            clips = facts[Clips].items
+            clips = self._useful(facts)
             found: list[Speech] = []
             try:
                 for start in range(0, len(clips), _AT_ONCE * self.batch):
@@ -122,6 +132,15 @@ class Transcribe(Stage[Speeches]):
             return Speeches(items=tuple(found), model=model)
 
         return work
+
+    def _useful(self, facts: Facts) -> tuple[Clip, ...]:
+        """The clips that are heard."""
+        clips = facts[Clips].items
+        if not self.spare:
+            return clips
+        known, policy = Measured(facts[Video], clips=facts[Clips], syncs=facts[Syncs]), policy_of(self.spare)
+        useless = {one.clip.key for one in candidates([known]) if breaks(one, policy)}
+        return tuple(clip for clip in clips if clip.key not in useless)
 
     def _measure(
         self,

@@ -5,6 +5,7 @@ import pytest
 from manifests.records import Video
 from manifests.store import Store
 from pipeline.job import Job, add_videos, read_job, read_videos, write_job
+from pipeline.stage import keys
 
 
 @pytest.fixture
@@ -42,3 +43,12 @@ def test_videos_add_up_and_the_newest_word_wins(store):
 def test_a_part_of_a_video_is_a_video_of_its_own():
     whole, part = Video.of("a"), Video.of("a", start_s=1.0, end_s=2.0)
     assert whole.id != part.id and part.id == Video.of("a", start_s=1, end_s=2).id
+
+
+def test_another_policy_is_judged_by_what_the_run_s_own_has_left_of_a_cascade():
+    job = Job(recipe="sample", overrides=("cascade=true", "policy.min_face_px=50"))
+    other = job.changed("strict", ["policy.max_yaw_deg=10"]).changed(None, ["policy.min_motion=0.1"])
+    assert other.build().policy.name == "strict" and other.build().policy.min_motion == 0.1
+    assert keys(other.build().stages(), Video) == keys(job.build().stages(), Video)
+    again = Job(recipe="sample", policy="strict", overrides=("cascade=true",))
+    assert keys(again.build().stages(), Video) != keys(job.build().stages(), Video)

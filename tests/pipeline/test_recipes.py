@@ -44,3 +44,24 @@ def test_every_stage_that_loads_weights_names_them_for_the_run_to_have_beforehan
         "speech": ("sample/whisper",),
         "identity": ("sample/faces",),
     }
+
+
+def test_a_cascade_makes_the_clips_and_all_that_is_measured_of_them_others():
+    plain, cascade = (keys(build("sample", overrides=sets).stages(), Video) for sets in ((), ("cascade=true",)))
+    assert {name for name in plain if plain[name] == cascade[name]} == {"fetch", "watch"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "anew"),
+    [
+        ("min_face_px=70", {"clip", "sync", "speech", "identity"}),
+        ("min_confidence=1.5", {"speech"}),
+        ("min_speech_share=0.5", set()),
+        ("min_identity_cosine=0.5", set()),
+    ],
+)
+def test_in_a_cascade_a_limit_counts_where_it_spares_something(limit, anew):
+    one, other = (
+        keys(build("sample", overrides=("cascade=true", *sets)).stages(), Video) for sets in ((), (f"policy.{limit}",))
+    )
+    assert {name for name in one if one[name] != other[name]} == anew

@@ -346,3 +346,29 @@ def test_real_footage_is_cut_with_its_sound(tmp_path, name):
         expected = np.stack([cv2.resize(i[y0:y1, x0:x1], (128, 128), interpolation=cv2.INTER_AREA) for i in source])
         assert np.abs(scene.pictures(clip)[:4].astype(int) - expected).mean() < 4
     assert hashlib.sha256(scene.path(clip.video).read_bytes()).hexdigest() == clip.video.sha256
+
+
+def test_a_piece_that_breaks_a_limit_is_named_and_not_cut(tmp_path, twelve_seconds):
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(100, 100, 40, 100), 0).add(still_box(300, 180, 90, 100), 50)
+    with counted() as counts:
+        clips = scene.cut(spare=(("min_face_px", 60.0), ("min_duration_s", 3.0)))
+    (piece,), (clip,) = clips.spared, clips.items
+    assert (piece.key, piece.number, piece.track) == ("0123456789abcdef-0000", 0, 0)
+    assert (piece.start_s, piece.end_s, piece.n_frames) == (0.0, 4.0, 100)
+    assert (clip.key, clip.number, clip.track, clip.n_frames) == ("0123456789abcdef-0001", 1, 1, 100)
+    assert counts.encoded.total() == 100 and counts.decoded.total() < 130  # not the two seconds before
+
+
+def test_where_every_piece_is_spared_the_source_is_not_opened(tmp_path, twelve_seconds):
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(100, 100, 40, 100), 0)
+    with counted() as counts:
+        clips = scene.cut(spare=(("min_face_px", 60.0),))
+    assert clips.items == () and len(clips.spared) == 1
+    assert counts.decoded.total() == counts.encoded.total() == 0
+
+
+def test_nothing_is_spared_unless_it_is_asked_for(tmp_path, twelve_seconds):
+    clips = Scene(tmp_path, twelve_seconds).add(still_box(100, 100, 40, 100), 0).cut()
+    assert len(clips.items) == 1 and clips.spared == ()
+    with pytest.raises(ValueError, match="spare: no limit 'face_px'"):
+        CutClips(spare=(("face_px", 1.0),))

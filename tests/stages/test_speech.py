@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manifests.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clips, Speeches, Video
+from manifests.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clips, Speeches, Syncs, Video
 from manifests.store import Store
 from pipeline.bench import Bench
 from pipeline.stage import Facts
@@ -19,7 +19,7 @@ from stages.language import Heard
 from stages.speech import Part, Transcribe
 from stages.whisper import Aligners, Voiced
 from tests.command import ROOT
-from tests.stages.measured import clip, put
+from tests.stages.measured import clip, put, sync
 from tests.stages.tiny_whisper import make
 
 
@@ -48,7 +48,9 @@ def silence(seconds: float) -> np.ndarray:
     return np.zeros(int(seconds * SAMPLE_RATE_HZ), np.int16)
 
 
-def spoken(folder: Path, stage: Transcribe, sounds: list[np.ndarray], language: str | None = None) -> Speeches:
+def spoken(
+    folder: Path, stage: Transcribe, sounds: list[np.ndarray], language: str | None = None, syncs: Syncs | None = None
+) -> Speeches:
     """What the stage finds in clips of these sounds."""
     store = Store(str(folder))
     clips = []
@@ -63,7 +65,7 @@ def spoken(folder: Path, stage: Transcribe, sounds: list[np.ndarray], language: 
         clips.append(clip("v0", number, n_frames=len(sound) // SAMPLES_PER_FRAME, files=(audio, audio, audio)))
     video = Video(id="v0", url="file:///v0.mp4", language=language)
     with Bench(store, "speech-test", "v0") as bench:
-        found = stage.open()(Facts([video, Clips(items=tuple(clips))]), bench)
+        found = stage.open()(Facts([video, Clips(items=tuple(clips)), *([syncs] if syncs else [])]), bench)
     assert isinstance(found, Speeches)
     return found
 
@@ -213,3 +215,11 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path):
     (tmp_path / "readme.txt").touch()
     with pytest.raises(ValueError, match="no CTranslate2 Whisper"):
         Transcribe(model=str(tmp_path)).open()
+
+
+def test_a_clip_out_of_sync_is_not_heard_where_that_is_asked_for(tmp_path: Path, random_whisper: Path):
+    syncs = Syncs(items=(sync("v0-0000", confidence=0.5), sync("v0-0001"), sync("v0-0002", offset_frames=9)), model="m")
+    stage = Transcribe(model=str(random_whisper), align=False, beam=1, spare=(("min_confidence", 3.0),))
+    assert stage.inputs() == (Video, Clips, Syncs) and Transcribe().inputs() == (Video, Clips)
+    heard = spoken(tmp_path, stage, [babble(3), babble(3, seed=1), babble(3, seed=2)], syncs=syncs)
+    assert [one.key for one in heard.items] == ["v0-0001", "v0-0002"]

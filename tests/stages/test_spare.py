@@ -1,0 +1,93 @@
+"""What is spared is what the policy drops anyway, whatever language will be heard."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manifests.records import Clip, Clips, Piece
+from stages.judge import candidates, judge
+from stages.policies import PAPER, POLICIES, ForLanguage, Policy
+from stages.spare import BY_SYNC, BY_TRACK, breaks, loosest, policy_of
+from tests.stages.measured import clip, measured, sync, track
+
+
+def spared(of: Clip) -> Piece:
+    """The piece that was not cut into this clip."""
+    return Piece(**{f.name: getattr(of, f.name) for f in dataclasses.fields(Piece)})
+
+
+def known_before_the_cut(one):
+    return dataclasses.replace(one, syncs=None, speeches=None, identities=None)
+
+
+TRACKS = st.builds(
+    track,
+    st.just(0),
+    face_px=st.floats(20, 300),
+    face_share=st.floats(0.05, 1.0),
+    score=st.floats(0.4, 1.0),
+    detected_share=st.floats(0.5, 1.0),
+    yaw_p95_deg=st.floats(0, 90),
+    sharpness=st.floats(0, 200),
+    motion=st.floats(0, 3),
+)
+
+
+@given(of=TRACKS, policy=st.sampled_from(sorted(POLICIES)), language=st.sampled_from(["zh", "de", None]))
+@settings(max_examples=200, deadline=None)
+def test_what_its_track_breaks_the_policy_drops_and_what_it_keeps_is_not_spared(of, policy, language):
+    policy = POLICIES[policy]
+    one = measured(tracks=(of,), language=language)
+    early = policy_of(loosest(policy, BY_TRACK))
+    (candidate,) = candidates([known_before_the_cut(one)])
+    (verdict,) = judge([one], policy)
+    by_track = {"too_short", "face_too_small", "face_too_large", "off_frame", "face_lost", "face_doubtful", "yaw",
+                "pitch", "roll", "blurred", "dark", "bright", "still_face", "several_faces"}  # fmt: skip
+    assert breaks(candidate, early) == bool(by_track & {receipt.rule for receipt in verdict.receipts})
+
+
+def test_the_most_patient_language_says_what_is_spared():
+    by_language = (ForLanguage("zh", "min_confidence", 2.0), ForLanguage("th", "max_yaw_deg", None))
+    found = dict(loosest(dataclasses.replace(PAPER, by_language=by_language), (*BY_TRACK, *BY_SYNC)))
+    assert found["min_confidence"] == 2.0 and found["max_offset_frames"] == 1.0
+    assert "max_yaw_deg" not in found and found["max_roll_deg"] == PAPER.max_roll_deg
+
+
+def test_where_languages_differ_on_what_is_a_face_their_number_spares_nothing():
+    plain = dict(loosest(PAPER, BY_TRACK))
+    differing = dataclasses.replace(PAPER, by_language=(ForLanguage("zh", "min_detector_score", 0.5),))
+    assert plain["max_other_faces"] == 0 and "max_other_faces" not in dict(loosest(differing, BY_TRACK))
+
+
+def test_only_limits_that_a_stage_can_know_are_taken():
+    with pytest.raises(ValueError, match="spare: no limit 'min_speech_share', only min_duration_s"):
+        policy_of((("min_speech_share", 0.3),))
+
+
+def test_a_limit_that_is_not_named_spares_nothing():
+    (one,) = candidates([known_before_the_cut(measured(tracks=(track(face_px=10.0, motion=0.0),)))])
+    assert breaks(one, policy_of((("min_face_px", 60.0),))) and not breaks(one, policy_of((("min_sharpness", 1.0),)))
+
+
+def test_a_piece_that_was_not_cut_has_the_receipts_of_its_track():
+    whole = measured(tracks=(track(face_px=40.0, motion=0.0),))
+    cut = dataclasses.replace(whole, clips=Clips(items=(), spared=(spared(clip("v0")),)))
+    for one in (whole, known_before_the_cut(cut)):
+        (verdict,) = judge([one], PAPER)
+        assert [receipt.rule for receipt in verdict.receipts] == ["face_too_small", "still_face"]
+        assert (verdict.key, verdict.kept) == ("v0-0000", False)
+
+
+@pytest.mark.parametrize("policy", [PAPER, Policy(min_confidence=None, max_offset_frames=None, max_drift_frames=None)])
+def test_under_a_policy_that_would_have_it_a_piece_that_was_not_cut_is_missing_and_nothing_else(policy):
+    cut = dataclasses.replace(measured(), clips=Clips(items=(), spared=(spared(clip("v0")),)))
+    (verdict,) = judge([known_before_the_cut(cut)], policy)
+    assert [(one.rule, one.value, one.margin) for one in verdict.receipts] == [("not_cut", "unmeasured", -1.0)]
+
+
+def test_what_was_not_heard_since_its_sync_was_bad_is_dropped_for_its_sync():
+    one = dataclasses.replace(measured(syncs=(sync("v0-0000", confidence=0.5),)), speeches=None)
+    (verdict,) = judge([one], PAPER)
+    assert [receipt.rule for receipt in verdict.receipts] == ["low_sync"]
