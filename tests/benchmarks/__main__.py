@@ -22,6 +22,8 @@ ABOUT = {
     "scale": "what the ledger and the driver cost per call, and one core against two",
     "driver": "100,000 videos through stages that only sleep, on Ray",
     "growth": "seconds and bytes per video-hour as the hours grow, by the command on Ray",
+    "command": "the command on one core and on two, and where it has nothing to do",
+    "cascade": "what it spares to measure no further what the policy drops anyway",
     "flat": "memory of a process over 1,000 videos",
     "memory": "two hours of 1080p through every stage, each in its own process; a whole run on Ray",
     "chain": "from files to scored clips, against the classic script of public tools with files between",

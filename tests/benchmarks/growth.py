@@ -42,8 +42,8 @@ def measure(scratch: Path, repeats: int, hours: Sequence[float] = HOURS, folder:
 def _grown(folder: Path, hours: float) -> dict[str, Any]:
     """The whole sample recipe over so much footage."""
     store, said = folder / "out", folder / "sittings.json"
-    sources, seconds = _sources(folder / "videos", 3600 * hours)
-    command = [sys.executable, "-m", "pipeline", "run", "sample", "--manifest", str(sources), "--store", str(store)]
+    links, seconds = sources(folder / "videos", 3600 * hours)
+    command = [sys.executable, "-m", "pipeline", "run", "sample", "--manifest", str(links), "--store", str(store)]
     if not (store / "finished.json").exists():
         _sit(command, said)
     taken, sittings = seconds / 3600, json.loads(said.read_text(encoding="utf-8"))
@@ -56,7 +56,7 @@ def _grown(folder: Path, hours: float) -> dict[str, Any]:
     }
 
 
-def _sources(folder: Path, wanted_s: float) -> tuple[Path, float]:
+def sources(folder: Path, wanted_s: float) -> tuple[Path, float]:
     """A folder of links to videos that last so long, and their seconds."""
     folder.mkdir(parents=True, exist_ok=True)
     seconds, around = 0.0, 0
