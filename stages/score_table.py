@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from manifests.sample.truth import FLAWS
@@ -34,14 +35,26 @@ _TITLES = {
 
 
 def crop_windows(store: Store, measured: Iterable[Measured]) -> dict[str, Box]:
-    """Median crop window (left, top, right, bottom; source pixels) of every clip, by key."""
+    """Median crop window (left, top, right, bottom; source pixels) of every clip, by key.
+
+    Of a piece that was not cut, the median box of its face.
+    """
     found: dict[str, Box] = {}
     for one in measured:
-        for clip in one.clips.items if one.clips else ():
+        if one.clips is None:
+            continue
+        for clip in one.clips.items:
             with np.load(io.BytesIO(store.get(clip.arrays.path)), allow_pickle=False) as arrays:
-                left, top, right, bottom = (float(v) for v in np.median(arrays["crop"], axis=0))
-            found[clip.key] = (left, top, right, bottom)
+                found[clip.key] = _median(arrays["crop"])
+        if one.clips.spared and one.seen is not None:
+            with np.load(io.BytesIO(store.get(one.seen.arrays.path)), allow_pickle=False) as arrays:
+                found |= {piece.key: _median(arrays[f"{piece.track}/box"]) for piece in one.clips.spared}
     return found
+
+
+def _median(boxes: NDArray[np.float32]) -> Box:
+    left, top, right, bottom = (float(v) for v in np.median(boxes[:, :4], axis=0))
+    return left, top, right, bottom
 
 
 def tables(score: Score) -> list[Table]:

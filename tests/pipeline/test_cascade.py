@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from manifests.records import Video
 from manifests.store import Store
+from pipeline.facts import measured
 from pipeline.finish import finish, judged
 from pipeline.here import run_here
 from pipeline.job import Job, add_videos, write_job
+from pipeline.recipes import build
+from stages.score_table import crop_windows
 from tests.benchmarks.counts import counted
 from tests.benchmarks.material import CORPUS
 from tests.command import pipeline
@@ -56,6 +60,16 @@ def test_nothing_is_encoded_for_what_its_track_rules_out_and_nothing_heard_where
     assert list(unheard.first_broken_rule) == ["low_sync"] and unheard.sync_confidence.notna().all()
     assert encoded - fewer == uncut.n_frames.sum() > 400
     assert set(clips.index) == set(verdicts) and clips[clips.kept].mp4.notna().all()
+
+
+def test_what_was_not_cut_is_compared_with_the_truth_by_where_its_face_is(both):
+    (plain, *_), (store, *_) = both
+    windows = [crop_windows(one, measured(build("sample", overrides=sets).stages(), VIDEOS, one))
+               for one, sets in ((plain, ()), (store, ("cascade=true",)))]  # fmt: skip
+    assert windows[0].keys() == windows[1].keys()
+    for key, window in windows[0].items():
+        middle, other = (np.add(box[:2], box[2:]) / 2 for box in (window, windows[1][key]))
+        assert np.abs(middle - other).max() < 25
 
 
 def test_a_policy_that_would_have_more_is_told_what_is_missing(both):
