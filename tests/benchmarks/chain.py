@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -251,7 +251,8 @@ def _work(known: Sequence[Measured], here: Here, script: classic.Classic, paths:
             full[url] += n
     cut = {one.video.url for one in known if one.clips}
     clip_frames = sum(clip.n_frames for clip in clips)
-    scratch = max(_of_video(counts, one.video) / source[one.video.url] for one in known)
+    scratch = {one.video.url: _of_video(counts.scratch, one.video) / source[one.video.url] for one in known}
+    left = max(_of_video(counts.left, one.video) / source[one.video.url] for one in known)
     return {
         "ours: full-size decodes per picture of the sources": sum(full.values()) / sum(frames.values()),
         "ours: the same, videos that gave clips": _share(full, frames, cut),
@@ -261,7 +262,11 @@ def _work(known: Sequence[Measured], here: Here, script: classic.Classic, paths:
         "ours: decodes of a clip per picture of it": of_clips / max(clip_frames, 1),
         "ours: encodes per picture of a clip": counts.encoded.total() / max(clip_frames, 1),
         "classic: encodes by ffmpeg per picture of the sources": script.counts.encoded.total() / sum(frames.values()),
-        "ours: largest scratch of a stage and video / source": scratch,
+        "ours: largest scratch of a stage and video / source": max(scratch.values()),
+        "ours: the same, sources of 1 MB and more": max(
+            (share for url, share in scratch.items() if source[url] >= 1e6), default=None
+        ),
+        "ours: the same, less the clip that is being written, which is moved to where it stays": left,
         "ours: bytes of clips / source": sum(c.video.size_bytes + c.audio.size_bytes for c in clips)
         / sum(source.values()),
         "classic: bytes of a video's files / source, the most": max(
@@ -273,8 +278,8 @@ def _work(known: Sequence[Measured], here: Here, script: classic.Classic, paths:
     }
 
 
-def _of_video(counts: Counts, video: Video) -> int:
-    return max(n for folder, n in counts.scratch.items() if folder.endswith(video.id))
+def _of_video(bytes_of: Mapping[str, int], video: Video) -> int:
+    return max(n for folder, n in bytes_of.items() if folder.endswith(video.id))
 
 
 def _share(of: dict[str, int], all_of: dict[str, int], videos: set[str]) -> float | None:

@@ -28,11 +28,12 @@ _VERBOSE = 40  # ffmpeg's level at which it says how many frames it decoded and 
 class Counts:
     """What was done: pictures decoded, by file (JPEGs by folder); encoded, by the file they were made of, or "clips";
     the most bytes of scratch of a stage and video at a time, by the folder of its blobs: looked at whenever a file
-    leaves it and at the end; images among them at the end."""
+    leaves it and at the end; what is left of them then, which goes nowhere; images among that."""
 
     decoded: Counter[str] = field(default_factory=Counter)
     encoded: Counter[str] = field(default_factory=Counter)
     scratch: Counter[str] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)
     images: int = 0
 
 
@@ -60,6 +61,7 @@ def counted() -> Iterator[Counts]:
 
     def leaving(bench: Bench, *why: Any) -> None:
         look(bench)
+        counts.left[bench._prefix] = size_bytes(bench.scratch)
         counts.images += images(bench.scratch)
         leave(bench, *why)
 
