@@ -5,7 +5,7 @@ expected language serves the verdict alone (`stages.language`). A voice that the
 expected, or that has no name outside Whisper, is a reading like any other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from stages.judge import Measured, candidates
 from stages.language import Heard, languages_heard, overall, spread, verdict
 from stages.spare import Limits, breaks, policy_of
 from stages.sync import read_wav
-from stages.whisper import Aligners, Recogniser, Said, Voiced
+from stages.whisper import Aligners, Encoded, Recogniser, Said, Voiced
 
 CHUNK_S = 30.0
 """What Whisper hears at once."""
@@ -152,12 +152,13 @@ class Transcribe(Stage[Speeches]):
     ) -> list[Speech]:
         """Voice and language of all clips given, then all that is said, in batches over them."""
         voiced = [recogniser.voice(sound) for sound in sounds]
-        heard = self._listen(recogniser, sounds, voiced)
+        heard, encoded = self._listen(recogniser, sounds, voiced)
         parts = [self.parts(windows, listened) for windows, listened in zip(voiced, heard, strict=True)]
         texts = iter(
             recogniser.transcribe(
-                [(_cut(sound, part.start_s, part.end_s), part.language)
-                 for sound, of_clip in zip(sounds, parts, strict=True) for part in of_clip]
+                [(_cut(sounds[number], part.start_s, part.end_s), part.language,
+                  encoded.get((number, part.start_s, part.end_s)))
+                 for number, of_clip in enumerate(parts) for part in of_clip]
             )
         )  # fmt: skip
         found = []
@@ -188,19 +189,24 @@ class Transcribe(Stage[Speeches]):
 
     def _listen(
         self, recogniser: Recogniser, sounds: Sequence[Samples], voiced: Sequence[Sequence[Voiced]]
-    ) -> list[list[Heard]]:
-        """Languages of evenly spread windows of every clip."""
-        chosen = [[windows[index] for index in spread(len(windows), self.windows)] for windows in voiced]
-        cuts = [
-            _cut(sound, window.start_s, window.end_s)
-            for sound, windows in zip(sounds, chosen, strict=True)
-            for window in windows
+    ) -> tuple[list[list[Heard]], dict[tuple[int, float, float], Encoded]]:
+        """Languages of evenly spread windows of every clip; and by clip, start and end what the encoder made of them.
+
+        A window that is a part as well needs no second pass of the encoder.
+        """
+        chosen = [
+            (number, windows[index])
+            for number, windows in enumerate(voiced)
+            for index in spread(len(windows), self.windows)
         ]
-        guesses: Iterator[dict[str, float]] = iter(recogniser.listen(cuts))
-        return [
-            [Heard(start_s=one.start_s, end_s=one.end_s, probabilities=next(guesses)) for one in windows]
-            for windows in chosen
-        ]
+        listened = recogniser.listen([_cut(sounds[number], one.start_s, one.end_s) for number, one in chosen])
+        heard: list[list[Heard]] = [[] for _ in sounds]
+        kept = {}
+        for (number, one), (probabilities, encoded) in zip(chosen, listened, strict=True):
+            heard[number].append(Heard(start_s=one.start_s, end_s=one.end_s, probabilities=probabilities))
+            if encoded is not None:
+                kept[number, one.start_s, one.end_s] = encoded
+        return heard, kept
 
     def parts(self, windows: Sequence[Voiced], heard: Sequence[Heard]) -> list[Part]:
         """The stretches of speech put together into parts of `part_s`: in one language, or in as many as were heard."""

@@ -8,11 +8,12 @@ probability; what it is made of does better: its voice activity and its merging 
 import contextlib
 import io
 import logging
+import math
 import re
 import tempfile
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Samples = NDArray[np.float32]
+
+Encoded = NDArray[np.float32]
+"""What the encoder made of a sound: (frames, width)."""
+
+_KEPT_BYTES = 256_000_000
+"""Of what the encoder made of sounds that may be transcribed as they were heard: 33 of large-v3, 7.7 MB each."""
 
 _PYANNOTE_OFFSET = 0.363  # whisperx's: speech ends where its probability falls below
 _LANGUAGE_TOKEN = re.compile(r"<\|([a-z]{2,3})\|>")
@@ -100,6 +107,8 @@ class Recogniser:
         whisperx.handlers.clear()
         whisperx.propagate = True
         self._whisper = self._pipeline.model
+        encode = self._whisper.encode
+        self._whisper.encode = lambda given: encode(given) if isinstance(given, torch.Tensor) else given
         if not self._whisper.model.is_multilingual:
             raise ValueError(f"speech: the Whisper in {folder} knows only English: it cannot tell languages")
         named = (_LANGUAGE_TOKEN.fullmatch(token) for token in self._whisper.hf_tokenizer.get_vocab())
@@ -129,24 +138,35 @@ class Recogniser:
             for one in merged
         ]
 
-    def listen(self, sounds: Sequence[Samples]) -> list[dict[str, float]]:
-        """Language probabilities of each sound (of its first `context_s`), by subtag."""
-        found: list[dict[str, float]] = []
+    def listen(self, sounds: Sequence[Samples]) -> list[tuple[dict[str, float], Encoded | None]]:
+        """Language probabilities of each sound (of its first `context_s`), by subtag, and what the encoder made of it.
+
+        That is kept on a processor alone, where the encoder is the dearest part, and of as many sounds as
+        `_KEPT_BYTES` hold.
+        """
+        found: list[tuple[dict[str, float], Encoded | None]] = []
+        room = _KEPT_BYTES if self.device == "cpu" else 0
         for some in _batches(sounds, self._batch):
             encoded = self._whisper.encode(self._mels(some))
-            for guesses in self._whisper.model.detect_language(encoded):
-                found.append({subtag(token[2:-2]): float(probability) for token, probability in guesses})
+            kept = np.array(encoded) if 4 * math.prod(encoded.shape) <= room else None
+            room -= 0 if kept is None else kept.nbytes
+            for place, guesses in enumerate(self._whisper.model.detect_language(encoded)):
+                heard = {subtag(token[2:-2]): float(probability) for token, probability in guesses}
+                found.append((heard, None if kept is None else kept[place]))
         return found
 
-    def transcribe(self, sounds: Sequence[tuple[Samples, str]]) -> list[Said]:
-        """What is said in each sound (its first `context_s`), given its language by subtag; in the same order."""
+    def transcribe(self, sounds: Sequence[tuple[Samples, str, Encoded | None]]) -> list[Said]:
+        """What is said in each sound (its first `context_s`), in the same order.
+
+        A sound comes with its language by subtag, and, where `listen` has given it, with what the encoder made of it.
+        """
         found: dict[int, Said] = {}
-        for language in sorted({language for _, language in sounds}):
+        for language, known in sorted({(language, encoded is not None) for _, language, encoded in sounds}):
             tokenizer = self._tokenizer(language)
-            places = [place for place, (_, spoken) in enumerate(sounds) if spoken == language]
+            places = [n for n, one in enumerate(sounds) if (one[1], one[2] is not None) == (language, known)]
             for some in _batches(places, self._batch):
-                mels = self._mels([sounds[place][0] for place in some])
-                made = self._whisper.generate_segment_batched(mels, tokenizer, self._pipeline.options)
+                given = _stacked(sounds[n][2] for n in some) if known else self._mels([sounds[n][0] for n in some])
+                made = self._whisper.generate_segment_batched(given, tokenizer, self._pipeline.options)
                 for place, text, logprob in zip(some, made["text"], made["avg_logprob"], strict=True):
                     found[place] = Said(text.strip(), float(logprob))
         return [found[place] for place in range(len(sounds))]
@@ -262,6 +282,13 @@ def _no_sentence_models() -> Iterator[None]:
 
 def _number(word: dict[str, Any], name: str) -> float | None:
     return float(word[name]) if name in word else None
+
+
+def _stacked(encoded: Iterable[Encoded | None]) -> Any:
+    """What the encoder made of several sounds, as CTranslate2 takes it."""
+    from ctranslate2 import StorageView
+
+    return StorageView.from_array(np.stack([one for one in encoded if one is not None]))
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

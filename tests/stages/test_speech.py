@@ -223,3 +223,27 @@ def test_a_clip_out_of_sync_is_not_heard_where_that_is_asked_for(tmp_path: Path,
     assert stage.inputs() == (Video, Clips, Syncs) and Transcribe().inputs() == (Video, Clips)
     heard = spoken(tmp_path, stage, [babble(3), babble(3, seed=1), babble(3, seed=2)], syncs=syncs)
     assert [one.key for one in heard.items] == ["v0-0001", "v0-0002"]
+
+
+def test_a_sound_that_is_transcribed_as_it_was_heard_passes_the_encoder_once(tmp_path, random_whisper, monkeypatch):
+    import ctranslate2
+
+    passes = []
+
+    def encode(model, features, **options):
+        passes.append(features.shape[0])
+        return plain(model, features, **options)
+
+    plain = ctranslate2.models.Whisper.encode
+    monkeypatch.setattr(ctranslate2.models.Whisper, "encode", encode)
+    stage = Transcribe(model=str(random_whisper), align=False, beam=1)
+    sounds = [np.concatenate([silence(1), babble(3), silence(1)]), babble(20, seed=1)]
+    short, long = spoken(tmp_path / "once", stage, sounds).items
+    assert len(short.windows) == 1 and len(long.windows) > 2
+    assert sum(passes) == 1 + len(long.windows) + 1  # the long one's windows, and then all of it
+    monkeypatch.setattr("stages.whisper._KEPT_BYTES", 0)
+    passes.clear()
+    again = spoken(tmp_path / "twice", stage, sounds).items
+    assert sum(passes) == 2 + len(long.windows) + 1
+    assert [one.text for one in again] == [short.text, long.text]
+    assert [one.avg_logprob for one in again] == pytest.approx([short.avg_logprob, long.avg_logprob], abs=1e-4)
