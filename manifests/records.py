@@ -153,7 +153,7 @@ class Clips:
     """Cut and encoded once. Given by `clip`. The numbers of clips and of pieces that were spared are one series."""
 
     items: tuple[Clip, ...]
-    spared: tuple[Piece, ...] = ()  # not cut, as their tracks already break a limit that was set
+    spared: tuple[Piece, ...] = ()  # not cut, as their tracks already break a limit that was set; as long as planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +218,7 @@ class Speech:
 
 @dataclass(frozen=True, kw_only=True)
 class Speeches:
-    """Given by `speech`: one record per clip."""
+    """Given by `speech`: one record per clip, but for those that were spared it."""
 
     items: tuple[Speech, ...]
     model: str
@@ -255,7 +255,7 @@ class Receipt:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Judged: kept or dropped, by which policy, with one receipt per broken rule, the first broken first."""
+    """Judged: kept or dropped, by which policy, with one receipt per rule known to be broken, in the rules' order."""
 
     key: str
     video: str

@@ -17,7 +17,6 @@ from pipeline.show import show
 from pipeline.stage import PostponedError
 from pipeline.step import StageBrokenError
 from stages import weights
-from stages.judge import UNMEASURED
 from stages.outcomes import NetworkError
 
 REQUEST_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError)
@@ -52,9 +51,10 @@ def judge(options: Namespace, console: Console) -> int:
     verdicts = _verdicts(changed.build(), store)
     after = {verdict.key for verdict in verdicts if verdict.kept}
     console.print(f"kept {len(before)} clips before, {len(after)} now: +{len(after - before)} -{len(before - after)}")
-    unknown = sum(not one.kept and all(receipt.value == UNMEASURED for receipt in one.receipts) for one in verdicts)
-    if unknown:
-        console.print(f"{unknown} more lack measurements that it asks for: run with this policy to make them")
+    spared = sum(one.receipts[0].rule in ("not_cut", "not_heard") for one in verdicts if not one.kept)
+    if spared:
+        said = f"{spared} more were spared by the run's policy: a run with this one measures all clips anew"
+        console.print(said, soft_wrap=True)
     if options.dry:
         return 0
     write_job(store, changed)

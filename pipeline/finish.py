@@ -73,9 +73,10 @@ def notes(recipe: TalkingFaces) -> tuple[str, ...]:
         made = ", ".join(small)
         found.append(f"Made with {made}: small networks for the rendered sample world, not for real footage.")
     if recipe.cascade:
+        policy = (recipe.cascade_policy or recipe.policy).name
         found.append(
-            "A cascade: what its track rules out was not cut, and what its sync rules out was not heard. What else is "
-            "wrong with such a clip is not known: more clips seem to be lost to a single rule than are."
+            f"A cascade by the policy {policy}: what its track rules out was not cut, what its sync rules out was not "
+            "heard. What else is wrong with such a clip is not known, and it counts as lost to no rule alone."
         )
     return tuple(found)
 

@@ -33,7 +33,8 @@ class Job:
         recipe = build(self.recipe, self.policy, self.overrides)
         if self.cascade is None or not recipe.cascade:
             return recipe
-        return replace(recipe, cascade_policy=build(self.recipe, *self.cascade).policy)
+        run = build(self.recipe, *self.cascade)
+        return replace(recipe, cascade_policy=run.cascade_policy or run.policy)
 
     def changed(self, policy: str | None, overrides: Iterable[str]) -> "Job":
         """The same job with another policy, or further assignments on top."""
@@ -47,9 +48,13 @@ class Job:
 def read_job(store: Store) -> Job | None:
     """The job of a store, None where nothing has been run yet."""
     try:
-        return from_json(store.get(_JOB), Job)
+        text = store.get(_JOB)
     except FileNotFoundError:
         return None
+    job = from_json(text, Job)
+    if b'"cascade":' in text:
+        return job
+    return replace(job, overrides=("cascade=false", *job.overrides))  # written before there were any
 
 
 def write_job(store: Store, job: Job) -> None:

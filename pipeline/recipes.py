@@ -43,8 +43,8 @@ class TalkingFaces:
         clip, speech = self.clip, self.speech
         if self.cascade:
             policy = self.cascade_policy or self.policy
-            clip = replace(clip, spare=loosest(policy, BY_TRACK))
-            speech = replace(speech, spare=loosest(policy, BY_SYNC))
+            clip = replace(clip, spare=(*loosest(policy, BY_TRACK), *clip.spare))
+            speech = replace(speech, spare=(*loosest(policy, BY_SYNC), *speech.spare))
         return self.fetch, self.watch, clip, self.sync, speech, self.identity
 
 

@@ -77,7 +77,7 @@ def gallery(figures: Figures) -> tuple[list[Judged], list[Judged], list[Judged]]
     narrow = sorted((one for one in kept if one.tightest), key=lambda one: (one.margin, one.clip.clip.key))
     # Of the dropped, those that one rule alone keeps out: their margin is what decides.
     missed = sorted(
-        (one for one in figures.judged if len(one.verdict.receipts) == 1 and isinstance(one.clip.clip, Clip)),
+        (one for one in figures.judged if len(one.verdict.receipts) == 1 and not one.clip.spared),
         key=lambda one: (-_relative(one), one.clip.clip.key),
     )
     return [entry[3] for entry in ranked[:_KEPT_SHOWN]], narrow[:_BORDER_SHOWN], missed[:_BORDER_SHOWN]

@@ -15,7 +15,7 @@ from stages.crop import pieces, windows
 from stages.encode import ClipWriter, write_wav
 from stages.judge import Candidate, Measured
 from stages.media import MediaError, audio_array, pictures
-from stages.spare import Limits, breaks, policy_of
+from stages.spare import BY_TRACK, Limits, breaks, policy_of
 
 _JOIN_FRAMES = 50
 """Cuts less than this apart share one pass: to decode two idle seconds costs less than to open and seek again."""
@@ -42,7 +42,8 @@ class CutClips(Stage[Clips]):
 
     A track longer than `max_s` is cut into equal pieces. Each second of source is decoded at most once, however many
     faces it holds. What is good enough is for the policy to say: the limits here only spare encodes that no use could
-    have, and `spare`, those that a policy has no use for: such pieces are named, not cut.
+    have, and `spare` those that a policy has no use for: such pieces are named, not cut, unless a useful one shares
+    their time, for which they may be the one who speaks.
     `Rejection("no_candidate_clip")` where there is no piece of any kind.
     """
 
@@ -66,7 +67,7 @@ class CutClips(Stage[Clips]):
             raise ValueError(f"need 0 < min_s <= max_s, not {self.min_s} and {self.max_s}")
         if self.margin < 1:
             raise ValueError(f"margin must be at least 1, not {self.margin}")
-        policy_of(self.spare)
+        policy_of(self.spare, BY_TRACK)
 
     def open(self) -> Work[Clips]:
         """Nothing heavy to load."""
@@ -84,12 +85,12 @@ class CutClips(Stage[Clips]):
                     "largest_face_px": max((t.face_px for t in seen.tracks), default=0.0),
                 },
             )
-        spared = tuple(self._spared(Measured(video, source, seen), cuts))
-        left = set(range(len(cuts))) - {piece.number for piece in spared}
+        spared = self._spared(Measured(video, source, seen), cuts)
+        useless = {piece.number for piece in spared}
         clips: list[Clip] = []
         try:
-            path = bench.fetch(source.file)
-            for run in _runs({number: cuts[number] for number in sorted(left)}):
+            for run in _runs({number: cut for number, cut in enumerate(cuts) if number not in useless}):
+                path = bench.fetch(source.file)
                 for number, n_frames in self._film(path, run, bench.scratch):  # each leaves scratch when it is done
                     clips.append(self._clip(video, number, cuts[number], n_frames, bench))
         except MediaError as error:
@@ -98,14 +99,23 @@ class CutClips(Stage[Clips]):
             return Rejection(error.reason, {"detail": error.detail})
         return Clips(items=tuple(sorted(clips, key=lambda clip: clip.number)), spared=spared)
 
-    def _spared(self, measured: Measured, cuts: list[_Cut]) -> Iterator[Piece]:
-        """The pieces that are known to be of no use."""
-        assert measured.seen is not None
-        tracks, policy = {track.number: track for track in measured.seen.tracks}, policy_of(self.spare)
-        for number, cut in enumerate(cuts):
-            piece = Piece(**_piece(measured.video, number, cut, cut.end_frame - cut.start_frame))
-            if breaks(Candidate(measured, piece, tracks[piece.track], None, None, None), policy):
-                yield piece
+    def _spared(self, measured: Measured, cuts: list[_Cut]) -> tuple[Piece, ...]:
+        """The pieces that are known to be of no use, not even as the one who speaks beside a useful one."""
+        policy = policy_of(self.spare, BY_TRACK)
+        pieces = [
+            Piece(**_piece(measured.video, number, cut, cut.end_frame - cut.start_frame))
+            for number, cut in enumerate(cuts)
+        ]
+        broken = [
+            breaks(Candidate(measured, piece, cut.track, None, None, None), policy)
+            for piece, cut in zip(pieces, cuts, strict=True)
+        ]
+        useful = [piece for piece, useless in zip(pieces, broken, strict=True) if not useless]
+        return tuple(
+            piece
+            for piece, useless in zip(pieces, broken, strict=True)
+            if useless and not any(one.start_s < piece.end_s and piece.start_s < one.end_s for one in useful)
+        )
 
     def _cuts(self, seen: Seen, bench: Bench, source: Source) -> list[_Cut]:
         """All clips to be, in the order of their start."""

@@ -77,6 +77,13 @@ class Candidate:
         return self.measured.video.language or (self.speech.language if self.speech else "")
 
     @property
+    def spared(self) -> str:
+        """What a cascade has spared it, as a rule's name: "not_cut", "not_heard", or nothing. See `stages.spare`."""
+        if not isinstance(self.clip, Clip):
+            return "not_cut"
+        return "not_heard" if self.speech is None and self.measured.speeches is not None else ""
+
+    @property
     def confidence(self) -> float:
         """Of the lips; below every real one where nothing was measured, so that such a clip wins over none."""
         return self.sync.confidence if self.sync else -1.0
@@ -245,11 +252,10 @@ which compares the clips of one video, and `duplicate`, which compares the clips
 def readings(one: Candidate, policy: Policy) -> tuple[Reading, ...]:
     """Every rule of the policy applied to one clip alone, kept or broken, in order.
 
-    What was not measured breaks its rules only where nothing measured does: it may be unknown for that very reason.
+    Of a clip that was spared something only what is known: the rest was not looked for.
     """
-    found = [reading for rule in RULES if (reading := rule.read(one, policy)) is not None]
-    known = [reading for reading in found if reading.value != UNMEASURED]
-    return tuple(known if any(reading.margin < 0 for reading in known) else found)
+    found = (reading for rule in RULES if (reading := rule.read(one, policy)) is not None)
+    return tuple(reading for reading in found if not one.spared or reading.value != UNMEASURED)
 
 
 def tightest(one: Candidate, policy: Policy) -> tuple[str, float] | None:
@@ -262,7 +268,8 @@ def tightest(one: Candidate, policy: Policy) -> tuple[str, float] | None:
 def judge(measured: Iterable[Measured], policy: Policy) -> tuple[Verdict, ...]:
     """A verdict for every clip, sorted by key, the same for any order of the videos.
 
-    A dropped clip has a receipt for every rule that it breaks. Near-duplicates are sought among the clips that break
+    A dropped clip has a receipt for every rule that it is known to break, or one that says what was spared it.
+    Near-duplicates are sought among the clips that break
     no other rule: of each set the one with the most confident lips stays. A kept clip has its person, group and split.
     `extra["correct_offset_frames"]` is the offset that `shard` takes out where the policy shifts audio.
     """
@@ -283,11 +290,13 @@ def judge(measured: Iterable[Measured], policy: Policy) -> tuple[Verdict, ...]:
 
 
 def _broken(one: Candidate, policy: Policy, rival: Receipt | None) -> tuple[Receipt, ...]:
-    found = [reading for reading in readings(one, policy) if reading.margin < 0]
-    if not isinstance(one.clip, Clip) and all(reading.value == UNMEASURED for reading in found):
-        return (Receipt("not_cut", UNMEASURED, "another policy spared it", -1.0),)
-    receipts = tuple(Receipt(reading.rule, reading.value, reading.limit, reading.margin) for reading in found)
-    return (*receipts, rival) if rival else receipts
+    found = (reading for reading in readings(one, policy) if reading.margin < 0)
+    receipts = [Receipt(reading.rule, reading.value, reading.limit, reading.margin) for reading in found]
+    if rival:
+        receipts.append(rival)
+    if one.spared and not receipts:  # this policy might have kept it
+        receipts.append(Receipt(one.spared, UNMEASURED, "measured", -1.0))
+    return tuple(receipts)
 
 
 def _rivals(clips: Iterable[Candidate]) -> dict[str, Receipt]:

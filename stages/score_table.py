@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from manifests.records import RATE_HZ
 from manifests.sample.truth import FLAWS
 from manifests.store import Store
 from stages.judge import Measured
@@ -48,7 +49,9 @@ def crop_windows(store: Store, measured: Iterable[Measured]) -> dict[str, Box]:
                 found[clip.key] = _median(arrays["crop"])
         if one.clips.spared and one.seen is not None:
             with np.load(io.BytesIO(store.get(one.seen.arrays.path)), allow_pickle=False) as arrays:
-                found |= {piece.key: _median(arrays[f"{piece.track}/box"]) for piece in one.clips.spared}
+                for piece in one.clips.spared:
+                    at = arrays[f"{piece.track}/frame"] / RATE_HZ
+                    found[piece.key] = _median(arrays[f"{piece.track}/box"][(at >= piece.start_s) & (at < piece.end_s)])
     return found
 
 

@@ -6,7 +6,7 @@ A stage that spares work is told limits by name and number, as `stages.policies`
 import dataclasses
 from typing import Any, TypeAlias
 
-from stages.judge import Candidate, readings
+from stages.judge import UNMEASURED, Candidate, readings
 from stages.policies import Policy
 
 Limits: TypeAlias = tuple[tuple[str, float], ...]
@@ -41,15 +41,15 @@ def loosest(policy: Policy, names: tuple[str, ...]) -> Limits:
     return tuple(found)
 
 
-def policy_of(limits: Limits) -> Policy:
-    """A policy of these limits and no other. Raises `ValueError` for a name that is none."""
+def policy_of(limits: Limits, names: tuple[str, ...]) -> Policy:
+    """A policy of these limits and no other. Raises `ValueError` for one that is not among `names`."""
     for name, _ in limits:
-        if name not in (*BY_TRACK, *BY_SYNC):
-            raise ValueError(f"spare: no limit {name!r}, only {', '.join((*BY_TRACK, *BY_SYNC))}")
+        if name not in names:
+            raise ValueError(f"spare: no limit {name!r} here, only {', '.join(names)}")
     given: dict[str, Any] = dict(limits)
     return dataclasses.replace(_NONE, **given)
 
 
 def breaks(one: Candidate, policy: Policy) -> bool:
     """Whether a clip, or a piece that may become one, breaks a limit by what is known of it."""
-    return any(reading.margin < 0 for reading in readings(one, policy))
+    return any(reading.margin < 0 and reading.value != UNMEASURED for reading in readings(one, policy))

@@ -20,7 +20,7 @@ from pipeline.stage import RUNTIME, Facts, Stage, Work, WorkerSpoiledError
 from stages import weights
 from stages.judge import Measured, candidates
 from stages.language import Heard, languages_heard, overall, spread, verdict
-from stages.spare import Limits, breaks, policy_of
+from stages.spare import BY_SYNC, Limits, breaks, policy_of
 from stages.sync import read_wav
 from stages.whisper import Aligners, Encoded, Recogniser, Said, Voiced
 
@@ -86,7 +86,7 @@ class Transcribe(Stage[Speeches]):
             raise ValueError("speech: window_s, part_s and context_s must lie in 1..30 and not fall in this order")
         if self.windows < 1 or self.beam < 1 or self.batch < 1:
             raise ValueError("speech: windows, beam and batch must be at least 1")
-        policy_of(self.spare)
+        policy_of(self.spare, BY_SYNC)
 
     def inputs(self) -> tuple[type, ...]:
         """Sync as well, where it decides what need not be heard."""
@@ -138,7 +138,7 @@ class Transcribe(Stage[Speeches]):
         clips = facts[Clips].items
         if not self.spare:
             return clips
-        known, policy = Measured(facts[Video], clips=facts[Clips], syncs=facts[Syncs]), policy_of(self.spare)
+        known, policy = Measured(facts[Video], clips=facts[Clips], syncs=facts[Syncs]), policy_of(self.spare, BY_SYNC)
         useless = {one.clip.key for one in candidates([known]) if breaks(one, policy)}
         return tuple(clip for clip in clips if clip.key not in useless)
 
@@ -192,14 +192,17 @@ class Transcribe(Stage[Speeches]):
     ) -> tuple[list[list[Heard]], dict[tuple[int, float, float], Encoded]]:
         """Languages of evenly spread windows of every clip; and by clip, start and end what the encoder made of them.
 
-        A window that is a part as well needs no second pass of the encoder.
+        That is asked for where a window will be a part as well, and needs no second pass of the encoder.
         """
         chosen = [
             (number, windows[index])
             for number, windows in enumerate(voiced)
             for index in spread(len(windows), self.windows)
         ]
-        listened = recogniser.listen([_cut(sounds[number], one.start_s, one.end_s) for number, one in chosen])
+        listened = recogniser.listen(
+            [_cut(sounds[number], one.start_s, one.end_s) for number, one in chosen],
+            [len(voiced[number]) == 1 or self.part_s <= self.window_s for number, _ in chosen],
+        )
         heard: list[list[Heard]] = [[] for _ in sounds]
         kept = {}
         for (number, one), (probabilities, encoded) in zip(chosen, listened, strict=True):

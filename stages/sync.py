@@ -94,7 +94,7 @@ class ScoreSync(Stage[Syncs]):
         def work(facts: Facts, bench: Bench) -> Syncs | Rejection:
             clips = facts[Clips].items
             longest = max((clip.n_frames for clip in clips), default=0)
-            if clips and longest < _SHORTEST_FRAMES:
+            if longest < _SHORTEST_FRAMES and (clips or not facts[Clips].spared):
                 return Rejection("clips_too_short_for_sync", {"longest_frames": longest})
             try:
                 found = tuple(score(clip, bench) for clip in clips)

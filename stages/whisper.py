@@ -8,7 +8,6 @@ probability; what it is made of does better: its voice activity and its merging 
 import contextlib
 import io
 import logging
-import math
 import re
 import tempfile
 import warnings
@@ -138,21 +137,23 @@ class Recogniser:
             for one in merged
         ]
 
-    def listen(self, sounds: Sequence[Samples]) -> list[tuple[dict[str, float], Encoded | None]]:
+    def listen(self, sounds: Sequence[Samples], keep: Sequence[bool]) -> list[tuple[dict[str, float], Encoded | None]]:
         """Language probabilities of each sound (of its first `context_s`), by subtag, and what the encoder made of it.
 
-        That is kept on a processor alone, where the encoder is the dearest part, and of as many sounds as
-        `_KEPT_BYTES` hold.
+        That comes with those to `keep`, as many as `_KEPT_BYTES` hold, and on a processor alone, where the encoder is
+        the dearest part.
         """
         found: list[tuple[dict[str, float], Encoded | None]] = []
         room = _KEPT_BYTES if self.device == "cpu" else 0
-        for some in _batches(sounds, self._batch):
-            encoded = self._whisper.encode(self._mels(some))
-            kept = np.array(encoded) if 4 * math.prod(encoded.shape) <= room else None
-            room -= 0 if kept is None else kept.nbytes
+        for some in _batches(list(zip(sounds, keep, strict=True)), self._batch):
+            encoded = self._whisper.encode(self._mels([sound for sound, _ in some]))
+            made = np.asarray(encoded) if room else None
             for place, guesses in enumerate(self._whisper.model.detect_language(encoded)):
-                heard = {subtag(token[2:-2]): float(probability) for token, probability in guesses}
-                found.append((heard, None if kept is None else kept[place]))
+                kept = None
+                if some[place][1] and made is not None and made[place].nbytes <= room:
+                    kept = made[place].copy()
+                    room -= kept.nbytes
+                found.append(({subtag(token[2:-2]): float(p) for token, p in guesses}, kept))
         return found
 
     def transcribe(self, sounds: Sequence[tuple[Samples, str, Encoded | None]]) -> list[Said]:

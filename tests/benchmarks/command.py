@@ -16,12 +16,12 @@ from tests.benchmarks.turns import Stopwatch, in_turns, spread
 HOURS = 0.2
 
 
-def measure(folder: Path, repeats: int, hours: float = HOURS) -> Findings:
+def measure(folder: Path, repeats: int) -> Findings:
     """The recipe sample over so much footage; one turn. Raises `RuntimeError` on a machine of one core."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         raise RuntimeError("one core cannot be held against two here")
-    links, seconds = sources(folder / "videos", 3600 * hours)
+    links, seconds = sources(folder / "videos", 3600 * HOURS)
     stores = {"one core": folder / "one", "two cores": folder / "two"}
     ways: dict[str, Callable[[], float]] = {
         name: partial(_between, links, store, cores[: n + 1]) for n, (name, store) in enumerate(stores.items())

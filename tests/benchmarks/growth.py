@@ -13,7 +13,7 @@ from manifests.store import Store
 from stages.media import probe
 from tests.benchmarks.counts import size_bytes
 from tests.benchmarks.material import ROOT, corpus_videos
-from tests.benchmarks.record import Findings
+from tests.benchmarks.record import Findings, made_by
 
 HOURS = (0.02, 0.1)
 _NOTE_S = 10.0
@@ -24,8 +24,10 @@ def measure(scratch: Path, repeats: int, hours: Sequence[float] = HOURS, folder:
     """Seconds and megabytes per video-hour; one turn.
 
     In `folder` stores stay, and a run that was broken off goes on where it was: its seconds are those of all its
-    sittings, the start of Ray and the loading of models in each.
+    sittings, the start of Ray and the loading of models in each. Raises `ValueError` for a folder of another commit.
     """
+    if folder is not None:
+        _of_this_commit(folder)
     numbers: dict[str, Any] = {}
     for taken in hours:
         numbers |= _grown((folder or scratch) / f"grown{taken}", taken)
@@ -37,6 +39,14 @@ def measure(scratch: Path, repeats: int, hours: Sequence[float] = HOURS, folder:
         ),
         once=True,
     )
+
+
+def _of_this_commit(folder: Path) -> None:
+    commit, known = made_by("")["commit"], folder / "commit.txt"
+    if known.exists() and known.read_text(encoding="utf-8") != commit:
+        raise ValueError(f"--folder {folder}: was begun at {known.read_text(encoding='utf-8')}, this is {commit}")
+    folder.mkdir(parents=True, exist_ok=True)
+    known.write_text(commit, encoding="utf-8")
 
 
 def _grown(folder: Path, hours: float) -> dict[str, Any]:

@@ -45,10 +45,24 @@ def test_a_part_of_a_video_is_a_video_of_its_own():
     assert whole.id != part.id and part.id == Video.of("a", start_s=1, end_s=2).id
 
 
-def test_another_policy_is_judged_by_what_the_run_s_own_has_left_of_a_cascade():
+def test_a_job_written_before_there_were_cascades_is_none(store):
+    store.put("job.json", b'{"recipe":"wild","policy":null,"overrides":["sync.reach=10"]}')
+    job = read_job(store)
+    assert job is not None and job.overrides == ("cascade=false", "sync.reach=10") and not job.build().cascade
+
+
+def test_a_policy_given_for_the_cascade_alone_outlives_a_judging():
+    job = Job(recipe="sample", overrides=("cascade=true", 'cascade_policy={"min_face_px": 20}'))
+    assert job.build().cascade_policy is not None and job.build().cascade_policy.min_face_px == 20
+    assert keys(job.changed("strict", ()).build().stages(), Video) == keys(job.build().stages(), Video)
+
+
+def test_another_policy_is_judged_by_what_the_run_s_own_has_left_of_a_cascade(store):
     job = Job(recipe="sample", overrides=("cascade=true", "policy.min_face_px=50"))
     other = job.changed("strict", ["policy.max_yaw_deg=10"]).changed(None, ["policy.min_motion=0.1"])
     assert other.build().policy.name == "strict" and other.build().policy.min_motion == 0.1
     assert keys(other.build().stages(), Video) == keys(job.build().stages(), Video)
+    write_job(store, other)
+    assert read_job(store) == other
     again = Job(recipe="sample", policy="strict", overrides=("cascade=true",))
     assert keys(again.build().stages(), Video) != keys(job.build().stages(), Video)

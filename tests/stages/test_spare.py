@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests.records import Clip, Clips, Piece
-from stages.judge import candidates, judge
+from manifests.records import Clip, Clips, Piece, Speeches
+from stages.judge import UNMEASURED, candidates, judge
 from stages.policies import PAPER, POLICIES, ForLanguage, Policy
 from stages.spare import BY_SYNC, BY_TRACK, breaks, loosest, policy_of
-from tests.stages.measured import clip, measured, sync, track
+from tests.stages.measured import clip, measured, speech, sync, track
 
 
 def spared(of: Clip) -> Piece:
@@ -21,6 +21,17 @@ def spared(of: Clip) -> Piece:
 def known_before_the_cut(one):
     return dataclasses.replace(one, syncs=None, speeches=None, identities=None)
 
+
+EXCEPTIONS = tuple(
+    ForLanguage(language, limit, value)
+    for language in ("zh", "th")
+    for limit, value in (
+        ("min_face_px", 60.0),
+        ("max_yaw_deg", 80.0),
+        ("max_yaw_deg", None),
+        ("min_detector_score", 0.5),
+    )
+)
 
 TRACKS = st.builds(
     track,
@@ -40,7 +51,7 @@ TRACKS = st.builds(
 def test_what_its_track_breaks_the_policy_drops_and_what_it_keeps_is_not_spared(of, policy, language):
     policy = POLICIES[policy]
     one = measured(tracks=(of,), language=language)
-    early = policy_of(loosest(policy, BY_TRACK))
+    early = policy_of(loosest(policy, BY_TRACK), BY_TRACK)
     (candidate,) = candidates([known_before_the_cut(one)])
     (verdict,) = judge([one], policy)
     by_track = {"too_short", "face_too_small", "face_too_large", "off_frame", "face_lost", "face_doubtful", "yaw",
@@ -61,14 +72,35 @@ def test_where_languages_differ_on_what_is_a_face_their_number_spares_nothing():
     assert plain["max_other_faces"] == 0 and "max_other_faces" not in dict(loosest(differing, BY_TRACK))
 
 
-def test_only_limits_that_a_stage_can_know_are_taken():
-    with pytest.raises(ValueError, match="spare: no limit 'min_speech_share', only min_duration_s"):
-        policy_of((("min_speech_share", 0.3),))
+@given(of=TRACKS, exceptions=st.lists(st.sampled_from(EXCEPTIONS), unique_by=lambda one: (one.language, one.limit)))
+@settings(max_examples=200, deadline=None)
+def test_no_language_would_have_kept_what_is_spared_where_none_was_stated(of, exceptions):
+    policy = dataclasses.replace(PAPER, by_language=tuple(exceptions))
+    (candidate,) = candidates([known_before_the_cut(measured(tracks=(of,), language=None))])
+    if breaks(candidate, policy_of(loosest(policy, BY_TRACK), BY_TRACK)):
+        for heard in ("de", "zh", "th"):
+            (verdict,) = judge(
+                [measured(tracks=(of,), language=None, speeches=(speech("v0-0000", language=heard),))], policy
+            )
+            assert not verdict.kept
+
+
+@pytest.mark.parametrize(("name", "names"), [("min_speech_share", BY_SYNC), ("min_confidence", BY_TRACK)])
+def test_only_limits_that_a_stage_can_know_are_taken(name, names):
+    with pytest.raises(ValueError, match=f"spare: no limit '{name}' here, only {names[0]}"):
+        policy_of(((name, 0.3),), names)
+
+
+def test_what_was_not_measured_spares_nothing():
+    (one,) = candidates([measured(tracks=(track(sharpness=float("nan")),))])
+    assert not breaks(one, policy_of((("min_sharpness", 20.0),), BY_TRACK))
+    assert not breaks(dataclasses.replace(one, sync=None), policy_of((("min_confidence", 3.0),), BY_SYNC))
 
 
 def test_a_limit_that_is_not_named_spares_nothing():
     (one,) = candidates([known_before_the_cut(measured(tracks=(track(face_px=10.0, motion=0.0),)))])
-    assert breaks(one, policy_of((("min_face_px", 60.0),))) and not breaks(one, policy_of((("min_sharpness", 1.0),)))
+    assert breaks(one, policy_of((("min_face_px", 60.0),), BY_TRACK))
+    assert not breaks(one, policy_of((("min_sharpness", 1.0),), BY_TRACK))
 
 
 def test_a_piece_that_was_not_cut_has_the_receipts_of_its_track():
@@ -84,10 +116,14 @@ def test_a_piece_that_was_not_cut_has_the_receipts_of_its_track():
 def test_under_a_policy_that_would_have_it_a_piece_that_was_not_cut_is_missing_and_nothing_else(policy):
     cut = dataclasses.replace(measured(), clips=Clips(items=(), spared=(spared(clip("v0")),)))
     (verdict,) = judge([known_before_the_cut(cut)], policy)
-    assert [(one.rule, one.value, one.margin) for one in verdict.receipts] == [("not_cut", "unmeasured", -1.0)]
+    assert [(one.rule, one.value, one.margin) for one in verdict.receipts] == [("not_cut", UNMEASURED, -1.0)]
 
 
-def test_what_was_not_heard_since_its_sync_was_bad_is_dropped_for_its_sync():
-    one = dataclasses.replace(measured(syncs=(sync("v0-0000", confidence=0.5),)), speeches=None)
-    (verdict,) = judge([one], PAPER)
-    assert [receipt.rule for receipt in verdict.receipts] == ["low_sync"]
+@pytest.mark.parametrize(("policy", "rules"), [("paper", ["offset"]), ("latentsync", ["not_heard"])])
+def test_what_was_not_heard_since_its_sync_was_bad_is_dropped_for_that_or_under_another_policy_missing(policy, rules):
+    one = dataclasses.replace(
+        measured(clips=(clip("v0", n_frames=250),), syncs=(sync("v0-0000", offset_frames=4),)),
+        speeches=Speeches(items=(), model="m"),
+    )
+    (verdict,) = judge([one], POLICIES[policy])
+    assert [receipt.rule for receipt in verdict.receipts] == rules and not verdict.kept

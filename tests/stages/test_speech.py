@@ -236,7 +236,7 @@ def test_a_sound_that_is_transcribed_as_it_was_heard_passes_the_encoder_once(tmp
 
     plain = ctranslate2.models.Whisper.encode
     monkeypatch.setattr(ctranslate2.models.Whisper, "encode", encode)
-    stage = Transcribe(model=str(random_whisper), align=False, beam=1)
+    stage = Transcribe(model=str(random_whisper), align=False, beam=1, device="cpu")
     sounds = [np.concatenate([silence(1), babble(3), silence(1)]), babble(20, seed=1)]
     short, long = spoken(tmp_path / "once", stage, sounds).items
     assert len(short.windows) == 1 and len(long.windows) > 2

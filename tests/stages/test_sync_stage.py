@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper
 
 from manifests.codec import from_json, to_json
-from manifests.records import Clip, Clips, Identities, Syncs
+from manifests.records import Clip, Clips, Identities, Piece, Syncs
 from manifests.store import Store
 from pipeline.bench import Bench
 from pipeline.stage import Facts, Rejection, WorkerSpoiledError
@@ -132,6 +132,14 @@ def test_clips_that_are_all_too_short_are_a_rejection_with_the_number(bench, mod
     assert ScoreSync(model=model).open()(Facts([clips]), bench) == Rejection(
         "clips_too_short_for_sync", {"longest_frames": 5}
     )
+
+
+def test_no_clips_at_all_are_a_rejection_unless_they_were_spared(bench, model):
+    work = ScoreSync(model=model).open()
+    assert work(Facts([Clips(items=())]), bench) == Rejection("clips_too_short_for_sync", {"longest_frames": 0})
+    piece = Piece(key="v-0000", number=0, track=0, start_s=0.0, end_s=4.0, n_frames=100,
+                  contiguous_with_prev=False, others_in_view=())  # fmt: skip
+    assert work(Facts([Clips(items=(), spared=(piece,))]), bench).items == ()
 
 
 def test_a_poisoned_device_spoils_the_worker(bench, model, monkeypatch):
