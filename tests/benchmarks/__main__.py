@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.record import RECORDS, Findings, machine, write_record
+from tests.benchmarks.record import RECORDS, Findings, machine, made_by, write_record
 from tests.benchmarks.turns import Spread
 
 ABOUT = {
@@ -54,13 +54,13 @@ def main() -> int:
     command = shlex.join(["python", "-m", "tests.benchmarks", *sys.argv[1:]])
     for name in options.names:
         measure = importlib.import_module(f"tests.benchmarks.{name}").measure
-        on = machine()
+        on, made = machine(), made_by(command)
         with tempfile.TemporaryDirectory() as folder:
             more = {option: value for option in _OF if (value := getattr(options, option)) is not None}
             findings: Findings = measure(Path(folder), options.repeats, **more)
         _show(name, findings, console)
         console.print(
-            f"written: {write_record(name, command, options.repeats, on, findings).relative_to(RECORDS.parents[2])}"
+            f"written: {write_record(name, made, options.repeats, on, findings).relative_to(RECORDS.parents[2])}"
         )
     return 0
 

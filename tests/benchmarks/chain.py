@@ -20,6 +20,7 @@ from pipeline.recipes import TalkingFaces, build
 from pipeline.stage import Resources, keys
 from stages.judge import Measured
 from stages.media import probe
+from stages.policies import SAMPLE
 from tests.benchmarks import classic
 from tests.benchmarks.agreement import our_clips, our_tracks, overlaps, readings, script_faces, texts, unseen
 from tests.benchmarks.counts import Counts, counted, images
@@ -117,7 +118,7 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
             f"faces: {faces}; SyncNet: random weights of the published sizes for the time; Whisper: {spoken}",
             "classic: ffmpeg to 25 fps and 16 kHz, scenedetect's command line, syncnet-python's own pipeline, and "
             "whisperx's command line once for all tracks. There are no weights for its detector S3FD: an insightface "
-            f"detector finds faces on every frame, and S3FD, blind, is timed on one in {S3FD_EVERY}, two in a row; 'as "
+            f"detector finds faces on every frame, and S3FD, blind, is timed on one in {S3FD_EVERY}, the second of two; 'as "
             "published' takes the time of the one out and that of the other in",
             "ours looks at a picture with the whole input of the detector, as the script does; by default two share it",
             "readings: by the sample SyncNet, over the classic way's crops with every window and over our clips as "
@@ -150,7 +151,7 @@ def _sensible(
     """What both ways read with a SyncNet that has learned, and what whisperx's choice of language makes of texts."""
     recipe = sensible(use)
     run_here(recipe.stages(), videos, store, "sensible")
-    known, verdicts = judged(recipe, videos, store)
+    known, verdicts = judged(replace(recipe, policy=SAMPLE), videos, store)
     mine = our_clips(known, store)
     theirs = script_faces(classic.read_again(script, SAMPLE_SYNC), script.folder)
     return _kept(known, verdicts, made) | readings(mine, theirs) | texts(mine, theirs)
@@ -161,10 +162,12 @@ def _kept(known: Sequence[Measured], verdicts: Sequence[Verdict], made: set[str]
     kept = {verdict.key for verdict in verdicts if verdict.kept}
     clips = [clip for one in known if one.clips and one.video.url in made for clip in one.clips.items]
     frames = {clip.key: clip.n_frames for clip in clips}
-    share = sum(frames.values()) / max(sum(n for key, n in frames.items() if key in kept), 1)
+    of_kept = sum(n for key, n in frames.items() if key in kept)
     why = Counter(receipt.rule for one in verdicts if one.key in frames for receipt in one.receipts[:1])
     return {
-        "ours: made videos: pictures encoded per picture that the policy keeps": share,
+        "ours: made videos: pictures encoded per picture that the policy sample keeps": (
+            sum(frames.values()) / of_kept if of_kept else None
+        ),
         "ours: made videos: why clips were dropped": dict(why),
     }
 

@@ -64,6 +64,7 @@ def run(
     """All videos, one after the other; whisperx once for all tracks, where there is a model. Without a SyncNet nothing
     is scored, see `classic_pipeline`: for what is found, not for time."""
     made = Classic(folder)
+    cv2.setNumThreads(-1)  # a stage that was opened in this process has set it to one
     whole = watch = Stopwatch()
     pipeline = classic_pipeline(syncnet, pack)
     made.steps_s["load"] = round(watch.read().wall_s, 2)
@@ -81,7 +82,8 @@ def run(
     made.spent = whole.read() - timed.spent
     made.insightface = detectors.insightface.spent
     made.s3fd_in_a_row = detectors.in_a_row()
-    made.s3fd = timed.spent * (detectors.insightface.calls / max(timed.calls, 1))
+    usual = detectors.s3fd_after_another if detectors.s3fd_after_another.calls else timed
+    made.s3fd = usual.spent * (detectors.insightface.calls / max(usual.calls, 1))
     for path in paths:  # when nothing is timed any more
         late = late_frames(path)
         made.tracks[str(path)] = [(later(track, late), read) for track, read in made.tracks[str(path)]]

@@ -41,7 +41,7 @@ def measure(folder: Path, repeats: int, videos: int = VIDEOS) -> Findings:
     return Findings(
         numbers={
             f"{videos} videos x 2 stages: s with start": spent.wall_s,
-            "the driver's cpu ms per video": 1000 * spent.cpu_s / videos,
+            "cpu ms per video of the driver and of Ray's own processes": 1000 * spent.cpu_s / videos,
             f"ms per video, by waves of {WAVE}": _by_wave(store, keys(stages, Video)["second"]),
             "the driver's memory, MB: a tenth of the way, at the end, the most": [
                 round(mb, 1) for mb in (held[len(held) // 10], held[-1], peak_mb())

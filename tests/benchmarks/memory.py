@@ -73,7 +73,7 @@ def measure(folder: Path, repeats: int) -> Findings:
         f"SyncNet: random, published sizes; Whisper: {spoken}",
         "peak: VmHWM of a fresh process, imports and models in it; whole run: Pss over the process tree, each second",
     )
-    return Findings(numbers=numbers, notes=notes)
+    return Findings(numbers=numbers, notes=notes, once=True)
 
 
 def _recipe(pack: str, sync: str, model: str) -> TalkingFaces:
@@ -87,7 +87,6 @@ def _recipe(pack: str, sync: str, model: str) -> TalkingFaces:
         sync=replace(full.sync, model=sync),
         speech=replace(full.speech, model=model, align=False),
         identity=replace(full.identity, pack=pack),
-        once=True,
     )
 
 

@@ -44,11 +44,11 @@ def _cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def write_record(name: str, command: str, turns: int, on: dict[str, Any], findings: Findings) -> Path:
-    """Write `records/{name}.json`. A spread of one turn is none."""
+def write_record(name: str, made: dict[str, str], turns: int, on: dict[str, Any], findings: Findings) -> Path:
+    """Write `records/{name}.json`; `made` as `made_by` said at the start. A spread of one turn is none."""
     record = {
         "name": name,
-        **made_by(command),
+        **made,
         "turns": 1 if findings.once else turns,
         "machine": on | {"load_after": [round(load, 2) for load in os.getloadavg()]},
         "ratios": {label: dataclasses.asdict(found) for label, found in findings.ratios.items()},

@@ -14,7 +14,7 @@ from tests.benchmarks.counts import size_bytes
 from tests.benchmarks.record import Findings
 from tests.benchmarks.resident import peak_mb
 from tests.benchmarks.toy import First, Second, Third, videos
-from tests.benchmarks.turns import Stopwatch, in_turns
+from tests.benchmarks.turns import Stopwatch, in_turns, spread
 
 HERE, ON_RAY, KNOWN = 5_000, 2_000, 100_000
 """Videos in the plain loop and on Ray, three stages each; videos in the ledger when a run only plans, one stage."""
@@ -33,12 +33,20 @@ def measure(folder: Path, repeats: int) -> Findings:
     for sleep_s, n_videos in SLEEPS:
         numbers |= _overhead(folder, sleep_s, n_videos)
     numbers |= _known(folder)
-    cores = in_turns({"one": lambda: _busy(folder, 1), "two": lambda: _busy(folder, 2)}, repeats)
-    rates = {name: cores.made[name] for name in ("one", "two")}
-    numbers |= {f"busy stage, {name} core: calls per s between the first and the last": r for name, r in rates.items()}
-    numbers["two cores / one core, calls per s, start of Ray left out"] = rates["two"] / rates["one"]
+    one, two = [], []
+    ways = {"one": lambda: one.append(_busy(folder, 1)), "two": lambda: two.append(_busy(folder, 2))}
+    cores = in_turns(ways, repeats)
+    numbers |= {
+        f"busy stage, {name} core: calls per s between the first and the last": spread(rates)
+        for name, rates in (("one", one), ("two", two))
+    }
     return Findings(
-        ratios={"one core / two cores, wall with start of Ray": cores.wall_ratio("one", "two")},
+        ratios={
+            "one core / two cores, wall with start of Ray": cores.wall_ratio("one", "two"),
+            "two cores / one core, calls per s, start of Ray left out": spread(
+                [more / fewer for more, fewer in zip(two, one, strict=True)]
+            ),
+        },
         numbers=numbers,
         notes=(
             f"busy: {BUSY_VIDEOS} calls of about {BUSY_S} s of one core's work; two cores with other load on them "
@@ -115,14 +123,14 @@ def _known(folder: Path) -> dict[str, Any]:
     before = peak_mb()
     watch = Stopwatch()
     assert not plan(stages, many, store)[0].enter
-    planned = watch.read()
+    planned, after = watch.read(), peak_mb()
     watch = Stopwatch()
     assert _on_ray(stages, KNOWN, store, "b") == 0
     return {
         f"{KNOWN} videos x 1 stage in the plain loop: s": filled.wall_s,
         f"{KNOWN} videos x 1 stage in the plain loop: cpu ms per call": 1000 * filled.cpu_s / KNOWN,
         f"{KNOWN} videos known, plan: s": planned.wall_s,
-        f"{KNOWN} videos known, plan: MB more at the peak": peak_mb() - before,
+        f"{KNOWN} videos known, plan: MB more at the peak": after - before,
         f"{KNOWN} videos known, run on Ray with nothing due: s": watch.read().wall_s,
         f"{KNOWN} videos: bytes of ledger per video": size_bytes(folder / "known") / KNOWN,
     }

@@ -1,4 +1,4 @@
-"""Writing and reading shards: ours, and webdataset's own `ShardWriter` with the same members."""
+"""Writing and reading shards: ours, and webdataset's own `ShardWriter` with the same videos, sounds and arrays."""
 
 from pathlib import Path
 
@@ -35,23 +35,27 @@ def measure(folder: Path, repeats: int) -> Findings:
         _webdataset(store, known, empty(folder / "theirs"))
         return size_bytes(folder / "theirs")
 
-    turns = in_turns({"ours": ours, "webdataset": theirs}, repeats)
+    turns = in_turns({"ours": ours, "webdataset": theirs}, repeats, warm=True)
     reading = in_turns(
-        {"ours": lambda: _read(folder / "store" / "shards"), "webdataset": lambda: _read(folder / "theirs")}, repeats
+        {"ours": lambda: _read(folder / "store" / "shards"), "webdataset": lambda: _read(folder / "theirs")},
+        repeats,
+        warm=True,
     )
-    megabytes = turns.made["ours"] / 1e6
+    megabytes = {name: made / 1e6 for name, made in turns.made.items()}
     return Findings(
         ratios={
             "webdataset's writer / ours, wall": turns.wall_ratio("webdataset", "ours"),
             "reading: theirs / ours, wall": reading.wall_ratio("webdataset", "ours"),
         },
         numbers={
-            "ours, written MB/s": spread([megabytes / one.wall_s for one in turns.spent["ours"]]),
-            "webdataset, written MB/s": spread([megabytes / one.wall_s for one in turns.spent["webdataset"]]),
-            "ours, read by webdataset MB/s": spread([megabytes / one.wall_s for one in reading.spent["ours"]]),
+            "ours, written MB/s": spread([megabytes["ours"] / one.wall_s for one in turns.spent["ours"]]),
+            "webdataset, written MB/s": spread(
+                [megabytes["webdataset"] / one.wall_s for one in turns.spent["webdataset"]]
+            ),
+            "ours, read by webdataset MB/s": spread([megabytes["ours"] / one.wall_s for one in reading.spent["ours"]]),
             "kept": sum(one.kept for one in verdicts),
             "samples": reading.made["ours"],
-            "megabytes": megabytes,
+            "megabytes": megabytes["ours"],
         },
         notes=(
             "ours checks every blob against the digest it was scored under, and hashes what it writes for its index",

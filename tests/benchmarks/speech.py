@@ -59,7 +59,7 @@ def measure(folder: Path, repeats: int) -> Findings:
         },
         notes=(
             f"Whisper: {said}; voices: {source}; both with pyannote's detector, beam 5, {THREADS} threads, no aligner",
-            "ours also identifies the language of up to five windows per clip; whisperx that of the first 30 s",
+            "ours identifies the language of every window of 6 s, one to three here; whisperx that of the first 30 s",
             "ours cuts at 6 s windows and joins them to at most 30 s, so that texts may differ where voices pause",
         ),
     )

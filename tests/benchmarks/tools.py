@@ -77,8 +77,8 @@ class Meter:
 
 
 S3FD_EVERY = 25
-"""S3FD's time is taken on one of so many pictures: on two in a row of every twice as many, so that it shows whether a
-picture costs less where the one before it was seen too."""
+"""S3FD's time is taken on one of so many pictures: on two in a row of every twice as many. The second counts: there, as
+in a script that sees every picture, the network was at work before."""
 
 
 class TwoDetectors:

@@ -101,7 +101,7 @@ def _usual_app(pack: str) -> Any:
 
     from stages import weights
 
-    app = FaceAnalysis(name=str(weights.path(pack)), providers=["CPUExecutionProvider"])
+    app = FaceAnalysis(name=str(weights.path(pack)), allowed_modules=["detection"], providers=["CPUExecutionProvider"])
     app.prepare(ctx_id=-1, det_size=(640, 640))
     return app
 
@@ -109,11 +109,11 @@ def _usual_app(pack: str) -> Any:
 def _usual(app: Any, path: Path) -> int:
     scenedetect: Sequence[str] = (sys.executable, "-m", "scenedetect", "-q", "-i", str(path), "detect-content")
     subprocess.run(scenedetect, check=True, capture_output=True)
-    found = 0
+    found, ours = 0, cv2.getNumThreads()
+    cv2.setNumThreads(-1)  # ours asks for one
     capture = cv2.VideoCapture(str(path))
-    while True:
-        there, image = capture.read()
-        if not there:
-            capture.release()
-            return found
-        found += len(app.get(image))
+    while (read := capture.read())[0]:
+        found += len(app.get(read[1]))
+    capture.release()
+    cv2.setNumThreads(ours)
+    return found
