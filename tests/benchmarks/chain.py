@@ -118,7 +118,7 @@ def measure(folder: Path, repeats: int, minutes: float = MINUTES) -> Findings:
             f"faces: {faces}; SyncNet: random weights of the published sizes for the time; Whisper: {spoken}",
             "classic: ffmpeg to 25 fps and 16 kHz, scenedetect's command line, syncnet-python's own pipeline, and "
             "whisperx's command line once for all tracks. There are no weights for its detector S3FD: an insightface "
-            f"detector finds faces on every frame, and a blind S3FD is timed on one in {S3FD_EVERY}, the second of two; "
+            f"detector looks at every frame, and a blind S3FD is timed on one in {S3FD_EVERY}, the second of two; "
             "'as published' takes the time of the one out and that of the other in",
             "ours looks at a picture with the whole input of the detector, as the script does; by default two share it",
             "readings: by the sample SyncNet, over the classic way's crops with every window and over our clips as "
