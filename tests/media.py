@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -135,7 +136,7 @@ def write_video(
     return path
 
 
-def _video_stream(container, look: Look, image: np.ndarray, rate: Fraction):
+def _video_stream(container: Any, look: Look, image: np.ndarray, rate: Fraction) -> Any:
     height, width = image.shape[:2]
     stream = container.add_stream(look.codec, rate=rate)
     context = stream.codec_context
@@ -167,7 +168,7 @@ def _coloured(frame: av.VideoFrame, look: Look) -> av.VideoFrame:
     return yuv
 
 
-def _sound_frames(sound: Sound, context) -> Iterator[av.AudioFrame]:
+def _sound_frames(sound: Sound, context: Any) -> Iterator[av.AudioFrame]:
     layout = "mono" if sound.samples.ndim == 1 else "stereo"
     size = 1024
     resampler = av.AudioResampler(format=context.format, layout=layout, rate=sound.rate_hz)

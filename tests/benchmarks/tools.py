@@ -161,7 +161,7 @@ def classic_pipeline(state: Path | None, pack: str) -> Any:
                 self.readings.append(found)
                 return found
 
-            instance.evaluate = evaluate_and_keep
+            instance.evaluate = evaluate_and_keep  # type: ignore[method-assign]
             return instance
 
         def _crop(self, track: dict[str, Any], *rest: Any) -> Any:

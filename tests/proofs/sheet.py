@@ -103,7 +103,8 @@ def true(shards: Shards, clip: Clip) -> Bytes:
 
 
 def large(picture: Bytes) -> Bytes:
-    return cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    found: Bytes = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    return found
 
 
 def contrast(picture: Bytes) -> np.ndarray:  # type: ignore[type-arg]

@@ -15,7 +15,7 @@ from mcdm.shards import Shards
 from tests.mcdm.processes import run_processes
 
 STEPS = 12
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "cached, one reader": {"cache": "auto", "workers": 1},
     "cached, read in turn": {"cache": "auto", "workers": 0},
     "no cache, one reader": {"cache": "off", "workers": 1},
