@@ -17,6 +17,7 @@ from pipeline.show import show
 from pipeline.stage import PostponedError
 from pipeline.step import StageBrokenError
 from stages import weights
+from stages.judge import NOT_CUT, NOT_HEARD
 from stages.outcomes import NetworkError
 
 REQUEST_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError)
@@ -51,7 +52,7 @@ def judge(options: Namespace, console: Console) -> int:
     verdicts = _verdicts(changed.build(), store)
     after = {verdict.key for verdict in verdicts if verdict.kept}
     console.print(f"kept {len(before)} clips before, {len(after)} now: +{len(after - before)} -{len(before - after)}")
-    spared = sum(one.receipts[0].rule in ("not_cut", "not_heard") for one in verdicts if not one.kept)
+    spared = sum(one.receipts[0].rule in (NOT_CUT, NOT_HEARD) for one in verdicts if not one.kept)
     if spared:
         said = f"{spared} more were spared by the run's policy: a run with this one measures all clips anew"
         console.print(said, soft_wrap=True)

@@ -114,7 +114,8 @@ def _of_limit(margin: float, limit: float | str) -> float:
 
 def _card(store: Store, one: Judged) -> _Card:
     clip = one.clip.clip
-    pictures = thumbnails(store, clip, size_px=_THUMB_PX) if isinstance(clip, Clip) else []
+    assert isinstance(clip, Clip), "what is shown was cut"
+    pictures = thumbnails(store, clip, size_px=_THUMB_PX)
     return _Card(one, [f"data:image/jpeg;base64,{base64.b64encode(jpeg(one)).decode()}" for one in pictures])
 
 

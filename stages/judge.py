@@ -30,6 +30,7 @@ from stages.duplicates import Copy, copies
 from stages.policies import Policy
 from stages.split import Member, Placement, place
 
+NOT_CUT, NOT_HEARD = "not_cut", "not_heard"
 UNMEASURED = "unmeasured"
 """The value in a receipt where a limit is set and the measurement is missing: unknown is not good enough."""
 
@@ -78,10 +79,10 @@ class Candidate:
 
     @property
     def spared(self) -> str:
-        """What a cascade has spared it, as a rule's name: "not_cut", "not_heard", or nothing. See `stages.spare`."""
+        """What a cascade has spared it, as a rule's name, or nothing. See `stages.spare`."""
         if not isinstance(self.clip, Clip):
-            return "not_cut"
-        return "not_heard" if self.speech is None and self.measured.speeches is not None else ""
+            return NOT_CUT
+        return NOT_HEARD if self.speech is None and self.measured.speeches is not None else ""
 
     @property
     def confidence(self) -> float:

@@ -1,7 +1,6 @@
 """The whole chain: ours in a plain loop and on Ray, and the classic script of public tools with files between."""
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from stages.media import probe
 from stages.policies import SAMPLE
 from tests.benchmarks import classic
 from tests.benchmarks.agreement import our_clips, our_tracks, overlaps, readings, script_faces, texts, unseen
-from tests.benchmarks.counts import Counts, counted, images
+from tests.benchmarks.counts import Counts, call_seconds, counted, images, settled, stages_in
 from tests.benchmarks.material import (
     ROOT,
     corpus_videos,
@@ -196,7 +195,7 @@ def _times(
     """Seconds of the ways, and of the last turn's stages and steps."""
     stages, script = _recipe(use).stages(), scripts[-1]
     on_ray: Store = turns.made["ours on Ray"]
-    names = {path.split("-")[0]: path for path in sorted({path.split("/")[1] for path in on_ray.list("ledger")})}
+    names = stages_in(on_ray)
     seconds = sum(probe(path).duration_s for path in paths)
     steps_s = {name: round(value, 2) for name, value in script.steps_s.items()}
     again_s = steps_s["25 fps and 16 kHz"] + steps_s["scenedetect"]
@@ -218,23 +217,11 @@ def _times(
         },
         "classic: S3FD, cpu of a picture after another / of the first of two": script.s3fd_in_a_row,
         "classic with insightface, without what syncnet-python does again: wall s": script.spent.wall_s - again_s,
-        "ours: seconds by stage, loading included": _by_stage(here.store, keys(stages, Video)),
-        "ours on Ray: seconds in calls of stages": sum(_by_stage(on_ray, names).values()),
-        "ours on Ray: calls": sum(len(_settled(on_ray, name)) for name in names.values()),
+        "ours: seconds by stage, loading included": call_seconds(here.store, keys(stages, Video)),
+        "ours on Ray: seconds in calls of stages": sum(call_seconds(on_ray, names).values()),
+        "ours on Ray: calls": sum(len(settled(on_ray, name)) for name in names.values()),
         "classic: seconds by step": steps_s,
     }
-
-
-def _by_stage(store: Store, names: dict[str, str]) -> dict[str, float]:
-    """Seconds of all calls of each stage, by its name and key."""
-    return {
-        name: round(sum(json.loads(store.get(path))["seconds"] for path in _settled(store, key)), 2)
-        for name, key in names.items()
-    }
-
-
-def _settled(store: Store, key: str) -> list[str]:
-    return [path for status in ("ok", "rejected") for path in store.list(f"ledger/{key}/{status}")]
 
 
 def _work(known: Sequence[Measured], here: Here, script: classic.Classic, paths: Sequence[Path]) -> dict[str, Any]:

@@ -1,19 +1,20 @@
 """The command on one core and on two, between its first video and its last; and where it has nothing to do."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from manifests.store import Store
+from tests.benchmarks.counts import passed_at, stages_in
 from tests.benchmarks.growth import sources
-from tests.benchmarks.material import ROOT
 from tests.benchmarks.record import Findings
 from tests.benchmarks.tools import empty
 from tests.benchmarks.turns import Stopwatch, in_turns, spread
+from tests.command import pipeline
 
 HOURS = 0.2
+_LONGEST_S = 3600.0
 
 
 def measure(folder: Path, repeats: int) -> Findings:
@@ -52,22 +53,21 @@ def measure(folder: Path, repeats: int) -> Findings:
 def _between(links: Path, store: Path, cores: list[int]) -> float:
     """Seconds from the end of the first look at a video to the end of the last stage of all."""
     _seconds(links, empty(store), cores)
-    watched, done = ([path.stat().st_mtime for path in store.glob(f"ledger/{stage}-*/ok/*/*.json")]
-                     for stage in ("watch", "identity"))  # fmt: skip
-    return max(done) - min(watched)
+    made = Store(str(store))
+    names = stages_in(made)
+    return passed_at(made, names["identity"])[-1] - passed_at(made, names["watch"])[0]
 
 
 def _seconds(links: Path, store: Path, cores: list[int]) -> float:
     """Of the whole command, held to these cores."""
-    command = [sys.executable, "-m", "pipeline", "run", "sample", "--manifest", str(links), "--store", str(store)]
     mine, watch = os.sched_getaffinity(0), Stopwatch()
     os.sched_setaffinity(0, cores)  # children have it from their parent
     try:
-        done = subprocess.run(
-            [*command, "--cpus", str(len(cores))], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        given = ("--manifest", links, "--store", store, "--cpus", str(len(cores)))
+        said = pipeline("run", "sample", *given, timeout_s=_LONGEST_S)
     finally:
         os.sched_setaffinity(0, mine)
-    if done.returncode:
-        raise RuntimeError((done.stdout + done.stderr)[-2000:])
-    return watch.read().wall_s
+    spent = watch.read()
+    if said.code:
+        raise RuntimeError((said.out + said.err)[-2000:])
+    return spent.wall_s

@@ -1,10 +1,11 @@
 """Pictures decoded and encoded and bytes of scratch, counted where they happen: in this process, or by ffmpeg."""
 
 import contextlib
+import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import cv2
 import imageio_ffmpeg
 
 from manifests.records import Ref
+from manifests.store import Store
 from pipeline.bench import Bench
 from stages import container
 from stages.encode import ClipWriter
@@ -105,6 +107,30 @@ def _counting(imread: Callable[..., Any], counts: Counts) -> Callable[..., Any]:
         return imread(path, *rest)
 
     return counting
+
+
+def call_seconds(store: Store, names: Mapping[str, str]) -> dict[str, float]:
+    """Seconds of all calls of stages, their loading included, by the stage's name; `names` maps it to its key."""
+    return {
+        name: round(sum(json.loads(store.get(path))["seconds"] for path in settled(store, key)), 2)
+        for name, key in names.items()
+    }
+
+
+def settled(store: Store, key: str) -> list[str]:
+    """The outcomes of a stage that will not change."""
+    return [path for status in ("ok", "rejected") for path in store.list(f"ledger/{key}/{status}")]
+
+
+def stages_in(store: Store) -> dict[str, str]:
+    """Name and key of every stage that has outcomes, where each has one key."""
+    return {path.split("-")[0]: path for path in sorted({path.split("/")[1] for path in store.list("ledger")})}
+
+
+def passed_at(store: Store, key: str) -> list[float]:
+    """When videos passed a stage, in order, by the times of their files: for a store on a local disk."""
+    assert store.local is not None
+    return sorted(path.stat().st_mtime for path in (store.local / "ledger" / key / "ok").rglob("*.json"))
 
 
 def size_bytes(folder: Path) -> int:

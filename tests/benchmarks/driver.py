@@ -8,7 +8,7 @@ from manifests.store import Store
 from pipeline.cluster import WAVE, Cluster, run_on_ray
 from pipeline.stage import Resources, keys
 from tests.benchmarks import toy
-from tests.benchmarks.counts import size_bytes
+from tests.benchmarks.counts import passed_at, size_bytes
 from tests.benchmarks.record import Findings
 from tests.benchmarks.resident import held_mb, peak_mb
 from tests.benchmarks.turns import Stopwatch
@@ -58,7 +58,6 @@ def measure(folder: Path, repeats: int, videos: int = VIDEOS) -> Findings:
 
 def _by_wave(store: Store, key: str) -> list[float]:
     """Milliseconds between outcomes, wave by wave."""
-    assert store.local is not None
-    written = sorted(path.stat().st_mtime for path in (store.local / "ledger" / key / "ok").rglob("*.json"))
+    written = passed_at(store, key)
     waves = [part for at in range(0, len(written), WAVE) if len(part := written[at : at + WAVE]) > 1]
     return [round(1000 * (part[-1] - part[0]) / (len(part) - 1), 2) for part in waves]

@@ -11,7 +11,7 @@ from typing import Any
 
 from manifests.store import Store
 from stages.media import probe
-from tests.benchmarks.counts import size_bytes
+from tests.benchmarks.counts import call_seconds, size_bytes, stages_in
 from tests.benchmarks.material import ROOT, corpus_videos
 from tests.benchmarks.record import Findings, made_by
 
@@ -42,7 +42,7 @@ def measure(scratch: Path, repeats: int, hours: Sequence[float] = HOURS, folder:
 
 
 def _of_this_commit(folder: Path) -> None:
-    commit, known = made_by("")["commit"], folder / "commit.txt"
+    commit, known = made_by("", "manifests", "pipeline", "stages")["commit"], folder / "commit.txt"
     if known.exists() and known.read_text(encoding="utf-8") != commit:
         raise ValueError(f"--folder {folder}: was begun at {known.read_text(encoding='utf-8')}, this is {commit}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,11 +57,13 @@ def _grown(folder: Path, hours: float) -> dict[str, Any]:
     if not (store / "finished.json").exists():
         _sit(command, said)
     taken, sittings = seconds / 3600, json.loads(said.read_text(encoding="utf-8"))
+    made = Store(str(store))
+    calls_s = {name: round(spent / taken, 1) for name, spent in call_seconds(made, stages_in(made)).items()}
     kinds = {name: size_bytes(store / name) / taken / 1e6 for name in ("blobs", "ledger", "shards")}
     return {
         f"{hours} h of footage: s per video-hour": sum(sittings) / taken,
         f"{hours} h of footage: s of the whole command, by sitting": sittings,
-        f"{hours} h of footage: s of calls per video-hour, by stage": _calls_s(Store(str(store)), taken),
+        f"{hours} h of footage: s of calls per video-hour, by stage": calls_s,
         **{f"{hours} h of footage: MB of {name} per video-hour": mb for name, mb in kinds.items()},
     }
 
@@ -91,14 +93,3 @@ def _sit(command: list[str], said: Path) -> None:
             said.write_text(json.dumps([*before, round(time.perf_counter() - started, 1)]), encoding="utf-8")
     if running.returncode:
         raise RuntimeError(log.read_text(encoding="utf-8", errors="replace")[-2000:])
-
-
-def _calls_s(store: Store, hours: float) -> dict[str, float]:
-    """Seconds inside calls of each stage, its loading included, per hour of footage."""
-    spent: dict[str, float] = {}
-    for path in store.list("ledger"):
-        _, key, status, *_ = path.split("/")
-        if status in ("ok", "rejected"):
-            name = key.split("-")[0]
-            spent[name] = spent.get(name, 0.0) + json.loads(store.get(path))["seconds"]
-    return {name: round(seconds / hours, 1) for name, seconds in sorted(spent.items())}

@@ -10,7 +10,7 @@ from pipeline.cluster import Cluster, run_on_ray
 from pipeline.here import run_here
 from pipeline.plan import plan
 from pipeline.stage import Resources, keys
-from tests.benchmarks.counts import size_bytes
+from tests.benchmarks.counts import passed_at, size_bytes
 from tests.benchmarks.record import Findings
 from tests.benchmarks.resident import peak_mb
 from tests.benchmarks.toy import First, Second, Third, videos
@@ -108,10 +108,9 @@ def _overhead(folder: Path, sleep_s: float, n_videos: int) -> dict[str, Any]:
 
 
 def _span_s(store: Store, key: str) -> float:
-    """From the first outcome of a stage to the last, by the times of their files."""
-    assert store.local is not None
-    written = [path.stat().st_mtime for path in (store.local / "ledger" / key / "ok").rglob("*.json")]
-    return max(written) - min(written)
+    """From the first outcome of a stage to the last."""
+    written = passed_at(store, key)
+    return written[-1] - written[0]
 
 
 def _known(folder: Path) -> dict[str, Any]:
