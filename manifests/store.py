@@ -14,23 +14,13 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests.records import Ref
+from manifests.scratch import is_alive, prefix
 
 _PARTIAL = ".partial-"
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process of this machine is there."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 class Store:
-    """A root URL and the objects below it. Cheap to make, picklable by its URL.
+    """A root URL and the objects below it. Cheap to make, picklable by its URL. Raises `ValueError` for no such place.
 
     Every write is whole: a temporary name and a rename on a disk, one PUT in an object store. Listings are never
     cached, since fsspec's cache hides what other workers wrote meanwhile.
@@ -40,12 +30,15 @@ class Store:
         self.url = url.rstrip("/")
         remote = "://" in url and not url.startswith("file://")
         options = {"use_listings_cache": False} if remote else {"auto_mkdir": True}
-        self._fs, root = fsspec.core.url_to_fs(self.url, **options)
+        try:
+            self._fs, root = fsspec.core.url_to_fs(self.url or "/", **options)
+        except ImportError as error:  # gs:// and az:// want packages of their own
+            raise ValueError(f"{url}: {error}") from None
         self._root = root.rstrip("/")
-        self.local = Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
+        self.local = Path(self._root or "/") if isinstance(self._fs, LocalFileSystem) else None
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
-        return Store, (self.url,)
+        return Store, (self.url or "/",)
 
     def at(self, path: str) -> str:
         """The full URL (or file path) of an object, for a person or another program."""
@@ -98,7 +91,7 @@ class Store:
             with self._replacing(self.local / path) as temporary:
                 yield temporary
         else:
-            with tempfile.TemporaryDirectory(prefix="tfw-put-") as folder:
+            with tempfile.TemporaryDirectory(prefix=prefix("put")) as folder:
                 temporary = Path(folder) / Path(path).name
                 yield temporary
                 self._fs.put_file(str(temporary), f"{self._root}/{path}")

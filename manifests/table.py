@@ -75,7 +75,10 @@ def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         return _listed(source, suffix, _bytes(source))
     if "://" in source and source.startswith(("http://", "https://")):
         return iter([(source, {"url": source})])
-    fs, path = fsspec.core.url_to_fs(source)
+    try:
+        fs, path = fsspec.core.url_to_fs(source)
+    except (ImportError, ValueError) as error:  # a kind of place whose package is not there, or that is none
+        raise ManifestError(f"{source}: {error}") from None
     if fs.isdir(path):
         return _folder(source, fs.find(path), fs)
     if not fs.exists(path):
@@ -89,7 +92,7 @@ def _bytes(source: str) -> bytes:
             data: bytes = f.read()
     except FileNotFoundError:
         raise ManifestError(f"{source}: no such file") from None
-    except (OSError, ValueError) as error:  # no permission, no such host; an unknown kind of URL
+    except (OSError, ValueError, ImportError) as error:  # no permission, no such host; an unknown kind of URL
         raise ManifestError(f"{source}: {' '.join(str(error).split())}") from None
     return data
 
@@ -121,16 +124,30 @@ def _lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    first = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+    first: list[str] = next(_strictly(source, csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)), [])
     headless = len(first) == _AVSPEECH_COLUMNS and is_youtube_id(first[0]) and _is_number(first[1])
     names = ["youtube_id", "start_s", "end_s", "x", "y"] if headless else None
-    reader = csv.DictReader(io.StringIO(text), fieldnames=names, delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text), fieldnames=names, delimiter=delimiter, strict=True)
     if not headless and not {_plain(name) for name in first} & {*_NAMES["url"].split(), *_NAMES["youtube"].split()}:
         raise ManifestError(f"{source}: line 1: no column url, path or youtube_id among {', '.join(first) or 'none'}")
-    for row in reader:
+    assert reader.fieldnames is not None  # reads the header, if there is one: rows begin after it
+    for row in _strictly(source, reader):
         if None in row:
             raise ManifestError(f"{source}: line {reader.line_num}: more fields than columns")
         yield f"{source}: line {reader.line_num}", row
+
+
+def _strictly(source: str, reader: Any) -> Iterator[Any]:
+    """The rows of a strict reader: a quote that is never closed would swallow all that follow it."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ManifestError(f"{source}: line {line}: not CSV: {error} in the row that begins there") from None
+        yield row
 
 
 def _json_lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

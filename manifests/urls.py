@@ -25,7 +25,8 @@ def canonical(url: str) -> str:
         found = shape[1] if shape else (parse_qs(parts.query).get("v") or [""])[0]
     if is_youtube_id(found):
         return youtube_url(found)
-    return urlunsplit((parts.scheme, parts.netloc.lower(), parts.path, parts.query, ""))
+    user, at, place = parts.netloc.rpartition("@")  # a password knows large from small
+    return urlunsplit((parts.scheme, f"{user}{at}{place.lower()}", parts.path, parts.query, ""))
 
 
 def is_youtube_id(text: str) -> bool:

@@ -114,10 +114,10 @@ def _recipe(given: argparse.Namespace) -> Recipe:
 def _train(given: argparse.Namespace) -> None:
     recipe, options = _recipe(given), _options(given)
     if given.ray:
-        from mcdm.ray_train import connect, train_on_ray
+        from mcdm.ray_train import connect, train_on_ray, uses_gpu
 
         gpus = connect()  # the cluster's: this machine may have none
-        train_on_ray(recipe, options, workers=given.ray_workers, gpu=given.device != "cpu" and gpus > 0)
+        train_on_ray(recipe, options, workers=given.ray_workers, gpu=uses_gpu(given.device, gpus))
         return
     from mcdm.course import train
 

@@ -28,6 +28,10 @@ from torch.optim import Optimizer
 from mcdm.config import NEEDS, Recipe
 from mcdm.ema import Ema
 
+_RECIPE = "recipe.json"
+_SETTINGS = ("betas", "weight_decay")
+"""Of the optimizer, which may be changed from one run to the next."""
+
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -64,7 +68,10 @@ def restore(saved: dict[str, Any], model: nn.Module, ema: Ema, optimizer: Optimi
     """Put a training state back; returns the step."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, saved["model"], options=options)
+    asked = [{name: group[name] for name in _SETTINGS} for group in optimizer.param_groups]
     set_optimizer_state_dict(model, optimizer, saved["optimizer"], options=options)
+    for group, settings in zip(optimizer.param_groups, asked, strict=True):
+        group |= settings  # torch restores those of old
     ema.load_state_dict(saved["ema"])
     step: int = saved["step"]
     return step
@@ -112,6 +119,13 @@ def check_seed(path: Path, saved: dict[str, Any], seed: int) -> None:
     """Raise `ValueError` where a stage would go on with another seed. Checkpoints without one go on with any."""
     if saved.get("seed", seed) != seed:
         raise ValueError(f"{path} was trained with --seed {saved['seed']}: it cannot go on with --seed {seed}")
+
+
+def check_idle(path: Path, saved: dict[str, Any], *, idle: bool) -> None:
+    """Raise `ValueError` where a stage would go on with its memory path left out, or no more."""
+    if saved.get("idle", idle) != idle:
+        had = "without" if saved["idle"] else "with"
+        raise ValueError(f"{path} was trained {had} motion_weights: go on with the same settings, or begin anew")
 
 
 def finished(run: Path, stage: int, recipe: Recipe) -> bool:
@@ -179,7 +193,7 @@ def check_resumable(path: Path, saved: dict[str, Any], model: nn.Module, ema: Em
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
     """Put the recipe beside the checkpoints; raises `ValueError` if the run is of another."""
-    path = run / "recipe.json"
+    path = run / _RECIPE
     if path.exists():
         old = read_recipe(run)
         if old.digest != recipe.digest:
@@ -190,11 +204,16 @@ def write_recipe(run: Path, recipe: Recipe) -> None:
     temporary.replace(path)
 
 
+def has_recipe(run: Path) -> bool:
+    """Whether a run was begun in this folder."""
+    return (run / _RECIPE).exists()
+
+
 def read_recipe(run: Path) -> Recipe:
     """The recipe that a run was made with; raises `ValueError`."""
     import msgspec
 
-    path = run / "recipe.json"
+    path = run / _RECIPE
     if not path.exists():
         raise ValueError(f"{run}: no recipe.json; is it a folder that `mcdm train` made?")
     try:

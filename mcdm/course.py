@@ -1,6 +1,7 @@
 """The course of training: stages in order, what each stands on, and the data they share."""
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mcdm.encode import Encoded, encode
 from mcdm.held_out import Division, divide, write_division
 from mcdm.motion import Motion
 from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior, Objective
+from mcdm.precision import bf16_is_native
 from mcdm.shards import Clip, Shards
 from mcdm.train import Loop, LoopOptions
 
@@ -33,7 +35,7 @@ class Options:
     stages: tuple[int, ...] = (0, 1, 2, 3)
     seed: int = 0
     device: str = "auto"
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on a GPU, fp32 on a CPU
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
     micro_batch: int = 0  # per process at once; 0: the process's whole share
     workers: int = 1
     compiled: bool = False
@@ -52,6 +54,7 @@ def train(recipe: Recipe, options: Options) -> None:
     if world.rank == 0:
         checkpoint.write_recipe(options.run, recipe)
     distributed.barrier(world)
+    check_shared(options.run, world)
     shards = Shards(options.shards)
     division = divide(shards, options.run)
     if world.rank == 0:
@@ -68,6 +71,14 @@ def train(recipe: Recipe, options: Options) -> None:
         if not checkpoint.finished(options.run, stage, recipe):
             log.info("stage %d stops after %d steps; the next run goes on from there", stage, options.stop_after)
             return
+
+
+def check_shared(run: Path, world: World) -> None:
+    """Raise `ValueError`, in all processes, where one does not see the run's folder: it would not know where to go on,
+    and the others would wait for it."""
+    blind = [] if checkpoint.has_recipe(run) else [f"{world.rank} on {socket.gethostname()}"]
+    if blind := distributed.gather_names(blind, world):
+        raise ValueError(f"{run} is not seen by process {blind[0]}: it must lie on a disk that all machines share")
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ def fit(objective: Objective, data: Data, options: Options, world: World) -> Non
     fixed = collate([held_out[number] for number in range(options.held_out)])
     loop_options = LoopOptions(
         run=options.run,
-        bf16=options.precision == "bf16" or (options.precision == "auto" and world.device.type == "cuda"),
+        bf16=options.precision == "bf16" or (options.precision == "auto" and bf16_is_native(world.device)),
         micro_batch=options.micro_batch,
         workers=options.workers,
         compiled=options.compiled,

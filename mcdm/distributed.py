@@ -27,7 +27,7 @@ class World:
 def start(device: str = "auto") -> World:
     """Join the process group that `torchrun` (or Ray Train) describes in the environment; alone, there is none.
 
-    Raises `ValueError` for a device that is not there.
+    Raises `ValueError` for a device that is not there, and for more processes than GPUs.
     """
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device not in ("auto", "cpu", "cuda"):
@@ -36,6 +36,8 @@ def start(device: str = "auto") -> World:
         raise ValueError("--device cuda: torch sees no GPU here")
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     chosen = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda and local >= torch.cuda.device_count():
+        raise ValueError(f"process {local + 1} of this machine has no GPU: there are {torch.cuda.device_count()}")
     if cuda:
         torch.cuda.set_device(chosen)
         torch.set_float32_matmul_precision("high")

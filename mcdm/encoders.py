@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from manifests.records import SAMPLES_PER_FRAME
 from mcdm.config import AudioConfig, CodecConfig, ImageConfig
+from mcdm.precision import full_precision
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -62,10 +63,12 @@ class DctCodec(nn.Module):
         self.register_buffer("to_pixels", back.float()[..., None, None], persistent=False)
 
     def encode(self, pictures: Tensor) -> Tensor:
-        return F.conv2d(pictures, self.to_latents, stride=self.side)
+        with full_precision(pictures.device):
+            return F.conv2d(pictures.float(), self.to_latents, stride=self.side)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return F.pixel_shuffle(F.conv2d(latents.float(), self.to_pixels), self.side).clamp(-1, 1)
+        with full_precision(latents.device):
+            return F.pixel_shuffle(F.conv2d(latents.float(), self.to_pixels), self.side).clamp(-1, 1)
 
 
 _YCC = torch.tensor(
@@ -75,9 +78,10 @@ _YCC = torch.tensor(
 
 
 class SdCodec(nn.Module):
-    """The VAE of Stable Diffusion 1.5 (diffusers' `AutoencoderKL`), its mean times 0.18215."""
+    """The VAE of Stable Diffusion 1.5 (diffusers' `AutoencoderKL`), its mean times 0.18215; a few pictures at a time:
+    an activation of one of 512 px is 134 to 268 MB."""
 
-    SCALE = 0.18215
+    SCALE, AT_ONCE = 0.18215, 8
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -86,12 +90,12 @@ class SdCodec(nn.Module):
         self.vae = AutoencoderKL.from_pretrained(_directory(config.path, "codec.path"), local_files_only=True)
 
     def encode(self, pictures: Tensor) -> Tensor:
-        latents: Tensor = self.vae.encode(pictures).latent_dist.mean * self.SCALE
-        return latents
+        parts = [self.vae.encode(part).latent_dist.mean for part in torch.split(pictures, self.AT_ONCE)]
+        return torch.cat(parts) * self.SCALE
 
     def decode(self, latents: Tensor) -> Tensor:
-        pictures: Tensor = self.vae.decode(latents / self.SCALE).sample
-        return pictures.clamp(-1, 1)
+        parts = [self.vae.decode(part).sample for part in torch.split(latents / self.SCALE, self.AT_ONCE)]
+        return torch.cat(parts).clamp(-1, 1)
 
 
 class MelAudio(nn.Module):
@@ -143,8 +147,12 @@ class Wav2Vec2Audio(nn.Module):
             raise ValueError(f"{config.path} has {width} features, the recipe says audio.width={config.width}")
 
     def forward(self, samples: Tensor) -> Tensor:
+        return self.levelled(samples, float(samples.mean()), float(samples.std()))
+
+    def levelled(self, samples: Tensor, mean: float, spread: float) -> Tensor:
+        """The same for a piece of a longer sound, of that mean and standard deviation."""
         frames = samples.shape[-1] // SAMPLES_PER_FRAME
-        level = (samples - samples.mean()) / (samples.std() + 1e-7)
+        level = (samples - mean) / (spread + 1e-7)
         hidden = self.model(level[None]).last_hidden_state.transpose(1, 2)
         features: Tensor = F.interpolate(hidden, size=frames * self.vectors, mode="linear", align_corners=False)[0].T
         return features.reshape(frames, self.vectors, -1)

@@ -5,10 +5,15 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.amp.autocast_mode import is_autocast_available
 from torch.nn import functional as F
 
+from mcdm.precision import full_precision
+
 Mode: TypeAlias = Literal["exact", "favor", "linear"]
+
+_GRID_ROWS = 32_768
+"""Rows of a batch at once: a fused kernel counts them in a dimension of CUDA's grid that ends at 65,535, and pixels of
+clips are more."""
 
 
 def ema_scan(features: Tensor, decay: float, carry: Tensor | None = None) -> Tensor:
@@ -47,8 +52,7 @@ def favor_attention(q: Tensor, k: Tensor, v: Tensor, projection: Tensor) -> Tens
     In float32 whatever comes in: the features are exponentials.
     """
     kind, scale = q.dtype, q.shape[-1] ** -0.25
-    device = q.device.type if is_autocast_available(q.device.type) else "cpu"  # shapes alone have none
-    with torch.autocast(device, enabled=False):
+    with full_precision(q.device):
         mapped = _positive(q.float() * scale, projection, per_row=True)
         keys = _positive(k.float() * scale, projection, per_row=False)
         values = keys.transpose(-1, -2) @ v.float()
@@ -73,7 +77,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mode: Mode, projection: Tensor | Non
     """Attention of q (n, h, l, d) over k, v (n, h, m, d): `exact` (softmax, fused where the machine can) or `favor`,
     which needs a `projection`, or `linear`."""
     if mode == "exact":
-        return F.scaled_dot_product_attention(q, k, v)
+        parts = (torch.split(part, _GRID_ROWS) for part in (q, k, v))
+        return torch.cat([F.scaled_dot_product_attention(*part) for part in zip(*parts, strict=True)])
     if mode == "linear":
         return linear_attention(q, k, v)
     if projection is None:
@@ -146,4 +151,5 @@ class MemoryAttention(nn.Module):
         q = split_heads(self.to_q(x[:, -f:]), self.heads)
         k, v = split_heads(self.to_k(x), self.heads), split_heads(self.to_v(x), self.heads)
         y: Tensor = self.to_out(join_heads(attend(q, k, v, self.mode, self.projection)))
-        return torch.unflatten(y, 0, (b, s)).transpose(1, 2), memory[:, -1]
+        # a copy: a view would keep all frames' memories alive from clip to clip, sixteen times as much
+        return torch.unflatten(y, 0, (b, s)).transpose(1, 2), memory[:, -1].clone()

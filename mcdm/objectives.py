@@ -49,6 +49,7 @@ class Objective(nn.Module):
     needs: tuple[str, ...] = ()  # batch members, besides `seed`
     clips: int = 1  # present clips in a row that a row of a batch holds
     saved: ClassVar[str]
+    idle: bool = False  # memory attention answers zero, and is left out
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -75,7 +76,8 @@ class Objective(nn.Module):
         """Once a step: take in `Loss.seen` of all its micro-batches on all processes, stacked; each of so many rows."""
 
     def forward(self, batch: Batch) -> Loss:
-        return self.loss(batch)
+        # DDP and FSDP move all inputs to the GPU; noise is drawn on the CPU, and asking row by row would wait for each
+        return self.loss({**batch, "seed": batch["seed"].cpu()})
 
 
 class LearnMotion(Objective):

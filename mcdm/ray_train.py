@@ -1,6 +1,7 @@
 """Training on Ray: the same `course.train` in every worker of a Ray Train group. Only this file imports Ray."""
 
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,11 @@ from typing import Any
 import ray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from mcdm.config import Recipe
 from mcdm.course import Options, train
-from pipeline.cluster import gpus, knock
+from pipeline.cluster import gpus, grows, knock
 
 
 def connect() -> int:
@@ -31,8 +32,13 @@ def train_on_ray(recipe: Recipe, options: Options, *, workers: int, gpu: bool) -
     """Train with so many workers on the cluster that this process is connected to, or on a new local one.
 
     Workers share `options.run` and a local `options.shards` by path: on several machines both must lie on a shared
-    disk. Raises `ValueError` with the worker's own line for what the user can mend.
+    disk. Raises `ValueError` for more workers than the cluster holds (Ray would wait for them for ever), and with the
+    worker's own line for what the user can mend.
     """
+    kind = "GPU" if gpu else "CPU"
+    there_are = int(ray.cluster_resources().get(kind, 0))
+    if workers > there_are and not grows():
+        raise ValueError(f"{workers} workers on Ray want a {kind} each: the cluster has {there_are}")
     there = options if "://" in options.shards else replace(options, shards=str(Path(options.shards).absolute()))
     there = replace(there, run=options.run.absolute())
     storage = there.run / "ray"
@@ -51,8 +57,20 @@ def train_on_ray(recipe: Recipe, options: Options, *, workers: int, gpu: bool) -
             if isinstance(cause, ValueError | OSError):
                 raise ValueError(str(cause)) from None
         raise
+    except TrainingFailedError as error:  # of Ray's own: no room, no such resources
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def uses_gpu(device: str, gpus: int) -> bool:
+    """Whether workers ask Ray for a GPU each: where one is there, or a growing cluster will bring it."""
+    return device == "cuda" or (device == "auto" and (gpus > 0 or grows()))
 
 
 def _work(given: dict[str, Any]) -> None:
+    options: Options = given["options"]
+    if not options.run.is_dir():  # made by the process that started Ray's
+        raise ValueError(
+            f"{options.run} is not seen by {socket.gethostname()}: it must lie on a disk that all machines share"
+        )
     os.chdir(given["folder"])
-    train(given["recipe"], given["options"])
+    train(given["recipe"], options)

@@ -16,6 +16,7 @@ from mcdm.config import CodecConfig, MotionConfig
 from mcdm.encoders import Codec
 from mcdm.faces import CANON, MOUTH, UPPER
 from mcdm.motion import Motion, edges
+from mcdm.precision import full_precision
 
 N_POINTS = 5
 _RADII = (1.6, 2.1)
@@ -39,7 +40,12 @@ def sketch(motion: Motion, config: CodecConfig, tokens: Tensor) -> Tensor:
     The motion decoder's mouth and upper face, as differences from the clip's mean, laid over the picture by the
     landmarks of the head tokens, pixels of a latent pixel as channels; then a bell of one latent pixel per landmark.
     """
-    shape, side = tokens.shape[:2], config.latent_px
+    tokens, shape, side = tokens.float(), tokens.shape[:2], config.latent_px
+    with full_precision(tokens.device):
+        return torch.unflatten(_drawn(motion, config, tokens, side), 0, shape)
+
+
+def _drawn(motion: Motion, config: CodecConfig, tokens: Tensor, side: int) -> Tensor:
     points = landmarks_of(motion, tokens).flatten(0, 1)
     canvas = _canvas(motion.decoded(tokens), motion.config)
     canon = torch.as_tensor(CANON, device=points.device, dtype=points.dtype).expand_as(points)
@@ -48,13 +54,14 @@ def sketch(motion: Motion, config: CodecConfig, tokens: Tensor) -> Tensor:
     across = torch.exp(-((at - points[..., :1]) * side).square() / 2)
     down = torch.exp(-((at - points[..., 1:]) * side).square() / 2)
     bells = down[..., :, None] * across[..., None, :]
-    return torch.unflatten(torch.cat([F.pixel_unshuffle(laid, config.factor), bells], 1), 0, shape)
+    return torch.cat([F.pixel_unshuffle(laid, config.factor), bells], 1)
 
 
 @torch.no_grad()
 def landmarks_of(motion: Motion, tokens: Tensor) -> Tensor:
     """Where normalised motion tokens (b, f, n, d) put the landmarks: (b, f, 5, 2), shares of the picture."""
-    return torch.unflatten(motion.head_of(tokens)[..., : 2 * N_POINTS], 2, (N_POINTS, 2)) + 0.5
+    with full_precision(tokens.device):
+        return torch.unflatten(motion.head_of(tokens.float())[..., : 2 * N_POINTS], 2, (N_POINTS, 2)) + 0.5
 
 
 @torch.no_grad()
@@ -64,6 +71,11 @@ def placed(codec: Codec, reference: Tensor, own: Tensor, points: Tensor) -> Tens
 
     What fades is the way that pixels go, not the picture: so nothing is seen twice.
     """
+    with full_precision(points.device):
+        return torch.unflatten(_moved(codec, reference.float(), own.float(), points.float()), 0, points.shape[:2])
+
+
+def _moved(codec: Codec, reference: Tensor, own: Tensor, points: Tensor) -> Tensor:
     f, goal = points.shape[1], points.flatten(0, 1)
     picture = codec.decode(reference[:, 0]).repeat_interleave(f, 0)
     at = _middles(picture.shape[-1], goal)
@@ -76,7 +88,7 @@ def placed(codec: Codec, reference: Tensor, own: Tensor, points: Tensor) -> Tens
     moved = F.grid_sample(
         picture, here + head * (there - here), mode="bicubic", padding_mode="border", align_corners=False
     )
-    return torch.unflatten(codec.encode(moved.clamp(-1, 1)), 0, points.shape[:2])
+    return codec.encode(moved.clamp(-1, 1))
 
 
 def mouth_map(head: Tensor, side: int) -> Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from mcdm.encoders import Wav2Vec2Audio
 from mcdm.faces import Floats
 
 CHUNK_FRAMES = 250
@@ -55,7 +56,12 @@ def sound_chunks(path: Path, seconds: float | None = None) -> SoundFile:
 
 
 def feature_rows(samples: Iterator[Floats], encoder: nn.Module, device: torch.device) -> Iterator[Tensor]:
-    """Audio features (v, c), one row per frame, of a stream of samples."""
+    """Audio features (v, c), one row per frame, of a stream of samples.
+
+    An encoder that wants its sound at one level (wav2vec 2.0) has it at that of all samples so far: pieces that are
+    levelled each by itself would not meet, and a silent one would be blown up to noise.
+    """
+    level = Level()
     buffer: NDArray[np.float32] = np.zeros(0, np.float32)
     size, context = CHUNK_FRAMES * SAMPLES_PER_FRAME, CONTEXT_FRAMES * SAMPLES_PER_FRAME
     before = 0  # samples of the buffer that were answered for already
@@ -66,12 +72,41 @@ def feature_rows(samples: Iterator[Floats], encoder: nn.Module, device: torch.de
             ended = more is None
             if more is not None:
                 buffer = np.concatenate([buffer, more])
+                level.add(more)
         stop = len(buffer) if ended else before + size
+        heard = torch.from_numpy(buffer[: stop if ended else stop + context]).to(device)
         with torch.no_grad():
-            rows = encoder(torch.from_numpy(buffer[: stop if ended else stop + context]).to(device))
+            if isinstance(encoder, Wav2Vec2Audio):
+                rows = encoder.levelled(heard, level.mean, level.spread)
+            else:
+                rows = encoder(heard)
         yield from rows[before // SAMPLES_PER_FRAME : stop // SAMPLES_PER_FRAME]
         cut = max(stop - context, 0)
         buffer, before = buffer[cut:], stop - cut
+
+
+class Level:
+    """Mean and standard deviation of a stream of samples."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares = 0, 0.0, 0.0
+
+    def add(self, samples: Floats) -> None:
+        """Take in more of it."""
+        exact = samples.astype(np.float64)
+        self._count += len(exact)
+        self._sum += float(exact.sum())
+        self._squares += float(np.square(exact).sum())
+
+    @property
+    def mean(self) -> float:
+        """Of all samples so far; 0 of none."""
+        return self._sum / max(self._count, 1)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation as torch has it, with one sample less in the divisor."""
+        return math.sqrt(max(self._squares - self._count * self.mean**2, 0.0) / max(self._count - 1, 1))
 
 
 def _decode(path: Path) -> Iterator[Floats]:

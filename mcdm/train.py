@@ -131,6 +131,7 @@ class Loop:
             return 0
         saved = checkpoint.read(path, self.recipe, self.stage)
         checkpoint.check_seed(path, saved, self.windows.seed)
+        checkpoint.check_idle(path, saved, idle=self.objective.idle)
         checkpoint.check_resumable(path, saved, self.objective.model, self.ema)
         log.info("stage %d goes on from %s", self.stage, path)
         return checkpoint.restore(saved, self.objective.model, self.ema, self.optimizer)
@@ -138,7 +139,7 @@ class Loop:
     def _save(self, step: int) -> None:
         objective = self.objective
         saved = checkpoint.contents(self.recipe, self.stage, step, objective.model, self.ema, self.optimizer)
-        saved["seed"] = self.windows.seed
+        saved["seed"], saved["idle"] = self.windows.seed, self.objective.idle
         if self.world.rank == 0:
             checkpoint.write(self.options.run, saved)
         distributed.barrier(self.world)

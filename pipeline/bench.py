@@ -1,30 +1,13 @@
 """The work bench of one stage call: a scratch folder that dies with the call, and the way to blobs in the store."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
 
 from manifests.records import Ref
-from manifests.store import Store, is_alive
-
-_PREFIX = "tfw-bench-"
-
-
-def prefix() -> str:
-    """How scratch of this process is called, so that `sweep` finds it once the process is gone."""
-    return f"{_PREFIX}{os.getpid()}-"
-
-
-def sweep() -> int:
-    """Remove the scratch of killed processes of this machine; returns how many folders."""
-    left = [
-        path for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*") if not is_alive(int(path.name.split("-")[2]))
-    ]
-    for path in left:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(left)
+from manifests.scratch import prefix
+from manifests.store import Store
 
 
 class Bench:
@@ -37,7 +20,7 @@ class Bench:
     def __init__(self, store: Store, key: str, video: str) -> None:
         self.store = store
         self._prefix = f"blobs/{key}/{video[:2]}/{video}"
-        self._folder = Path(tempfile.mkdtemp(prefix=prefix()))
+        self._folder = Path(tempfile.mkdtemp(prefix=prefix("bench")))
 
     @property
     def scratch(self) -> Path:

@@ -66,7 +66,8 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--language", help="expected language of a manifest that states none (BCP-47)")
     run.add_argument("--policy", help="paper, latentsync, strict or sample")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="sets", help="change the recipe")
-    run.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    run.add_argument("--until", metavar="STAGE", help="stop after this stage (recipe wild: after one wave of search)")
+    run.add_argument("--retry", action="store_true", help="try again what was given up after three failures")
     run.add_argument("--dry", action="store_true", help="print what is due per stage and stop")
     run.add_argument(
         "--train",
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Command = getattr(commands, options.command)
     try:
         return run(options, console)
-    except commands.REQUEST_ERRORS as error:
+    except commands.request_errors() as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except commands.RUN_ERRORS as error:

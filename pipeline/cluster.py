@@ -150,10 +150,10 @@ def gpus() -> int:
 def _gpus(asked: Resources) -> float | None:
     import ray
 
-    return asked.gpus if asked.gpus and (_grows() or ray.cluster_resources().get("GPU")) else None
+    return asked.gpus if asked.gpus and (grows() or ray.cluster_resources().get("GPU")) else None
 
 
-def _grows() -> bool:
+def grows() -> bool:
     """Whether nodes come when asked for, as `ray_cluster.yaml` says: then what is not there yet may be asked for."""
     return os.environ.get("TFW_AUTOSCALES") == "1"
 
@@ -163,7 +163,7 @@ def _custom(asked: Resources) -> dict[str, float] | None:
     import ray
 
     known = ray.cluster_resources()
-    return {name: amount for name, amount in asked.custom.items() if _grows() or name in known} or None
+    return {name: amount for name, amount in asked.custom.items() if grows() or name in known} or None
 
 
 def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:
@@ -171,7 +171,7 @@ def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:
 
     The tenth left over is for Ray's own tasks, which would otherwise wait for ever behind the actors.
     """
-    if _grows():
+    if grows():
         return 1.0
     wanted = sum(stage.resources.cpus * (stage.resources.initial or stage.resources.workers[0]) for stage in stages)
     return 1.0 if not wanted else min(1.0, 0.9 * has.get("CPU", 1.0) / wanted)
@@ -198,7 +198,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
-        with warnings.catch_warnings(), _Start():
+        with warnings.catch_warnings(), _Start(address or "local"):
             warnings.simplefilter("ignore")
             ray.init(
                 # without "local" Ray would join any head started on this machine, even one that is gone
@@ -224,7 +224,11 @@ def connected(cluster: Cluster) -> Iterator[None]:
 
 
 class _Start:
-    """Ray gives its own start 30 s, a number fixed inside it, and says so with a bare `Exception`."""
+    """Ray gives its own start 30 s, a number fixed inside it, and says so with a bare `Exception`; that none runs where
+    one is looked for ("auto"), with a `ConnectionError`."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
 
     def __enter__(self) -> None:
         """Nothing to do."""
@@ -236,6 +240,8 @@ class _Start:
             raise ValueError(
                 "Ray did not start within 30 s: the machine is too busy; try again when it is not"
             ) from None
+        if kind is not None and issubclass(kind, ConnectionError):
+            raise ValueError(f"no Ray answers at {self.address}; leave --address out to start one here") from None
 
 
 def knock(address: str) -> None:

@@ -1,44 +1,53 @@
 """What the command line does: one function per command, each returns an exit code."""
 
+import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from manifests.records import Verdict
 from manifests.store import Store
 from pipeline.ending import print_end, print_paths
 from pipeline.finish import finish, judged
 from pipeline.job import Job, read_job, read_videos, write_job
-from pipeline.recipes import TalkingFaces
 from pipeline.run import run
 from pipeline.show import show
 from pipeline.stage import PostponedError
 from pipeline.step import StageBrokenError
 from stages import weights
-from stages.judge import NOT_CUT, NOT_HEARD
+from stages.judge import NOT_CUT, NOT_HEARD, Measured
+from stages.judge import judge as verdicts_on
 from stages.outcomes import NetworkError
 
-REQUEST_ERRORS = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError)
-"""What is the user's to mend: told in one line, exit code 2. All else is a fault of ours and shows its traceback."""
+_REQUEST_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 RUN_ERRORS = (NetworkError, PostponedError, StageBrokenError)
 """What is nobody's request and no fault of a video: told in one line, after the stage's own traceback if it has one."""
 
+_SHEET_CLIPS = 400
+"""The most that a contact sheet shows: a picture of some 1,500 by 14,000 px."""
+
 __all__ = [
-    "REQUEST_ERRORS",
     "RUN_ERRORS",
     "forget",
     "judge",
     "models",
     "report",
+    "request_errors",
     "run",
     "score",
     "shard",
     "show",
     "verify",
 ]
+
+
+def request_errors() -> tuple[type[Exception], ...]:
+    """What is the user's to mend: told in one line, exit code 2. All else is a fault of ours, with its traceback."""
+    s3: Any = sys.modules.get("botocore.exceptions")  # of credentials; not there where no bucket was asked
+    return _REQUEST_ERRORS if s3 is None else (*_REQUEST_ERRORS, s3.NoCredentialsError, s3.PartialCredentialsError)
 
 
 def judge(options: Namespace, console: Console) -> int:
@@ -48,8 +57,9 @@ def judge(options: Namespace, console: Console) -> int:
     if foreign:
         raise ValueError(f"--set {foreign[0]}: judge changes policy.NAME=VALUE only; run changes stages")
     changed = job.changed(options.policy, options.sets)
-    before = {verdict.key for verdict in _verdicts(job.build(), store) if verdict.kept}
-    verdicts = _verdicts(changed.build(), store)
+    known, old = judged(job.build(), read_videos(store), store)
+    before = {verdict.key for verdict in old if verdict.kept}
+    verdicts = verdicts_on(known, changed.build().policy)
     after = {verdict.key for verdict in verdicts if verdict.kept}
     console.print(f"kept {len(before)} clips before, {len(after)} now: +{len(after - before)} -{len(before - after)}")
     spared = sum(one.receipts[0].rule in (NOT_CUT, NOT_HEARD) for one in verdicts if not one.kept)
@@ -59,7 +69,7 @@ def judge(options: Namespace, console: Console) -> int:
     if options.dry:
         return 0
     write_job(store, changed)
-    return _finish(store, changed, console)
+    return _finish(store, changed, console, known)
 
 
 def shard(options: Namespace, console: Console) -> int:
@@ -73,14 +83,17 @@ def shard(options: Namespace, console: Console) -> int:
 def report(options: Namespace, console: Console) -> int:
     """Tables on the terminal, report.html, and a contact sheet if wanted."""
     store, job = _job(options)
+    known, verdicts = judged(job.build(), read_videos(store), store)
     if options.sheet is not None:
         from pipeline.pictures import contact_sheet
 
-        known, verdicts = judged(job.build(), read_videos(store), store)
         kept = {verdict.key for verdict in verdicts if verdict.kept}
-        clips = (clip for one in known if one.clips for clip in one.clips.items if clip.key in kept)
-        Path(options.sheet).write_bytes(contact_sheet(store, clips))
-    return _finish(store, job, console)
+        clips = [clip for one in known if one.clips for clip in one.clips.items if clip.key in kept]
+        shown = clips[:: -(-len(clips) // _SHEET_CLIPS) or 1]
+        Path(options.sheet).write_bytes(contact_sheet(store, shown))
+        if len(shown) < len(clips):
+            console.print(f"{options.sheet} shows {len(shown)} of {len(clips)} kept clips")
+    return _finish(store, job, console, known)
 
 
 def verify(options: Namespace, console: Console) -> int:
@@ -153,12 +166,8 @@ def _job(options: Namespace) -> tuple[Store, Job]:
     return store, job
 
 
-def _verdicts(recipe: TalkingFaces, store: Store) -> tuple[Verdict, ...]:
-    return judged(recipe, read_videos(store), store)[1]
-
-
-def _finish(store: Store, job: Job, console: Console) -> int:
-    finished = finish(job.build(), job, read_videos(store), store)
+def _finish(store: Store, job: Job, console: Console, known: list[Measured] | None = None) -> int:
+    finished = finish(job.build(), job, read_videos(store), store, known)
     print_end(job, finished, console)
     print_paths(store, job, console)
     return 0

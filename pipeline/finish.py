@@ -13,11 +13,12 @@ from pipeline.figures import Figures
 from pipeline.job import Job
 from pipeline.plan import plan
 from pipeline.recipes import TalkingFaces
-from pipeline.report import write_report
+from pipeline.report import REPORT, write_report
 from pipeline.stage import keys, semantic
 from stages.catalogue import write_catalogue
 from stages.judge import Measured, judge
 from stages.shard import Sharded, shard
+from stages.shard_index import INDEX
 
 _FINISHED = "finished.json"
 
@@ -42,8 +43,9 @@ def state(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> str:
 
 
 def is_finished(store: Store, digest: str) -> bool:
-    """Whether the results in the store are those of this state."""
-    return store.exists(_FINISHED) and store.get(_FINISHED) == to_json(digest)
+    """Whether the results in the store are those of this state, and still there."""
+    results = (_FINISHED, INDEX, REPORT)
+    return all(store.exists(path) for path in results) and store.get(_FINISHED) == to_json(digest)
 
 
 def judged(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> tuple[list[Measured], tuple[Verdict, ...]]:
@@ -52,10 +54,17 @@ def judged(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> tuple
     return known, judge(known, recipe.policy)
 
 
-def finish(recipe: TalkingFaces, job: Job, videos: Sequence[Video], store: Store) -> Finished:
-    """Write shards, catalogue and report. Each is written whole; doing it again changes nothing."""
+def finish(
+    recipe: TalkingFaces, job: Job, videos: Sequence[Video], store: Store, known: list[Measured] | None = None
+) -> Finished:
+    """Write shards, catalogue and report. Each is written whole; doing it again changes nothing.
+
+    `known`: what is known of the videos, where that has just been read.
+    """
+    store.delete(_FINISHED)  # whoever is broken off from here on leaves results of two minds
     digest = state(recipe, videos, store)
-    known, verdicts = judged(recipe, videos, store)
+    known = measured(recipe.stages(), videos, store) if known is None else known
+    verdicts = judge(known, recipe.policy)
     sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes)
     write_catalogue(store, known, verdicts, recipe.policy)
     figures = write_report(

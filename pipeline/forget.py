@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from manifests.codec import to_json
 from manifests.records import Verdict, Video
+from manifests.scratch import prefix
 from manifests.store import Store
 from pipeline.finish import judged
 from pipeline.job import drop_videos
@@ -143,7 +144,7 @@ def _from_shards(store: Store, videos: set[str], gone: Gone) -> None:
 def _rewrite(store: Store, shard: str, kept: Sequence[Row]) -> list[Row]:
     split, bucket, _ = shard.split("-")
     name = shard_name(split, int(bucket), (row.content for row in kept))
-    with tempfile.TemporaryDirectory(prefix="tfw-forget-") as folder:
+    with tempfile.TemporaryDirectory(prefix=prefix("forget")) as folder:
         target = Path(folder) / name
         source = store.get_file(f"shards/{shard}", Path(folder))
         samples = join_tar(target, source, (row.sample for row in kept))

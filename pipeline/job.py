@@ -57,13 +57,18 @@ def read_job(store: Store) -> Job | None:
     return replace(job, overrides=("cascade=false", *job.overrides))  # written before there were any
 
 
-def write_job(store: Store, job: Job) -> None:
-    """Remember the job. Raises `ValueError` if the store belongs to another recipe: their clips must not mix."""
+def refuse_other(store: Store, job: Job) -> None:
+    """Raise `ValueError` if the store belongs to another recipe: their clips must not mix."""
     before = read_job(store)
     if before is not None and before.recipe != job.recipe:
         raise ValueError(
             f"{store.url} holds the results of recipe {before.recipe!r}; give {job.recipe!r} a --store of its own"
         )
+
+
+def write_job(store: Store, job: Job) -> None:
+    """Remember the job. Raises `ValueError` as `refuse_other`."""
+    refuse_other(store, job)
     store.put(_JOB, to_json(job))
 
 

@@ -66,7 +66,7 @@ class Ledger:
 
         Only attempts of one run are added up: when the run itself is killed, the videos then at work are not to blame.
         """
-        path = f"ledger/{key}/tries/{video[:2]}/{video}.json"
+        path = self._at(key, "tries", video)
         try:
             before = from_json(self.store.get(path), _Tries)
         except FileNotFoundError:
@@ -75,6 +75,10 @@ class Ledger:
         self.store.put(path, to_json(_Tries(run, count)))
         return count
 
+    def put_off(self, key: str, video: str, run: str, count: int) -> None:
+        """Take back the attempt that `begin` counted, of a call that was postponed: nobody died of it."""
+        self.store.put(self._at(key, "tries", video), to_json(_Tries(run, count - 1)))
+
     def videos(self, key: str, status: Status) -> set[str]:
         """Ids of all videos with that outcome at that stage, by one listing."""
         return {PurePosixPath(path).stem for path in self.store.list(f"ledger/{key}/{status}")}
@@ -82,7 +86,7 @@ class Ledger:
     def forget(self, key: str, video: str) -> None:
         """Remove every trace of a call."""
         for folder in (*STATUSES, "tries"):
-            self.store.delete(f"ledger/{key}/{folder}/{video[:2]}/{video}.json")
+            self.store.delete(self._at(key, folder, video))
 
-    def _at(self, key: str, status: str, video: str) -> str:
-        return f"ledger/{key}/{status}/{video[:2]}/{video}.json"
+    def _at(self, key: str, folder: str, video: str) -> str:
+        return f"ledger/{key}/{folder}/{video[:2]}/{video}.json"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.records import RATE_HZ, Clip
+from manifests.scratch import prefix
 from manifests.store import Store
 
 Image: TypeAlias = NDArray[np.uint8]
@@ -26,7 +27,7 @@ def thumbnails(store: Store, clip: Clip, *, size_px: int, at: Sequence[float] = 
     """
     import av
 
-    with tempfile.TemporaryDirectory(prefix="tfw-pictures-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=prefix("pictures")) as scratch:
         try:
             file = store.get_file(clip.video.path, Path(scratch))
             with av.open(str(file)) as source:

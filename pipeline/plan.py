@@ -34,8 +34,11 @@ def queue(videos: Iterable[Video], *, together: bool) -> list[list[Video]]:
     return sorted(groups.values(), key=lambda group: (-max(one.duration_s or 0.0 for one in group), group[0].id))
 
 
-def plan(stages: Sequence[Stage[Any]], videos: Iterable[Video], store: Store) -> tuple[Due, ...]:
-    """By listings alone: four per stage, no object is read. Failed videos are due again, quarantined ones are not."""
+def plan(
+    stages: Sequence[Stage[Any]], videos: Iterable[Video], store: Store, *, retry: bool = False
+) -> tuple[Due, ...]:
+    """By listings alone: four per stage, no object is read. Failed videos are due again, with `retry` quarantined ones
+    too."""
     names, ledger = keys(stages, Video), Ledger(store)
     ids = {video.id for video in videos} - {path.rsplit("/", 1)[1][:-5] for path in store.list("tombstones")}
     found = []
@@ -44,7 +47,17 @@ def plan(stages: Sequence[Stage[Any]], videos: Iterable[Video], store: Store) ->
         ok, rejected = (ledger.videos(key, status) & ids for status in ("ok", "rejected"))  # type: ignore[arg-type]
         quarantined = (ledger.videos(key, "quarantined") & ids) - ok - rejected
         failed = (ledger.videos(key, "failed") & ids) - ok - rejected - quarantined
+        if retry:
+            failed, quarantined = failed | quarantined, set()
         enter = ids - ok - rejected - quarantined
         found.append(Due(stage, key, tuple(sorted(enter)), len(ok), len(rejected), len(failed), len(quarantined)))
         ids = ok
     return tuple(found)
+
+
+def release(stages: Sequence[Stage[Any]], store: Store) -> None:
+    """Forget what was quarantined at these stages, so that it is tried again as if for the first time."""
+    ledger = Ledger(store)
+    for key in keys(stages, Video).values():
+        for video in ledger.videos(key, "quarantined"):
+            ledger.forget(key, video)

@@ -56,7 +56,8 @@ def own() -> TalkingFaces:
     half = Resources(cpus=2.0, gpus=0.25)
     return TalkingFaces(
         fetch=Fetch(resources=Resources(cpus=0.5, workers=(1, 4)), deadline_s=4 * _HOURS),
-        watch=Watch(resources=half, deadline_s=4 * _HOURS),
+        # on a GPU the detector is quick, and what it waits for is pictures: many workers to one, a core each
+        watch=Watch(resources=Resources(cpus=1.0, gpus=0.05), deadline_s=4 * _HOURS),
         clip=CutClips(deadline_s=4 * _HOURS),
         # a quarter of the windows, 40 at least: clear offsets stay within a frame, confidence within 0.1 (LOG.md)
         sync=ScoreSync(every=4, least_windows=40, resources=half, deadline_s=4 * _HOURS),

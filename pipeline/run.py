@@ -1,6 +1,7 @@
 """`python -m pipeline run`: from videos to shards, catalogue and report."""
 
 import contextlib
+import os
 import shlex
 import sys
 import time
@@ -15,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests.records import Video
+from manifests.scratch import sweep
 from manifests.store import Store
-from pipeline import bench
 from pipeline.cluster import Cluster, knock, run_on_ray
 from pipeline.finish import finish, is_finished, judged, state
-from pipeline.job import Job, add_videos, read_videos, write_job
-from pipeline.plan import Due, plan
+from pipeline.job import Job, add_videos, read_videos, refuse_other, write_job
+from pipeline.plan import Due, plan, release
 from pipeline.progress import Progress
 from pipeline.recipes import TalkingFaces
 from pipeline.sources import Hours, Wild, own_videos, sample_videos
@@ -78,18 +79,24 @@ def run(options: Namespace, console: Console) -> int:
         videos = own_videos(options.manifest, options.langs, options.language)
     else:
         videos = sample_videos(options.langs)
+    refuse_other(this.store, job)
+    every = {video.id: video for video in (*read_videos(this.store), *videos)}
+    due = plan(stages, every.values(), this.store, retry=options.retry)
     if options.dry:
-        every = {video.id: video for video in (*read_videos(this.store), *videos)}
-        console.print(_due_table(plan(stages, every.values(), this.store)))
+        console.print(_due_table(due))
         return 0
     if options.address:
         knock(options.address)
+    # Hours of search and download are worth nothing where the models are out of reach.
+    _prepare(stages if wild is not None else [d.stage for d in _reached(due)])
     write_job(this.store, job)
     this.store.sweep()
-    bench.sweep()
+    sweep()
+    if options.retry:
+        release(stages, this.store)
     started = time.monotonic()
     everything = add_videos(this.store, videos)
-    _carry(this, everything)
+    _carry(this, everything, due)
     if wild is not None:
         everything = _search(this, wild, everything)
     code = _end(this, everything, time.monotonic() - started)
@@ -113,21 +120,26 @@ def _refuse_contradictions(name: str, options: Namespace) -> None:
         raise ValueError("--language goes with --manifest: it is the expected language of its videos")
     if options.train and (options.until or options.dry):
         raise ValueError("--train needs the shards, which --until and --dry do not write")
-    if options.cpus is not None and options.address:
-        raise ValueError("--cpus is for a Ray that is started here; the one at --address has the cores that it has")
+    if options.cpus is not None and (options.address or os.environ.get("RAY_ADDRESS")):
+        raise ValueError(
+            "--cpus is for a Ray that is started here; the one at --address (or RAY_ADDRESS) has the cores that it has"
+        )
     if options.cpus is not None and options.cpus < 1:
         raise ValueError(f"--cpus {options.cpus}: must be at least 1")
 
 
-def _carry(this: _Run, videos: Sequence[Video]) -> None:
+def _reached(due: Sequence[Due]) -> Sequence[Due]:
+    """From the first stage on that has anything to do; none where nothing is due."""
+    first = next((i for i, d in enumerate(due) if d.enter), len(due))
+    return due[first:]
+
+
+def _carry(this: _Run, videos: Sequence[Video], due: Sequence[Due]) -> None:
     """Take all videos through the stages; starts nothing where nothing is due."""
-    due = plan(this.stages, videos, this.store)
-    if not any(d.enter for d in due):
+    if not _reached(due):
         this.console.print(f"nothing to do: all {len(videos)} videos are settled at every stage")
         return
     this.console.print(_due_table(due))
-    reached = next(i for i, d in enumerate(due) if d.enter)
-    _prepare([d.stage for d in due[reached:]])
     cluster = Cluster(this.options.address, this.options.cpus)
     with _serving(this) as stages, Progress(due, this.console) as progress:
         try:
@@ -164,18 +176,22 @@ def _serving(this: _Run) -> Iterator[tuple[Stage[Any], ...]]:
 
 
 def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> tuple[Video, ...]:
-    """Wave after wave, until every language has its hours or no more is found."""
-    _prepare(this.stages)  # hours of search and download are worth nothing where the models are out of reach
+    """Wave after wave, until every language has its hours or no more is found.
+
+    One wave where the run ends before the last stage: no clip is kept there, and no number of hours ever reached.
+    """
     while True:
         known, verdicts = judged(this.recipe, videos, this.store)
         wave = wild.next_wave(Hours.of(known, verdicts), videos)
-        for said in wild.closed:
+        for said in wild.troubles:
             this.console.print(f"[yellow]{said}[/]")
         if not wave:
             return videos
         this.console.print(f"found {len(wave)} more videos")
         videos = add_videos(this.store, wave)
-        _carry(this, videos)
+        _carry(this, videos, plan(this.stages, videos, this.store))
+        if this.options.until:
+            return videos
 
 
 def _end(this: _Run, videos: Sequence[Video], seconds: float) -> int:

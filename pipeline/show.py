@@ -5,6 +5,7 @@ from argparse import Namespace
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from manifests.codec import to_plain
 from manifests.records import Verdict, Video
@@ -26,7 +27,7 @@ def show(options: Namespace, console: Console) -> int:
     videos = read_videos(store)
     video = _one(options.id, videos)
     recipe = job.build()
-    console.rule(f"{video.id}  {video.url}")
+    console.rule(escape(f"{video.id}  {video.url}"))
     _print(console, to_plain(video))
     for name, outcome in outcomes(recipe.stages(), video.id, store).items():
         console.rule(f"{name}: {outcome.status}, attempt {outcome.attempt}, {outcome.seconds:.1f} s", align="left")

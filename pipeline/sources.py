@@ -13,6 +13,7 @@ from manifests.store import Store
 from manifests.tags import language_tag
 from stages.discover import Discovery, discover
 from stages.judge import Measured
+from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError
 
 SAMPLE_HOST = "http://sample.invalid"
@@ -85,29 +86,42 @@ class Wild:
         self._options = options
         self._pace_url = store.at("pace")
         self._found = {language.tag: self._all_of(language) for language in self.languages}
-        self.closed: list[str] = []
-        """What hosts that want to be left alone said."""
+        self.troubles: list[str] = []
+        """Of the last wave: hosts that want to be left alone, languages of which nothing could be listed."""
 
     def next_wave(self, hours: Hours, known: Iterable[Video]) -> tuple[Video, ...]:
-        """More videos for every language that is short of its hours; none when all are satisfied or run dry."""
+        """More videos for every language that is short of its hours; none when all are satisfied or run dry.
+
+        Raises `NetworkError` if of no language that is short of hours anything could be listed.
+        """
         ids = {video.id for video in known}
         wave: list[Video] = []
-        for tag, found in self._found.items():
+        self.troubles, failed, asked = [], [], 0
+        for language in self.languages:
+            tag = language.tag
             short = self._wanted[tag] - hours.kept.get(tag, 0.0)
             if short <= 0:
                 continue
+            asked += 1
             seen = hours.seen.get(tag, 0.0)
             share = max(_LOWEST_YIELD, hours.kept.get(tag, 0.0) / seen) if seen > 1.0 else _FIRST_YIELD
-            wave += self._take(found, min(short / share, _WAVE_HOURS), ids)
+            try:
+                wave.extend(self._take(language, min(short / share, _WAVE_HOURS), ids))
+            except NetworkError as why:
+                failed.append(why)
+        if failed and len(failed) == asked:
+            raise failed[0]
+        self.troubles += [str(why) for why in failed]
         return tuple(wave)
 
-    def _take(self, found: Iterator[Video], hours: float, known: set[str]) -> Iterator[Video]:
+    def _take(self, language: Language, hours: float, known: set[str]) -> Iterator[Video]:
         taken = 0.0
         while taken < hours:
             try:
-                video = next(found, None)
+                video = next(self._found[language.tag], None)
             except HostClosedError as why:
-                self.closed.append(str(why))
+                self.troubles.append(str(why))
+                self._found[language.tag] = self._all_of(language)  # for the next wave: it may be open again
                 return
             if video is None:
                 return

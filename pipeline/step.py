@@ -12,6 +12,7 @@ from typing import Any
 
 from manifests.codec import from_plain, to_json, to_plain
 from manifests.records import Video
+from manifests.scratch import sweep
 from manifests.store import Store
 from pipeline.bench import Bench
 from pipeline.ledger import SETTLED, Ledger, Outcome
@@ -79,6 +80,7 @@ class Step:
                 outcome = self._measure(ticket, failed_before + 1)
             except PostponedError as why:
                 log.warning("%s %s: postponed: %s", self.stage.name, ticket["id"], why)
+                self.ledger.put_off(self.key, ticket["id"], self.run, tries)
                 self.notify(self.stage.name, "postponed", time.monotonic() - started)
                 return None
         self.ledger.write(self.key, ticket["id"], outcome)
@@ -94,6 +96,8 @@ class Step:
                 status=status, body=body, attempt=attempt, seconds=seconds, worker=socket.gethostname(), run=self.run
             )
 
+        if self._work is None:
+            sweep()  # a worker takes the place of a dead one: nobody else cleans up on this machine
         try:
             self._work = self._work or self.stage.open()
             with Bench(self.store, self.key, ticket["id"]) as bench, deadline(self.stage.deadline_s):

@@ -45,11 +45,11 @@ def train_on(store: Store, recipe: "Recipe", cluster: Cluster, console: Console)
     with connected(cluster), _showing(run / "log.jsonl", recipe, console):
         from mcdm.config import STAGES
         from mcdm.course import Options
-        from mcdm.ray_train import train_on_ray
+        from mcdm.ray_train import train_on_ray, uses_gpu
 
         there = gpus()
         options = Options(shards=store.at("shards"), run=run, stages=STAGES)
-        train_on_ray(recipe, options, workers=max(there, 1), gpu=there > 0)
+        train_on_ray(recipe, options, workers=max(there, 1), gpu=uses_gpu(options.device, there))
     console.print("next:")
     console.print(f"  python -m mcdm evaluate --run {run} --shards {store.at('shards')}", soft_wrap=True)
     return run

@@ -1,7 +1,6 @@
 """Tracks into clips: cut, cropped and encoded once, at the quality that ships. What is scored later is these bytes."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,7 +47,9 @@ class CutClips(Stage[Clips]):
     """
 
     name = "clip"
-    version = 3  # 2: others_in_view names tracks, it was a number; 3: fractions of pixels by Lanczos filters
+    # 2: others_in_view names tracks, it was a number; 3: fractions of pixels by Lanczos filters; 4: interlaced pictures
+    # are made whole, and windows follow a picture that changes its size
+    version = 4
     needs = (Video, Source, Seen)
     gives = Clips
 
@@ -91,7 +92,8 @@ class CutClips(Stage[Clips]):
         try:
             for run in _runs({number: cut for number, cut in enumerate(cuts) if number not in useless}):
                 path = bench.fetch(source.file)
-                for number, n_frames in self._film(path, run, bench.scratch):  # each leaves scratch when it is done
+                size = source.video.width_px, source.video.height_px
+                for number, n_frames in self._film(path, run, size, bench.scratch):  # each leaves scratch when done
                     clips.append(self._clip(video, number, cuts[number], n_frames, bench))
         except MediaError as error:
             for clip in clips:
@@ -152,24 +154,31 @@ class CutClips(Stage[Clips]):
                     )
         return sorted(cuts, key=lambda cut: (cut.start_frame, cut.track.number))
 
-    def _film(self, path: Path, run: "_Run", folder: Path) -> Iterator[tuple[int, int]]:
-        """Decode a run once and write every clip in it; gives each clip's number and frames as it is finished."""
+    def _film(self, path: Path, run: "_Run", size: tuple[int, int], folder: Path) -> Iterator[tuple[int, int]]:
+        """Decode a run once and write every clip in it; gives each clip's number and frames as it is finished.
+
+        `size`: width and height of the source pixels that windows are given in.
+        """
         first, last = min(cut.start_frame for cut in run.values()), max(cut.end_frame for cut in run.values())
-        with ExitStack() as stack:
-            writers: dict[int, ClipWriter] = {}
+        writers: dict[int, ClipWriter] = {}  # nothing else holds one: an encoder is megabytes, and a talk has hundreds
+        try:
             for picture in pictures(path, start_s=first / RATE_HZ, end_s=last / RATE_HZ, threads=self.threads):
                 frame = first + picture.number
                 for number, cut in run.items():
                     if not cut.start_frame <= frame < cut.end_frame:
                         continue
                     if number not in writers:
-                        writers[number] = stack.enter_context(ClipWriter(folder / f"{number:04d}.mp4", self.size_px))
-                    x0, y0, x1, y1 = cut.window[frame - cut.start_frame].tolist()
-                    writers[number].write(picture.crop((x0, y0, x1, y1), self.size_px))
+                        writers[number] = ClipWriter(folder / f"{number:04d}.mp4", self.size_px)
+                    window = picture.shape.fitted(cut.window[frame - cut.start_frame].tolist(), size)
+                    writers[number].write(picture.crop(window, self.size_px))
                     if frame + 1 == cut.end_frame:
                         yield number, _finish(writers.pop(number), path, cut.start_frame, folder / f"{number:04d}.wav")
-            for number, writer in writers.items():  # the pictures ended early
-                yield number, _finish(writer, path, run[number].start_frame, folder / f"{number:04d}.wav")
+            for number in list(writers):  # the pictures ended early
+                start_frame = run[number].start_frame
+                yield number, _finish(writers.pop(number), path, start_frame, folder / f"{number:04d}.wav")
+        finally:
+            for writer in writers.values():
+                writer.close()
 
     def _clip(self, video: Video, number: int, cut: _Cut, n_frames: int, bench: Bench) -> Clip:
         name = f"{number:04d}"

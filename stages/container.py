@@ -2,6 +2,7 @@
 
 import contextlib
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import av
 import av.error
 from av.container import InputContainer
+from av.filter import Graph
 from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
 from av.video.frame import PictureType, VideoFrame
@@ -119,6 +121,63 @@ def decoded(container: InputContainer, stream: VideoStream) -> Iterator[Decoded]
             yield Decoded(last_s, float(picture.duration * base) or period_s, picture, aspect)
 
 
+def whole(found: Iterator[Decoded]) -> Iterator[Decoded]:
+    """The same pictures, interlaced ones (broadcasts, DV) made of one instant by libavfilter's `bwdif`.
+
+    Their two fields are 20 ms apart, and a mouth moves between them. Where no picture says that it is interlaced,
+    nothing is done.
+    """
+    graph: Graph | None = None
+    form: tuple[object, ...] = ()
+    waiting: deque[Decoded] = deque()
+    for one in found:
+        before, form = form, (one.frame.width, one.frame.height, one.frame.format.name)
+        if graph is not None and form != before:
+            graph.push(None)
+            yield from _pulled(graph, waiting)
+            graph = None
+        if graph is None and not one.frame.interlaced_frame:
+            yield one
+            continue
+        if graph is None:
+            graph = _deinterlacer(one.frame)
+        waiting.append(one)
+        graph.push(one.frame)
+        yield from _pulled(graph, waiting)
+    if graph is not None:
+        graph.push(None)
+        yield from _pulled(graph, waiting)
+
+
+def _deinterlacer(frame: VideoFrame) -> Graph:
+    """One picture out for each one in, a picture late; those that are not interlaced pass as they are."""
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base or Fraction(1, 90_000),
+    )
+    bwdif, sink = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+    source.link_to(bwdif)
+    bwdif.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _pulled(graph: Graph, waiting: deque[Decoded]) -> Iterator[Decoded]:
+    while waiting:
+        try:
+            frame = graph.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        assert isinstance(frame, VideoFrame)
+        one = waiting.popleft()
+        frame.colorspace, frame.color_range = one.frame.colorspace, one.frame.color_range
+        yield one._replace(frame=frame)
+
+
 def has_decoding_times_only(container: InputContainer) -> bool:
     """Whether the format stores no presentation times (AVI)."""
     return container.format.name == "avi"
@@ -209,7 +268,7 @@ def decoded_from(path: Path, start_s: float, threads: int) -> Iterator[Decoded]:
                     seek(container, stream, target_s)
                 except av.error.FFmpegError:
                     continue
-            found = decoded(container, stream)
+            found = whole(decoded(container, stream))
             first = next(found, None)
             if first is None or first.time_s > start_s:
                 if back_s is not None:

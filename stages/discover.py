@@ -13,7 +13,7 @@ from manifests.tags import primary
 from manifests.urls import canonical, is_youtube_id, youtube_url
 from pipeline.stage import Rejection
 from stages.outcomes import NetworkError
-from stages.politeness import Manners, SharedPace
+from stages.politeness import HostClosedError, Manners, SharedPace
 from stages.site import Access, Info, Site, spoken_hint
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def discover(language: Language, hours: float, options: Discovery, *, pace_url: 
     """Videos of a language, each once, until `hours` of source are found or every source is read to its end.
 
     Sources take turns, so a small budget is spread over all queries. A source that fails is passed over with a
-    warning; raises `NetworkError` if all of them fail, and `HostClosedError` when the host wants to be left alone
-    (what was found before has been yielded). `pace_url` is where workers agree on turns: a folder or a bucket.
+    warning; raises `NetworkError` if all of them fail, and `HostClosedError` when a host wants to be left alone, after
+    all that others have was yielded. `pace_url` is where workers agree on turns: a folder or a bucket.
     """
     site = Site(options.access, SharedPace(pace_url, options.manners))
     failures: list[str] = []
@@ -95,14 +95,21 @@ def _guarded(source: Callable[[], Iterable[Video]], failures: list[str]) -> Iter
 
 def _interleaved(sources: Iterable[Iterator[Video]]) -> Iterator[Video]:
     waiting = list(sources)
+    closed: HostClosedError | None = None
     while waiting:
         alive = []
         for source in waiting:
-            video = next(source, None)
+            try:
+                video = next(source, None)
+            except HostClosedError as why:
+                closed = closed or why
+                continue
             if video is not None:
                 yield video
                 alive.append(source)
         waiting = alive
+    if closed is not None:
+        raise closed
 
 
 def _from_site(site: Site, url: str, tag: str, options: Discovery, depth: int = 0) -> Iterator[Video]:

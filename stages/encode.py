@@ -89,13 +89,17 @@ class ClipWriter:
         self._container.mux(self._audio.encode(None))
         self._container.close()
 
+    def close(self) -> None:
+        """Let go of the file, complete or not."""
+        self._container.close()
+
     def __enter__(self) -> "ClipWriter":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._container.close()
+        self.close()
 
 
 def write_clip(path: Path, images: Iterable[np.ndarray], size_px: int, sound: np.ndarray) -> int:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 
+_ENLARGED = 1.05
+"""Frames are decoded at about the size they are looked at: to enlarge them by less is not worth an interpolation."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -91,6 +94,8 @@ class Detector:
     def _sheet(self, images: Sequence[Image]) -> list[Found]:
         width, height = self._size
         scale, columns, rows = _grid(images[0].shape[:2], self.config.per_sheet, self._size)
+        if 1.0 <= scale < _ENLARGED:
+            scale = 1.0
         cell_w, cell_h = width // columns, height // rows
         sheet = np.zeros((height, width, 3), np.uint8)
         corners = []
@@ -116,8 +121,8 @@ def _grid(shape: tuple[int, ...], n: int, size: tuple[int, int]) -> tuple[float,
 
 
 def _resized(image: Image, scale: float) -> Image:
-    if 1.0 <= scale < 1.05:
-        return image  # frames are decoded at about the size they are looked at: not worth a second interpolation
+    if scale == 1.0:
+        return image
     smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     h, w = (max(1, int(side * scale)) for side in image.shape[:2])
     return np.asarray(cv2.resize(image, (w, h), interpolation=smooth), np.uint8)

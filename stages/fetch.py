@@ -147,6 +147,7 @@ def _probed(path: Path) -> _Streams | Rejection:
 def _part(path: Path, out: Path, video: Video, whole: _Streams) -> _Streams | Rejection:
     """Cut the wanted part out of a file. Raises `CutError` and `MediaError`."""
     from stages.container import has_decoding_times_only, opened
+    from stages.media import picture_index
 
     duration_s, picture, sound = whole
     start_s, end_s = video.start_s or 0.0, duration_s if video.end_s is None else min(video.end_s, duration_s)
@@ -154,7 +155,8 @@ def _part(path: Path, out: Path, video: Video, whole: _Streams) -> _Streams | Re
         return Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
     with opened(path) as container:
         timed = not has_decoding_times_only(container)
-    cut(path, out, start_s, end_s, copy=timed and {picture.codec, sound.codec} <= COPYABLE)
+    copy = timed and {picture.codec, sound.codec} <= COPYABLE
+    cut(path, out, start_s, end_s, picture=picture_index(path), copy=copy)
     return _probed(out)
 
 

@@ -40,9 +40,10 @@ def bounded_ffmpeg(folder: Path, limit_s: float) -> Path:
     return program
 
 
-def cut(path: Path, out: Path, start_s: float, end_s: float, *, copy: bool) -> None:
+def cut(path: Path, out: Path, start_s: float, end_s: float, *, picture: int, copy: bool) -> None:
     """Write the part from `start_s` to `end_s` as mp4, with sound and picture in step. Raises `CutError`.
 
+    `picture` is the index of the stream to take (`stages.media.picture_index`); the sound is the first there is.
     With `copy` (of `COPYABLE` codecs) packets begin at the keyframe before `start_s`, and the file's edit list hides
     what lies before it, so time 0 of the part is `start_s` of the source to the frame; the last few frames may lie past
     `end_s`, by at most the reorder delay. Otherwise H.264 and AAC are made anew: for codecs that live in containers
@@ -52,7 +53,7 @@ def cut(path: Path, out: Path, start_s: float, end_s: float, *, copy: bool) -> N
     command = [
         *(ffmpeg_path(), "-nostdin", "-v", "error", "-y"),
         *("-protocol_whitelist", "file", "-ss", f"{start_s:.6f}", "-to", f"{end_s:.6f}", "-i", str(path)),
-        *("-map", "0:v:0", "-map", "0:a:0", "-sn", "-dn", *coding, "-movflags", "+faststart", str(out)),
+        *("-map", f"0:{picture}", "-map", "0:a:0", "-sn", "-dn", *coding, "-movflags", "+faststart", str(out)),
     ]
     try:
         done = subprocess.run(

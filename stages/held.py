@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.bench import prefix, sweep
+from manifests.scratch import prefix
 from pipeline.stage import PostponedError, Rejection
 from stages.outcomes import NetworkError
 from stages.site import Downloaded
@@ -37,8 +37,7 @@ class Held:
         """
         if not self.holds(name):
             self._drop()
-            sweep()  # of this machine: Ray ends workers without asking them to clean up
-            self._folder = tempfile.TemporaryDirectory(prefix=prefix(), ignore_cleanup_errors=True)
+            self._folder = tempfile.TemporaryDirectory(prefix=prefix("held"), ignore_cleanup_errors=True)
             try:
                 found = fetch(Path(self._folder.name))
             except NetworkError as trouble:

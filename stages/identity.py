@@ -13,6 +13,7 @@ from manifests.records import Clip, Clips, Identities, Identity
 from pipeline.bench import Bench
 from pipeline.stage import Facts, Stage, Work
 from stages import weights
+from stages.cuda import onnx_errors
 from stages.fingerprint import picture_hash, sound_hash
 from stages.sync import read_wav
 
@@ -63,7 +64,8 @@ class Recognise(Stage[Identities]):
         model = f"{Path(self.pack).name} {weights.digest(self.pack)}"
 
         def work(facts: Facts, bench: Bench) -> Identities:
-            return Identities(items=tuple(identify(clip, bench) for clip in facts[Clips].items), model=model)
+            with onnx_errors():
+                return Identities(items=tuple(identify(clip, bench) for clip in facts[Clips].items), model=model)
 
         def identify(clip: Clip, bench: Bench) -> Identity:
             with np.load(bench.fetch(clip.arrays)) as arrays:

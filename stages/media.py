@@ -47,6 +47,7 @@ __all__ = [
     "frames",
     "frames_at",
     "key_frames",
+    "picture_index",
     "pictures",
     "probe",
 ]
@@ -122,6 +123,12 @@ def probe(path: Path) -> Probe:
             n_packets=counts[True],
             n_audio_packets=counts[False],
         )
+
+
+def picture_index(path: Path) -> int:
+    """Which of the file's streams is watched, cut and encoded; raises `MediaError`."""
+    with opened(path) as container:
+        return int(picture_stream(container).index)
 
 
 def _audio_stream(stream: av.AudioStream) -> AudioStream:

@@ -34,7 +34,7 @@ class Unreachable:
 
 
 _REFUSED = re.compile(
-    r"not a bot|captcha|too many requests|HTTP Error 429|rate-?limited by|try again later|unusual traffic",
+    r"not a bot|captcha|too many requests|HTTP Error 429|rate-?limit|try again later|unusual traffic",
     re.IGNORECASE,
 )
 
@@ -71,6 +71,9 @@ _REASONS = (
         r"bytes read, \d+ more expected|downloaded \d+ bytes, expected \d+ bytes|did not get any data blocks",
     ),
 )
+_NO_FORMATS = re.compile(r"^\[youtube\b.*(requested format is not available|no video formats found)", re.IGNORECASE)
+"""Every video there has formats: what is missing is the program that solves the site's riddles, or a newer yt-dlp."""
+
 _PATTERNS = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, pattern in _REASONS)
 
 _STATUSES = {401: "private", 402: "members_only", 403: "blocked", 404: "gone", 410: "gone", 451: "geo"}
@@ -93,7 +96,7 @@ def outcome(error: BaseException, now_s: float | None = None) -> Rejection | Ref
     data_forbidden = status == _FORBIDDEN and _DATA in said
     if status == _TOO_MANY or data_forbidden or _REFUSED.search(said):
         return Refused(said, wait_s)
-    if status in _SERVER_ERRORS:
+    if status in _SERVER_ERRORS or _NO_FORMATS.search(said):
         return Unreachable(said, wait_s)
     measured: dict[str, float | str] = {"said": said}
     if status is not None:

@@ -1,6 +1,7 @@
 """One decoded picture: how it is meant to be seen, and square crops of it without converting the rest. PyAV, OpenCV."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -56,6 +57,12 @@ class Shape:
         width, height = max(round(frame.width * max(ratio, 1.0)), 1), max(round(frame.height * max(1 / ratio, 1.0)), 1)
         upright = (height, width) if turns % 2 else (width, height)
         return cls(*upright, frame.width, frame.height, turns, mirrored)
+
+    def fitted(self, box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """A box x0, y0, x1, y1 on a picture of another width and height, on this one: streams change size midway."""
+        across, down = self.width_px / size[0], self.height_px / size[1]
+        x0, y0, x1, y1 = box
+        return x0 * across, y0 * down, x1 * across, y1 * down
 
     def upright(self, image: np.ndarray) -> np.ndarray:
         """Mirror and turn an image (h, w, 3) of coded orientation."""

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from manifests.codec import to_json
-from manifests.records import RATE_HZ, Clip, Ref, Verdict
+from manifests.records import RATE_HZ, Clip, Ref, Verdict, Word
+from manifests.scratch import prefix
 from manifests.store import Store
 from stages.judge import Candidate, Measured, candidates
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, write_index
@@ -164,7 +165,7 @@ def _follows(before: Candidate, one: Candidate) -> bool:
 
 
 def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, shift_frames: int) -> dict[str, Any]:
-    """The json member. Times in seconds of the source, except the words', which are inside the clip.
+    """The json member. Times in seconds of the source, except the words', which are inside the shipped sound.
 
     `sync_offset` is what remains in the shipped sound, in frames, positive when the audio is late. `hashes` holds
     perceptual hashes, and the digests of the clip's bytes before any shift of its sound.
@@ -196,7 +197,7 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
         "language_verdict": speech.verdict if speech else "",
         "transcript": speech.text if speech else "",
         "transcript_source": one.measured.speeches.model if one.measured.speeches else "",
-        "words": [[word.text, word.start_s, word.end_s, word.score] for word in speech.words] if speech else [],
+        "words": [_word(word, clip, shift_frames) for word in speech.words] if speech else [],
         "speech_share": speech.speech_share if speech else None,
         "sync_conf": sync.confidence if sync else None,
         "sync_offset": sync.offset_frames - shift_frames if sync else None,
@@ -219,11 +220,22 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
     }
 
 
+def _word(word: Word, clip: Clip, shift_frames: int) -> list[str | float | None]:
+    """Text, start, end and score of a word as the shipped sound has it."""
+
+    def shipped(heard_s: float | None) -> float | None:
+        if heard_s is None or not shift_frames:
+            return heard_s
+        return round(min(max(heard_s - shift_frames / RATE_HZ, 0.0), clip.n_frames / RATE_HZ), 3)
+
+    return [word.text, shipped(word.start_s), shipped(word.end_s), word.score]
+
+
 def _settle(store: Store, known: dict[str, tuple[Row, ...]], there: set[str], planned: Planned) -> tuple[Row, ...]:
     """The index rows of a shard: as the old index has them, else read back, else of the shard written now."""
     if planned.name in known:
         return known[planned.name]
-    with tempfile.TemporaryDirectory(prefix="tfw-shard-") as folder:
+    with tempfile.TemporaryDirectory(prefix=prefix("shard")) as folder:
         path = f"shards/{planned.name}"
         if planned.name in there:  # written by a run that died before its index
             samples = tuple(sample for sample, _ in read_tar(store.get_file(path, Path(folder))))
@@ -252,7 +264,7 @@ def _row(name: str, entry: Entry, sample: Sample) -> Row:
 
 def _samples(store: Store, entries: Iterable[Entry]) -> Iterator[tuple[str, dict[str, Content]]]:
     for entry in entries:
-        with tempfile.TemporaryDirectory(prefix="tfw-clip-") as folder:
+        with tempfile.TemporaryDirectory(prefix=prefix("clip")) as folder:
             yield entry.clip.key, _members(store, entry, Path(folder))
 
 

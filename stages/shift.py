@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from manifests.records import RATE_HZ, SAMPLES_PER_FRAME
+from manifests.scratch import prefix
 
 
 def shift_audio(video: Path, audio: Path, *, frames: int) -> tuple[bytes, bytes]:
@@ -34,7 +35,7 @@ def _shift_mp4(video: Path, frames: int) -> bytes:
     import av
 
     # A real file: "faststart" moves the index to the front by reading the file again, by its name.
-    with tempfile.TemporaryDirectory(prefix="tfw-shift-") as folder, av.open(str(video)) as source:
+    with tempfile.TemporaryDirectory(prefix=prefix("shift")) as folder, av.open(str(video)) as source:
         shifted = Path(folder) / video.name
         picture, sound = source.streams.video[0], source.streams.audio
         if not sound:

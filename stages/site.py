@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
+from manifests.scratch import prefix
 from pipeline.stage import Rejection
 from stages.ffmpeg import bounded_ffmpeg
 from stages.outcomes import NetworkError, Refused, Unreachable, outcome
@@ -97,7 +98,7 @@ class Site:
     def __init__(self, access: Access, pace: Pace) -> None:
         self._access = access
         self._pace = pace
-        self._folder = tempfile.TemporaryDirectory(prefix="tfw-site-")
+        self._folder = tempfile.TemporaryDirectory(prefix=prefix("site"))
         folder = Path(self._folder.name)
         self._options: dict[str, Any] = {
             **_reach(access, folder),

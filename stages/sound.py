@@ -89,10 +89,12 @@ def _resampled(path: Path, start_s: float) -> Iterator[np.ndarray]:
 def _on_clock(frames: Iterator[AudioFrame], origin: Fraction) -> Iterator[tuple[int, np.ndarray]]:
     """Resampled blocks, each with the number of its first sample on the clock that begins at `origin`."""
     graph: Graph | None = None
+    form: tuple[object, ...] = ()
     expected = Fraction(0)
     for frame in frames:
         time = expected if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base - origin
-        if graph is not None and abs(time - expected) > _RESTART_S:
+        before, form = form, (frame.sample_rate, frame.format.name, frame.layout.name)
+        if graph is not None and (abs(time - expected) > _RESTART_S or form != before):  # broadcasts change channels
             graph.push(None)
             yield from _pulled(graph)
             graph = None
@@ -143,7 +145,10 @@ def _graph(frame: AudioFrame) -> Graph:
     sink = graph.add("abuffersink")
     source.link_to(resample)
     resample.link_to(sink)
-    graph.configure()
+    try:
+        graph.configure()
+    except av.error.FFmpegError as error:  # channels that nobody knows how to mix
+        raise MediaError("undecodable", f"sound of {frame.layout.name}: {error}") from None
     return graph
 
 

@@ -18,6 +18,7 @@ from manifests.records import SAMPLE_RATE_HZ, Clip, Clips, Speech, Speeches, Syn
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Stage, Work, WorkerSpoiledError
 from stages import weights
+from stages.cuda import spoils
 from stages.judge import Measured, candidates
 from stages.language import Heard, languages_heard, overall, spread, verdict
 from stages.spare import BY_SYNC, Limits, breaks, policy_of
@@ -126,7 +127,7 @@ class Transcribe(Stage[Speeches]):
                     found += self._measure(recogniser, aligners, group, sounds, facts[Video].language)
             except RuntimeError as error:
                 # CTranslate2 knows one type of error; out of memory leaves the context sound, all else does not
-                if "CUDA" in str(error) and "out of memory" not in str(error):
+                if spoils(error):
                     raise WorkerSpoiledError(str(error)) from error
                 raise
             return Speeches(items=tuple(found), model=model)

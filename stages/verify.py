@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from manifests.scratch import prefix
 from manifests.store import Store
 from stages.shard import SCHEMA
 from stages.shard_index import Row, read_index
@@ -103,7 +104,7 @@ def _shard(
     report.shards += 1
     expected = {row.key: row for row in rows}
     order = []
-    with tempfile.TemporaryDirectory(prefix="tfw-verify-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=prefix("verify")) as scratch:
         file = store.get_file(path, Path(scratch))
         report.bytes += file.stat().st_size
         try:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.records import SAMPLE_RATE_HZ, Word
+from manifests.scratch import prefix
 from stages.language import subtag
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ def _no_sentence_models() -> Iterator[None]:
     import nltk  # type: ignore[import-untyped]
     from whisperx.utils import PUNKT_LANGUAGES
 
-    with tempfile.TemporaryDirectory(prefix="tfw-nltk-") as folder:
+    with tempfile.TemporaryDirectory(prefix=prefix("nltk")) as folder:
         for language in {"english", *PUNKT_LANGUAGES.values()}:
             place = Path(folder) / "tokenizers" / "punkt_tab" / language
             place.mkdir(parents=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from manifests.codec import from_json, to_json
 
 FLAWS = {
@@ -78,8 +80,11 @@ class Truth:
 
 
 def read_truth(path: Path) -> Truth:
-    """Raises `msgspec.ValidationError` or `FileNotFoundError`."""
-    return from_json(path.read_bytes(), Truth)
+    """Raises `FileNotFoundError`, and `ValueError` for a file that is something else."""
+    try:
+        return from_json(path.read_bytes(), Truth)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path}: not a truth.json: {error}") from None
 
 
 def write_truth(path: Path, truth: Truth) -> None:

@@ -140,6 +140,9 @@ def test_a_list_may_lie_in_a_bucket_and_its_paths_are_relative_to_it():
         ("v.csv", "url\na.mp4,de\n", "line 2: more fields than columns"),
         ("v.csv", "youtube_id,start_s\nshort,2\n", "line 2: field youtube_id: 'short'"),
         ("v.csv", "url\nfoo://a.mp4\n", "line 2: field url: foo:// is no kind of address"),
+        ("v.csv", 'url,title\na.mp4,"never closed\nb.mp4,B\nc.mp4,C\n', "line 2: not CSV: unexpected end of data"),
+        ("v.csv", f'url\n"{"x" * 140_000}"\n', "line 2: not CSV: field larger than field limit"),
+        ("v.tsv", 'url\ttitle\na.mp4\t"a"b\n', "line 2: not CSV"),
         ("v.csv", "", "no column"),
         ("v.csv", "url\n", "no videos in it"),
         ("v.jsonl", '{"url": "a.mp4"}\n{"url": \n', "line 2: not JSON"),
@@ -158,6 +161,17 @@ def test_a_mistake_is_named_with_file_place_and_field(tmp_path, name, text, said
     assert message.startswith(source)
     assert said in message
     assert "\n" not in message
+
+
+def test_quotes_within_a_field_and_lines_within_quotes_are_read(tmp_path):
+    source = written(tmp_path, "v.csv", 'url,title\na.mp4,so "called"\nb.mp4,"two\nlines"\n')
+    assert [video.title for video in read(source)] == ['so "called"', "two\nlines"]
+
+
+@pytest.mark.parametrize("source", ["gs://bucket/v.csv", "gs://bucket/folder"])
+def test_a_place_whose_package_is_not_there_is_said_in_one_line(source):
+    with pytest.raises(ManifestError, match="gcsfs"):
+        read(source)
 
 
 def test_a_list_that_was_written_is_read_back_equal(tmp_path):
@@ -200,3 +214,7 @@ def test_other_addresses_keep_what_matters():
     assert canonical("HTTPS://Example.org/A?b=C#d") == "https://example.org/A?b=C"
     assert canonical("https://www.youtube.com/@name/videos") == "https://www.youtube.com/@name/videos"
     assert canonical("s3://bucket/Key#1") == "s3://bucket/Key#1"
+
+
+def test_a_password_in_an_address_keeps_its_letters():
+    assert canonical("https://Anna:S3Cret@Example.ORG/A.mp4") == "https://Anna:S3Cret@example.org/A.mp4"

@@ -5,6 +5,7 @@ import torch
 
 from mcdm.config import AudioConfig, CodecConfig, ImageConfig
 from mcdm.encoders import heard, make_audio, make_codec, make_image, mel_bands
+from mcdm.sound import feature_rows
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
@@ -27,6 +28,15 @@ def test_the_vae_of_stable_diffusion_loads_from_a_directory(tmp_path):
     with torch.no_grad():
         assert torch.allclose(latents, vae.eval().encode(pictures).latent_dist.mean * 0.18215, atol=1e-5)
     assert not any(p.requires_grad for p in codec.parameters())
+    seen: list[int] = []
+    codec.vae.encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    codec.vae.decoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    many = torch.rand(19, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        latents = codec.encode(many)
+        assert torch.allclose(latents[10:12], codec.encode(many[10:12]), atol=1e-5)
+        assert codec.decode(latents).shape == many.shape
+    assert max(seen) == 8 and sum(seen) == 19 + 2 + 19, "a few at a time: a picture of 512 px is hundreds of megabytes"
 
 
 def test_wav2vec_2_gives_two_vectors_per_frame(tmp_path):
@@ -42,6 +52,28 @@ def test_wav2vec_2_gives_two_vectors_per_frame(tmp_path):
     assert heard(features, 2).shape == (26, 10, 16)
     with pytest.raises(ValueError, match="has 16 features, the recipe says"):
         make_audio(AudioConfig(kind="wav2vec2", width=768, vectors=2, path=str(tmp_path)))
+
+
+def test_pieces_of_a_stream_meet_at_one_level(tmp_path):
+    """Loud, then quiet: a piece that were levelled by itself would be as loud as the one before it."""
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.Wav2Vec2Config(
+        **small, conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2
+    )
+    transformers.Wav2Vec2Model(config).save_pretrained(tmp_path)
+    audio = make_audio(AudioConfig(kind="wav2vec2", width=16, vectors=2, path=str(tmp_path)))
+    samples = torch.randn(640 * 600) * torch.where(torch.arange(640 * 600) < 640 * 250, 0.5, 0.001)
+    heard_levels = []
+    levelled = audio.levelled
+    audio.levelled = lambda piece, mean, spread: heard_levels.append(spread) or levelled(piece, mean, spread)
+    rows = torch.stack(list(feature_rows(iter(samples.numpy().reshape(-1, 16_000)), audio, torch.device("cpu"))))
+    assert rows.shape == (600, 2, 16) and len(heard_levels) > 1
+    assert heard_levels[-1] == pytest.approx(float(samples.std()), rel=1e-4)
+    assert min(heard_levels) > 0.2, "never that of the quiet part alone"
+    with torch.no_grad():
+        short = samples[: 640 * 100]
+        alone = torch.stack(list(feature_rows(iter([short.numpy()]), audio, torch.device("cpu"))))
+        assert torch.allclose(alone, audio(short), atol=1e-4)
 
 
 def test_clip_gives_its_projected_embedding(tmp_path):

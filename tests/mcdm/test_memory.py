@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mcdm import memory
 from mcdm.memory import MemoryAttention, attend, ema_scan, favor_attention, linear_attention, orthogonal_features
 
 
@@ -83,3 +84,15 @@ def test_favor_without_features_is_refused():
     q = torch.randn(1, 1, 2, 4)
     with pytest.raises(ValueError, match="random features"):
         attend(q, q, q, "favor")
+
+
+def test_rows_beyond_what_a_kernel_takes_at_once_are_answered_in_pieces(monkeypatch):
+    q, k, v = (torch.randn(11, 2, length, 8) for length in (3, 5, 5))
+    whole = attend(q, k, v, "exact")
+    seen = []
+    fused = memory.F.scaled_dot_product_attention
+    monkeypatch.setattr(memory, "_GRID_ROWS", 4)
+    monkeypatch.setattr(
+        memory.F, "scaled_dot_product_attention", lambda *given: seen.append(len(given[0])) or fused(*given)
+    )
+    assert torch.allclose(attend(q, k, v, "exact"), whole, atol=1e-6) and seen == [4, 4, 3]

@@ -178,6 +178,7 @@ def test_of_a_worker_s_errors_on_ray_those_that_the_user_can_mend_are_passed_on(
     def fit(_):
         raise ray_train.WorkerGroupError("a worker failed", {0: cause})
 
+    monkeypatch.setattr(ray_train.ray, "cluster_resources", lambda: {"CPU": 2.0})
     monkeypatch.setattr(ray_train.TorchTrainer, "fit", fit)
     options = Options(shards=str(tmp_path), run=tmp_path / "run")
     with pytest.raises(ValueError if passed_on else ray_train.WorkerGroupError) as caught:

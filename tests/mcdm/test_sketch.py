@@ -8,8 +8,16 @@ from torch.nn import functional as F
 from mcdm.config import CodecConfig, MotionConfig
 from mcdm.encoders import make_codec
 from mcdm.faces import CANON, MOUTH
-from mcdm.motion import motion_sizes
-from mcdm.sketch import counted, picture_error, placed, repainted, sketch, sketch_channels
+from mcdm.motion import Motion, motion_sizes
+from mcdm.sketch import (
+    counted,
+    landmarks_of,
+    picture_error,
+    placed,
+    repainted,
+    sketch,
+    sketch_channels,
+)
 
 CODEC = CodecConfig(kind="dct", size_px=64, factor=4, channels=16)
 CONFIG = MotionConfig(token_width=8)
@@ -131,3 +139,19 @@ def test_errors_count_at_the_mouth_and_only_where_the_gate_is_open():
     assert places.shape == (2, 3, 1, 64, 64) and torch.allclose(places.mean((1, 2, 3, 4)), torch.ones(2), atol=1e-4)
     assert places[..., :8, :].max() == 0 and places[..., 32, 32].min() > 5 * places[..., 32, 2].max()
     assert torch.allclose(counted(head, 8, 0.0, None), torch.ones(2, 3, 1, 8, 8))
+
+
+def test_places_are_as_exact_under_autocast_as_without():
+    """bfloat16 rounds a landmark at 0.7 to 1/256 of the picture, and the middles of pixels beyond the 128th."""
+    motion = Motion(CONFIG).eval()
+    torch.nn.init.normal_(next(p for n, p in motion.named_parameters() if n.startswith("head_decoder")), std=0.3)
+    codec, tokens = make_codec(CODEC), torch.randn(1, 2, CONFIG.tokens, CONFIG.token_width)
+    own, reference = torch.rand(1, 5, 2), torch.randn(1, 1, 16, 16, 16)
+    found = []
+    for on in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
+            given = tokens.bfloat16().float() if not on else tokens.bfloat16()
+            points = landmarks_of(motion, given)
+            found.append((points, sketch(motion, CODEC, given), placed(codec, reference, own, points)))
+    for exact, cast in zip(*found, strict=True):
+        assert cast.dtype == torch.float32 and torch.allclose(exact, cast, atol=1e-5)

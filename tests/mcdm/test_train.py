@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mcdm import checkpoint
+from mcdm import checkpoint, course, distributed
 from mcdm.course import Options, make_objective, train
 from mcdm.distributed import World
 from mcdm.ema import Ema
 from mcdm.objectives import LearnArchive, LearnMotion
+from mcdm.precision import bf16_is_native
 from mcdm.train import Loop, NotFiniteError, rate_at, step_flops
 from tests.mcdm.nano import nano, nano_of, random_batch
 from tests.mcdm.processes import run_processes
@@ -171,7 +172,6 @@ class Poisoned(LearnArchive):
 
 
 def test_a_nan_is_one_line_with_the_clip_and_the_last_checkpoint_stays_good(shards, tmp_path):
-    import mcdm.course as course
     from mcdm.shards import Shards
 
     recipe = nano()
@@ -303,3 +303,53 @@ def test_all_stages_learn_on_bf16_and_keep_fp32_masters(shards, tmp_path):
         kinds = {v.dtype for _, v in flat(saved["model"]) + flat(saved["optimizer"]) if isinstance(v, torch.Tensor)}
         assert kinds == {torch.float32}, stage
     assert Loop.__doc__
+
+
+def test_settings_of_the_optimizer_may_change_from_one_run_to_the_next(shards, tmp_path):
+    recipe = nano()
+    train(recipe, options(shards, tmp_path, stages=(0,), stop_after=2, held_out=2))
+    other = replace(recipe, optimizer=replace(recipe.optimizer, weight_decay=0.37, betas=(0.5, 0.9)))
+    train(other, options(shards, tmp_path, stages=(0,), held_out=2))
+    saved = checkpoint.read(checkpoint.newest(tmp_path, 0), other, 0)
+    groups = saved["optimizer"]["param_groups"]
+    assert saved["step"] == 4 and {group["weight_decay"] for group in groups} == {0.37}
+    assert {tuple(group["betas"]) for group in groups} == {(0.5, 0.9)}
+
+
+def test_a_stage_does_not_go_on_with_its_memory_left_out_where_it_was_not(shards, tmp_path):
+    train(nano(), options(shards, tmp_path, stages=(1,), stop_after=1, held_out=2))
+    path = checkpoint.newest(tmp_path, 1)
+    saved = torch.load(path, weights_only=True)
+    assert saved["idle"] is True
+    torch.save(saved | {"idle": False}, path)
+    with pytest.raises(ValueError, match=r"step-00000001\.pt was trained with motion_weights"):
+        train(nano(), options(shards, tmp_path, stages=(1,), held_out=2))
+
+
+def test_a_process_that_does_not_see_the_run_s_folder_is_named_in_all(tmp_path, monkeypatch):
+    def gathered(names, world):
+        return [*names, "1 on another"]
+
+    checkpoint.write_recipe(tmp_path, nano())
+    world = World(0, 2, torch.device("cpu"))
+    monkeypatch.setattr(course.distributed, "gather_names", lambda names, world: names)
+    course.check_shared(tmp_path, world)
+    with pytest.raises(ValueError, match="is not seen by process 0 on "):
+        course.check_shared(tmp_path / "nowhere", world)
+    monkeypatch.setattr(course.distributed, "gather_names", gathered)
+    with pytest.raises(ValueError, match="is not seen by process 1 on another: it must lie on a disk"):
+        course.check_shared(tmp_path, world)
+
+
+def test_half_precision_is_chosen_only_where_it_is_native(monkeypatch):
+    assert not bf16_is_native(torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert not bf16_is_native(torch.device("cuda")), "a V100 emulates it"
+
+
+def test_more_processes_than_gpus_is_one_line(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="process 3 of this machine has no GPU: there are 2"):
+        distributed.start("cuda")

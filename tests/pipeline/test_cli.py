@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from manifests.store import Store
 from pipeline.cli import main, parser
-from pipeline.cluster import Cluster, connected
+from pipeline.cluster import Cluster, _Start, connected
+from pipeline.job import Job, write_job
+from stages import weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli.json"
 
@@ -49,6 +52,8 @@ def test_no_option_comes_or_goes_unseen():
         ("run --manifest http://x.invalid/a.mp4 --language #", "'#' is neither a BCP-47 tag nor the English name"),
         ("run --store {file}", "Not a directory"),
         ("run --cpus 0", "--cpus 0: must be at least 1"),
+        ("run --store gs://bucket/set", "gs://bucket/set: "),
+        ("verify gs://bucket/set/shards", "gs://bucket/set: "),
         ("run --train huge", "--train huge: no such recipe; there are tiny, small, paper"),
         ("run --train --until watch", "--train needs the shards, which --until and --dry do not write"),
         ("run --set train.frames=4", "--set train.frames=4: belongs to --train"),
@@ -91,3 +96,58 @@ def test_an_address_where_nobody_answers_is_refused_at_once():
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(ValueError, match=f"no Ray answers at {address}"), connected(Cluster(address)):
             pass
+
+
+@pytest.mark.parametrize("arguments", ["run --manifest list.txt", "run wild --langs de"])
+def test_a_run_whose_weights_cannot_be_had_leaves_nothing_behind(arguments, tmp_path, capsys, monkeypatch):
+    def missing(name: str) -> Path:
+        raise weights.WeightsMissingError(f"{name} is nowhere")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(weights, "path", missing)
+    (tmp_path / "list.txt").write_text("a.mp4\n")
+    assert main(arguments.split()) == 2
+    assert "is nowhere" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_store_of_another_recipe_is_refused_before_anything_is_looked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_job(Store("out"), Job(recipe="own"))
+    assert main(["run", "--dry"]) == 2
+    assert "out holds the results of recipe 'own'" in capsys.readouterr().err
+
+
+def test_cores_are_not_given_to_a_ray_that_runs_elsewhere(capsys, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert main(["run", "--cpus", "2"]) == 2
+    assert "--cpus is for a Ray that is started here" in capsys.readouterr().err
+
+
+def test_a_bucket_without_credentials_is_told_in_one_line(capsys, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    assert main(["judge", "--store", "s3://nobodys-bucket/set"]) == 2
+    err = capsys.readouterr().err
+    assert "credentials" in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", ["score --truth {place}", "report --sheet {place}"])
+def test_a_folder_in_place_of_a_file_is_told_in_one_line(arguments, tmp_path, capsys):
+    write_job(Store(str(tmp_path / "out")), Job(recipe="sample"))
+    assert main([*arguments.replace("{place}", str(tmp_path)).split(), "--store", str(tmp_path / "out")]) == 2
+    assert "Is a directory" in capsys.readouterr().err
+
+
+def test_a_truth_that_is_none_is_told_in_one_line(tmp_path, capsys):
+    write_job(Store(str(tmp_path / "out")), Job(recipe="sample"))
+    (tmp_path / "truth.json").write_text("# no")
+    assert main(["score", "--truth", str(tmp_path / "truth.json"), "--store", str(tmp_path / "out")]) == 2
+    assert "truth.json: not a truth.json" in capsys.readouterr().err
+
+
+def test_where_no_ray_runs_auto_finds_none():
+    with pytest.raises(ValueError, match="no Ray answers at auto"), _Start("auto"):
+        raise ConnectionError("Could not find any running Ray instance.")

@@ -12,10 +12,10 @@ from pipeline.bench import Bench
 from pipeline.here import run_here
 from pipeline.ledger import Ledger
 from pipeline.override import OverrideError, override
-from pipeline.plan import plan, queue
+from pipeline.plan import plan, queue, release
 from pipeline.stage import RUNTIME, Resources, keys
 from pipeline.step import StageBrokenError
-from tests.pipeline.toy import Get, Rate, Speak, calls, videos
+from tests.pipeline.toy import Get, Rate, Speak, calls, dead_pid, videos
 
 
 def stages(log, **rate):
@@ -103,6 +103,37 @@ def test_a_postponed_video_stays_due_and_leaves_no_outcome(place):
     run_here(toys, videos(5), store, "a", lambda *call: told.append(call[:2]))
     assert ("get", "postponed") in told
     assert plan(toys, videos(5), store)[0].enter == (videos(5)[2].id,)
+
+
+def test_a_video_may_be_postponed_any_number_of_times_in_one_run(place):
+    log, store = place
+    toys = [Get(log=str(log), postpone=2), *stages(log)[1:]]
+    for _ in range(5):  # as `run wild` does, wave after wave
+        run_here(toys, videos(5), store, "a")
+    due = plan(toys, videos(5), store)
+    assert due[0].enter == (videos(5)[2].id,) and due[0].quarantined == 0
+    assert run_here(stages(log), videos(5), store, "a") == 5
+
+
+def test_what_was_given_up_is_due_again_when_it_is_released(place):
+    log, store = place
+    for run in "abc":
+        run_here(stages(log, bad=3), videos(5), store, run)
+    assert [(d.enter, d.quarantined) for d in plan(stages(log), videos(5), store)][1] == ((), 1)
+    (_, shown, _) = plan(stages(log), videos(5), store, retry=True)
+    assert (shown.enter, shown.failed, shown.quarantined) == ((videos(5)[3].id,), 1, 0)
+    release(stages(log), store)
+    assert run_here(stages(log), videos(5), store, "d") == 5
+    assert [(d.ok, d.failed, d.quarantined) for d in plan(stages(log), videos(5), store)] == [(5, 0, 0)] * 3
+
+
+def test_a_worker_that_begins_removes_what_a_dead_one_left_on_its_machine(place, tmp_path, monkeypatch):
+    log, store = place
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    left = tmp_path / "scratch" / f"tfw-bench-{dead_pid()}-abc"
+    left.mkdir(parents=True)
+    run_here(stages(log), videos(1), store, "a")
+    assert not left.exists()
 
 
 def test_a_stage_that_fails_on_everything_stops_the_run(place):

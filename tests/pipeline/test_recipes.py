@@ -65,3 +65,12 @@ def test_in_a_cascade_a_limit_counts_where_it_spares_something(limit, anew):
         keys(build("sample", overrides=("cascade=true", *sets)).stages(), Video) for sets in ((), (f"policy.{limit}",))
     )
     assert {name for name in one if one[name] != other[name]} == anew
+
+
+@pytest.mark.parametrize("name", ["own", "wild"])
+def test_on_a_gpu_node_of_sixteen_cores_pictures_are_decoded_by_many_workers(name):
+    stages = {stage.name: stage.resources for stage in build(name).stages()}
+    others = [asked for stage, asked in stages.items() if stage != "watch"]
+    left_gpu, left_cpus = 1.0 - sum(one.gpus for one in others), 16 - sum(one.cpus for one in others)
+    watch = stages["watch"]
+    assert min(left_gpu / watch.gpus, left_cpus / watch.cpus) >= 7

@@ -2,17 +2,10 @@
 
 import os
 import socket
-import subprocess
-import sys
 
+from manifests.scratch import prefix, sweep
 from manifests.store import Store
-from pipeline import bench
-
-
-def dead_pid() -> int:
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    return done.pid
+from tests.pipeline.toy import dead_pid
 
 
 def test_half_written_objects_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
@@ -35,6 +28,9 @@ def test_half_written_objects_of_dead_processes_go_and_those_of_living_ones_stay
 
 def test_scratch_of_dead_processes_goes(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (tmp_path / f"tfw-bench-{dead_pid()}-abc").mkdir()
-    (tmp_path / f"tfw-bench-{os.getpid()}-abc").mkdir()
-    assert bench.sweep() == 1 and len(list(tmp_path.iterdir())) == 1
+    for name in ("bench", "site", "shard"):
+        (tmp_path / f"tfw-{name}-{dead_pid()}-abc").mkdir()
+    stays = (f"{prefix('bench')}abc", "tfw-of-somebody-else", f"tfw-x{dead_pid()}")
+    for name in stays:
+        (tmp_path / name).mkdir()
+    assert sweep() == 3 and {path.name for path in tmp_path.iterdir()} == set(stays)

@@ -8,6 +8,8 @@ from rich.console import Console
 
 from manifests.store import Store
 from mcdm import checkpoint
+from mcdm.course import Options
+from mcdm.ray_train import train_on_ray, uses_gpu
 from pipeline.cluster import Cluster
 from pipeline.train import train_on, trainer_recipe, trainer_settings
 from tests.mcdm.nano import nano
@@ -45,3 +47,19 @@ def test_what_a_worker_cannot_use_is_told_in_its_own_line(tmp_path):
 def test_settings_of_the_trainer_are_told_from_those_of_the_pipeline():
     own, mine = trainer_settings(["sync.reach=12", "train.plans.1.steps=7"])
     assert own == ["sync.reach=12"] and trainer_recipe("tiny", mine).plans[1].steps == 7
+
+
+def test_more_workers_than_the_cluster_holds_are_refused(tmp_path):
+    write_shards(tmp_path, people=3, clips=1, n_frames=40)
+    options = Options(shards=str(tmp_path), run=tmp_path / "run")
+    with pytest.raises(ValueError, match="9 workers on Ray want a CPU each: the cluster has 4"):
+        train_on_ray(nano(), options, workers=9, gpu=False)
+    with pytest.raises(ValueError, match="1 workers on Ray want a GPU each: the cluster has 0"):
+        train_on_ray(nano(), options, workers=1, gpu=True)
+
+
+def test_workers_ask_for_a_gpu_where_one_is_or_will_be(monkeypatch):
+    asked = {(device, gpus): uses_gpu(device, gpus) for device in ("auto", "cpu", "cuda") for gpus in (0, 2)}
+    assert [key for key, yes in asked.items() if yes] == [("auto", 2), ("cuda", 0), ("cuda", 2)]
+    monkeypatch.setenv("TFW_AUTOSCALES", "1")
+    assert uses_gpu("auto", 0) and not uses_gpu("cpu", 0)

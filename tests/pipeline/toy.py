@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -32,6 +34,13 @@ class Text:
 def videos(count: int) -> list[Video]:
     """Videos whose title is their number."""
     return [Video.of(f"toy://{n}", title=str(n)) for n in range(count)]
+
+
+def dead_pid() -> int:
+    """The number of a process that is gone."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
 
 
 def calls(log: Path) -> Counter[str]:

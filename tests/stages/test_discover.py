@@ -117,6 +117,16 @@ def test_a_host_that_says_too_many_is_left_alone_after_a_few_questions(tmp_path)
         assert web.asked() <= 2
 
 
+def test_what_lies_on_other_hosts_is_found_before_a_closed_one_is_told(tmp_path):
+    with Web() as shut, Web() as open_:
+        lists = (*(shut.status(f"/list{n}", 429) for n in range(4)), feed(open_, "/list", "a", "b"))
+        search, seen = discover(language(playlists=lists), 100.0, BRISK, pace_url=str(tmp_path / "pace")), []
+        with pytest.raises(HostClosedError):
+            for video in search:
+                seen.append(video)
+        assert names(seen) == ["a", "b"]
+
+
 def test_lists_are_asked_for_at_the_common_pace(tmp_path):
     options = Discovery(access=BRISK.access, manners=Manners(interval_s=0.4))
     with Web() as web:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 import pytest
 
@@ -92,3 +93,29 @@ def test_intersection_over_union_of_known_boxes():
     a = np.array([(0, 0, 10, 10), (20, 20, 30, 30)], np.float32)
     b = np.array([(0, 0, 10, 10), (5, 0, 15, 10), (100, 0, 110, 10)], np.float32)
     assert np.allclose(iou(a, b), [(1, 1 / 3, 0), (0, 0, 0)])
+
+
+@pytest.mark.parametrize("size", [(544, 306), (560, 315), (640, 360), (480, 270), (320, 568), (300, 300)])
+def test_what_is_found_on_a_sheet_is_told_in_the_frames_own_pixels(size):
+    """A net that finds the white square of each cell: exactly where it was painted, whatever the sheet did to it."""
+    width, height = size
+    truth = np.array([0.6 * width, 0.3 * height, 0.6 * width + 60, 0.3 * height + 60])
+    image = np.zeros((height, width, 3), np.uint8)
+    x0, y0, x1, y1 = truth.round().astype(int)
+    image[y0:y1, x0:x1] = 255
+
+    def detect(sheet, input_size):
+        found = []
+        count, labels = cv2.connectedComponents((sheet[..., 0] > 127).astype(np.uint8))
+        for label in range(1, count):
+            rows, columns = np.nonzero(labels == label)
+            found.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1, 0.9])
+        box = np.array(found, np.float32)
+        return box, np.repeat(box[:, None, :2], 5, 1)
+
+    detector = Detector.__new__(Detector)
+    detector.config, detector._size = Faces(per_sheet=2), (640, 640)
+    detector._net = type("Net", (), {"detect": staticmethod(detect)})()
+    for found in detector.detect([image, image]):
+        assert found.box.shape == (1, 5)
+        assert np.abs(found.box[0, :4] - truth.round()).max() < 1.6

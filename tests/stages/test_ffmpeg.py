@@ -10,6 +10,7 @@ import pytest
 
 from stages import ffmpeg
 from stages.ffmpeg import CutError, bounded_ffmpeg, cut, ffmpeg_path
+from stages.media import picture_index, probe
 from tests.media import Sound, hum, numbered_video, times_at
 
 
@@ -48,11 +49,28 @@ def test_the_bounded_ffmpeg_is_the_real_one(tmp_path, monkeypatch):
 def test_a_cut_that_hangs_ends_with_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(ffmpeg, "_MARGIN_S", 0.5)
     with pytest.raises(CutError, match="longer than"):
-        cut(tmp_path / "a.mp4", tmp_path / "b.mp4", 0.0, 0.01, copy=True)
+        cut(tmp_path / "a.mp4", tmp_path / "b.mp4", 0.0, 0.01, picture=0, copy=True)
 
 
 def test_a_cut_of_what_is_not_there_says_so(tmp_path):
     path = numbered_video(tmp_path / "a.mp4", times_at(Fraction(25), 1), sound=Sound(samples=hum(1)))
-    cut(path, tmp_path / "b.mp4", 0.2, 0.8, copy=True)
+    cut(path, tmp_path / "b.mp4", 0.2, 0.8, picture=0, copy=True)
     with pytest.raises(CutError, match="No such file"):
-        cut(tmp_path / "none.mp4", tmp_path / "b.mp4", 0.0, 1.0, copy=True)
+        cut(tmp_path / "none.mp4", tmp_path / "b.mp4", 0.0, 1.0, picture=0, copy=True)
+
+
+def test_a_part_is_cut_from_the_stream_that_is_watched(tmp_path):
+    """A recording with a small camera track first and the large picture second."""
+    small, large = (
+        numbered_video(tmp_path / f"{width}.mp4", times_at(Fraction(25), 2), width_px=width, height_px=height)
+        for width, height in ((160, 96), (640, 360))
+    )
+    sound = numbered_video(tmp_path / "s.mp4", times_at(Fraction(25), 2), sound=Sound(samples=hum(2)))
+    both = tmp_path / "both.mp4"
+    inputs = [part for path in (small, large, sound) for part in ("-i", str(path))]
+    maps = ["-map", "0:v", "-map", "1:v", "-map", "2:a"]
+    subprocess.run([ffmpeg_path(), "-v", "error", *inputs, *maps, "-c", "copy", str(both)], check=True)
+    assert picture_index(both) == 1
+    cut(both, tmp_path / "part.mp4", 0.4, 1.6, picture=picture_index(both), copy=True)
+    found = probe(tmp_path / "part.mp4")
+    assert (found.video.width_px, found.video.height_px) == (640, 360)

@@ -30,6 +30,7 @@ NOW_S = 1_766_664_000.0  # Thu, 25 Dec 2025 12:00:00 GMT
         ("[youtube] x: This live event will begin in 20 minutes.", "live"),
         ("[youtube] x: Premieres in 3 hours", "live"),
         ("[generic] Unsupported URL: https://example.org", "not_a_video"),
+        ("[generic] x: No video formats found!", "not_a_video"),
         ("[generic] x: This video is DRM protected", "blocked"),
         ("10 bytes read, 90 more expected. Giving up after 1 retries", "truncated"),
     ],
@@ -49,6 +50,7 @@ def test_words_about_the_video_reject_it(said, reason):
         "[youtube] x: Video unavailable. This content isn't available, try again later. The session was rate-limited",
         "[generic] x: Unable to download webpage: HTTP Error 429: Too Many Requests",
         "[youtube] x: YouTube is requiring a captcha challenge before playback",
+        "[Instagram] x: You have exceeded the rate-limit for this endpoint. Use --cookies for the authentication",
     ],
 )
 def test_words_about_us_are_a_refusal_and_never_a_rejection(said):
@@ -64,6 +66,8 @@ def test_words_about_us_are_a_refusal_and_never_a_rejection(said):
         "[youtube] x: Unable to extract player version; please report this issue on https://github.com",
         "[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired",
         "something never seen before",
+        "[youtube] x: Requested format is not available. Use --list-formats for a list of available formats",
+        "[youtube:tab] x: No video formats found!",
     ],
 )
 def test_all_else_says_nothing_about_the_video(said):

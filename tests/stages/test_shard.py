@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 import webdataset
 
+from manifests.records import Word
 from manifests.store import Store
 from stages.judge import judge
 from stages.policies import LATENTSYNC, PAPER
 from stages.shard import plan, shard
 from stages.shard_index import INDEX, read_index
 from stages.verify import verify
-from tests.stages.measured import clip, measured, put, speech, stored_clip, sync
+from tests.stages.measured import clip, measured, put, speech, stored_clip, sync, word
 
 POLICY = dataclasses.replace(PAPER, min_duration_s=None)
 
@@ -255,13 +256,17 @@ def test_bytes_that_were_not_scored_are_not_shipped(tmp_path):
 def test_a_policy_that_shifts_sound_moves_it_by_the_offset_without_encoding(tmp_path):
     store = Store(str(tmp_path))
     one = stored_clip(store, "v0", n_frames=150)
-    video = measured(clips=(one,), syncs=(sync(one.key, offset_frames=3),))
+    spoken = speech(
+        one.key, words=(word("Guten", 0.1), word("Tag", 0.5), Word(text="ja", start_s=None, end_s=None, score=None))
+    )
+    video = measured(clips=(one,), syncs=(sync(one.key, offset_frames=3),), speeches=(spoken,))
     done = shard(store, [video], judge([video], dataclasses.replace(LATENTSYNC, max_offset_frames=6)))
     path = store.local / "shards" / done.index.shards[0]
     (sample,) = webdataset.WebDataset(str(path), shardshuffle=False)
     assert verify(store).problems == []
     about = json.loads(sample["json"])
     assert (about["sync_offset"], about["audio_shift_frames"]) == (0, -3)
+    assert about["words"] == [["Guten", 0.0, 0.28, 0.9], ["Tag", 0.38, 0.68, 0.9], ["ja", None, None, None]]
     with wave.open(io.BytesIO(sample["wav"])) as sound:
         moved = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
     assert len(moved) == 150 * 640 and np.flatnonzero(moved)[0] == 150 * 640 // 5 - 3 * 640

@@ -1,0 +1,21 @@
+"""Where bfloat16 is too coarse: places in pictures, exponentials, the targets of a loss."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.amp.autocast_mode import is_autocast_available
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Inside, autocast is off: what comes in as float32 stays it. Tensors that come in narrower are the caller's to
+    widen."""
+    kind = device.type if is_autocast_available(device.type) else "cpu"  # shapes alone have none
+    with torch.autocast(kind, enabled=False):
+        yield
+
+
+def bf16_is_native(device: torch.device) -> bool:
+    """Whether it is a GPU that computes in bfloat16 itself: before Ampere it is emulated, slower than float32."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

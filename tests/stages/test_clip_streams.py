@@ -1,0 +1,44 @@
+"""Clips of long tracks and of streams that change on their way."""
+
+import weakref
+from fractions import Fraction
+
+import numpy as np
+
+from stages import clip as clip_stage
+from stages.encode import ClipWriter
+from tests import media
+from tests.stages.scenes import HEIGHT, WIDTH, Scene, still_box
+
+
+def test_an_encoder_goes_when_its_clip_is_finished(tmp_path, monkeypatch):
+    alive: weakref.WeakSet[ClipWriter] = weakref.WeakSet()
+    most = []
+
+    class Watched(ClipWriter):
+        def __init__(self, *given) -> None:
+            super().__init__(*given)
+            alive.add(self)
+            most.append(len(alive))
+
+    monkeypatch.setattr(clip_stage, "ClipWriter", Watched)
+    times, sound = media.times_at(Fraction(25), 12), media.Sound(samples=media.hum(12))
+    source = media.numbered_video(tmp_path / "s.mp4", times, width_px=WIDTH, height_px=HEIGHT, sound=sound)
+    clips = Scene(tmp_path, source).add(still_box(320, 180, 100, 300), 0).cut(max_s=2.0)
+    assert len(clips.items) == len(most) == 6 and max(most) == 1
+
+
+def test_a_stream_that_changes_its_size_is_cropped_where_the_face_is(tmp_path):
+    """Two pieces of transport stream on end, as a call's recording has them: the second has twice the pixels."""
+    parts = []
+    for n, (zoom, start_s) in enumerate(((1, 0), (2, 3))):
+        image = np.zeros((HEIGHT * zoom, WIDTH * zoom, 3), np.uint8)
+        image[100 * zoom : 200 * zoom, 400 * zoom : 500 * zoom] = 255
+        times = [time + start_s for time in media.times_at(Fraction(25), 3)]
+        path = media.write_video(tmp_path / f"{n}.ts", ((time, image) for time in times), look=media.Look(b_frames=0))
+        parts.append(path.read_bytes())
+    (tmp_path / "both.ts").write_bytes(b"".join(parts))
+    scene = Scene(tmp_path, tmp_path / "both.ts").add(still_box(450, 150, 100, 140), 0)
+    (clip,) = scene.cut(margin=1.0).items
+    shown = scene.pictures(clip).mean((1, 2, 3))
+    assert clip.n_frames == 140 and shown.min() > 230, "the white square fills the crop on both sides of the change"
