@@ -3,15 +3,25 @@
 import os
 import re
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
-_NAME = re.compile(r"tfw-[a-z]+-(\d+)-.*")
+_NAME = re.compile(r"tfw-[a-z]+-(.+)-(\d+)-[^-]+")
+
+
+def machine() -> str:
+    """Where process numbers mean the same: the host's name, and the namespace that a container has of its own.
+
+    Disks are shared more widely than that: a scratch folder by all nodes of a cluster, `/tmp` by containers of a node.
+    """
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}-{namespace.stat().st_ino if namespace.exists() else 0}"
 
 
 def prefix(what: str) -> str:
     """How a temporary folder of this process begins, for `tempfile`; `what`: one word of small letters."""
-    return f"tfw-{what}-{os.getpid()}-"
+    return f"tfw-{what}-{machine()}-{os.getpid()}-"
 
 
 def is_alive(pid: int) -> bool:
@@ -26,9 +36,10 @@ def is_alive(pid: int) -> bool:
 
 
 def sweep() -> int:
-    """Remove the scratch of processes that are gone; returns how many folders."""
+    """Remove the scratch of processes of this machine that are gone; returns how many folders."""
+    here = machine()
     named = ((path, _NAME.fullmatch(path.name)) for path in Path(tempfile.gettempdir()).glob("tfw-*"))
-    left = [path for path, name in named if name is not None and not is_alive(int(name[1]))]
+    left = [path for path, name in named if name and name[1] == here and not is_alive(int(name[2]))]
     for path in left:
         shutil.rmtree(path, ignore_errors=True)
     return len(left)

@@ -3,8 +3,8 @@
 import contextlib
 import hashlib
 import os
+import re
 import shutil
-import socket
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests.records import Ref
-from manifests.scratch import is_alive, prefix
+from manifests.scratch import is_alive, machine, prefix
 
 _PARTIAL = ".partial-"
 
@@ -27,12 +27,19 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
+        if not url or re.fullmatch(r"(?!file:)\w+:/*", url):
+            raise ValueError(f"{url!r}: not a place for results; give a folder or a URL such as s3://bucket/set")
+        if url.startswith(("http://", "https://")):
+            raise ValueError(f"{url}: a web server takes no results; give a folder or a URL such as s3://bucket/set")
         self.url = url.rstrip("/")
         remote = "://" in url and not url.startswith("file://")
         options = {"use_listings_cache": False} if remote else {"auto_mkdir": True}
         try:
             self._fs, root = fsspec.core.url_to_fs(self.url or "/", **options)
-        except ImportError as error:  # gs:// and az:// want packages of their own
+        except (
+            ImportError,
+            OSError,
+        ) as error:  # gs:// and az:// want packages of their own; ftp:// asks its host at once
             raise ValueError(f"{url}: {error}") from None
         self._root = root.rstrip("/")
         self.local = Path(self._root or "/") if isinstance(self._fs, LocalFileSystem) else None
@@ -137,7 +144,7 @@ class Store:
 
     def sweep(self) -> int:
         """Remove what killed processes of this machine left half written; returns how many files."""
-        left = [] if self.local is None else list(self.local.rglob(f"{_PARTIAL}{socket.gethostname()}-*"))
+        left = [] if self.local is None else list(self.local.rglob(f"{_PARTIAL}{machine()}-*"))
         dead = [path for path in left if not is_alive(int(path.name.rsplit("-", 2)[1]))]
         for path in dead:
             path.unlink(missing_ok=True)
@@ -146,7 +153,7 @@ class Store:
     @contextlib.contextmanager
     def _replacing(self, target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f"{_PARTIAL}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        temporary = target.parent / f"{_PARTIAL}{machine()}-{os.getpid()}-{uuid.uuid4().hex}"
         try:
             yield temporary
             temporary.replace(target)

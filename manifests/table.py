@@ -77,7 +77,7 @@ def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         return iter([(source, {"url": source})])
     try:
         fs, path = fsspec.core.url_to_fs(source)
-    except (ImportError, ValueError) as error:  # a kind of place whose package is not there, or that is none
+    except (ImportError, ValueError, OSError) as error:  # a package is not there, no such kind of place, no such host
         raise ManifestError(f"{source}: {error}") from None
     if fs.isdir(path):
         return _folder(source, fs.find(path), fs)
@@ -124,10 +124,13 @@ def _lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    first: list[str] = next(_strictly(source, csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)), [])
+    form: dict[str, Any] = {"delimiter": delimiter, "strict": True}
+    if delimiter == "\t" and not _is_quoted(text, form):  # in many lists with tabs a quote is a letter like any other
+        form["quoting"] = csv.QUOTE_NONE
+    first: list[str] = next(_strictly(source, csv.reader(io.StringIO(text), **form)), [])
     headless = len(first) == _AVSPEECH_COLUMNS and is_youtube_id(first[0]) and _is_number(first[1])
     names = ["youtube_id", "start_s", "end_s", "x", "y"] if headless else None
-    reader = csv.DictReader(io.StringIO(text), fieldnames=names, delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(text), fieldnames=names, **form)
     if not headless and not {_plain(name) for name in first} & {*_NAMES["url"].split(), *_NAMES["youtube"].split()}:
         raise ManifestError(f"{source}: line 1: no column url, path or youtube_id among {', '.join(first) or 'none'}")
     assert reader.fieldnames is not None  # reads the header, if there is one: rows begin after it
@@ -135,6 +138,13 @@ def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[
         if None in row:
             raise ManifestError(f"{source}: line {reader.line_num}: more fields than columns")
         yield f"{source}: line {reader.line_num}", row
+
+
+def _is_quoted(text: str, form: Mapping[str, Any]) -> bool:
+    try:
+        return all(True for _ in csv.reader(io.StringIO(text), **form))
+    except csv.Error:
+        return False
 
 
 def _strictly(source: str, reader: Any) -> Iterator[Any]:
@@ -239,8 +249,11 @@ def _video(place: str, row: Mapping[str, Any], source: str, language: str | None
         raise ManifestError(f"{place}: field language: {error}") from None
     resolved = _resolved(str(url).strip(), source)
     protocol = fsspec.core.split_protocol(resolved)[0]
-    if protocol is not None and protocol not in fsspec.available_protocols():
-        raise ManifestError(f"{place}: field url: {protocol}:// is no kind of address that can be read")
+    if protocol not in (None, "http", "https"):
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except (ImportError, ValueError) as error:
+            raise ManifestError(f"{place}: field url: {protocol}:// cannot be read: {error}") from None
     return Video.of(resolved, **known)
 
 

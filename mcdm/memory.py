@@ -77,6 +77,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mode: Mode, projection: Tensor | Non
     """Attention of q (n, h, l, d) over k, v (n, h, m, d): `exact` (softmax, fused where the machine can) or `favor`,
     which needs a `projection`, or `linear`."""
     if mode == "exact":
+        if len(q) <= _GRID_ROWS:  # a concatenation of one part would still copy it, and lose its strides
+            return F.scaled_dot_product_attention(q, k, v)
         parts = (torch.split(part, _GRID_ROWS) for part in (q, k, v))
         return torch.cat([F.scaled_dot_product_attention(*part) for part in zip(*parts, strict=True)])
     if mode == "linear":

@@ -9,10 +9,12 @@ from torch.amp.autocast_mode import is_autocast_available
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Inside, autocast is off: what comes in as float32 stays it. Tensors that come in narrower are the caller's to
-    widen."""
+    """Inside, autocast is off, and convolutions of a GPU keep the 24 bits of float32 (TF32 has 11, and is cuDNN's
+    default; matrix products have a setting of their own). Tensors that come in narrower are the caller's to widen."""
     kind = device.type if is_autocast_available(device.type) else "cpu"  # shapes alone have none
-    with torch.autocast(kind, enabled=False):
+    cudnn = torch.backends.cudnn
+    kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    with torch.autocast(kind, enabled=False), cudnn.flags(**kept, allow_tf32=False):
         yield
 
 

@@ -172,10 +172,11 @@ def _places(points: Tensor, goal: Tensor, side: int, stiff: float = 0.0) -> Tens
     norm = s.square().sum((1, 2)).clamp(min=1e-6)
     a = ((s * t).sum((1, 2)) / norm + stiff) / (1 + stiff)
     b = (s[..., 0] * t[..., 1] - s[..., 1] * t[..., 0]).sum(1) / norm / (1 + stiff)
-    turn = torch.stack([torch.stack([a, -b], -1), torch.stack([b, a], -1)], 1)
+    a, b = a[:, None], b[:, None]
     at = _middles(side, points)
-    pixels = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).view(1, -1, 2)
-    found = (pixels - middle) @ turn.transpose(1, 2) + there
+    x, y = (torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).view(1, -1, 2) - middle).unbind(-1)
+    # Written out: a matrix product may keep 11 bits on a GPU.
+    found = torch.stack([a * x - b * y, b * x + a * y], -1) + there
     return (2 * found - 1).view(len(points), side, side, 2)
 
 

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options, console)
     except commands.request_errors() as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2
     except commands.RUN_ERRORS as error:
         sys.stderr.write(f"{getattr(error, 'trace', '')}error: {error}\n")

@@ -198,7 +198,7 @@ def connected(cluster: Cluster) -> Iterator[None]:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
-        with warnings.catch_warnings(), _Start(address or "local"):
+        with warnings.catch_warnings(), _Start(address):
             warnings.simplefilter("ignore")
             ray.init(
                 # without "local" Ray would join any head started on this machine, even one that is gone
@@ -225,9 +225,9 @@ def connected(cluster: Cluster) -> Iterator[None]:
 
 class _Start:
     """Ray gives its own start 30 s, a number fixed inside it, and says so with a bare `Exception`; that none runs where
-    one is looked for ("auto"), with a `ConnectionError`."""
+    one is looked for ("auto"), or more than one, with a `ConnectionError`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str | None) -> None:
         self.address = address
 
     def __enter__(self) -> None:
@@ -240,8 +240,9 @@ class _Start:
             raise ValueError(
                 "Ray did not start within 30 s: the machine is too busy; try again when it is not"
             ) from None
-        if kind is not None and issubclass(kind, ConnectionError):
-            raise ValueError(f"no Ray answers at {self.address}; leave --address out to start one here") from None
+        if self.address and kind is not None and issubclass(kind, ConnectionError):
+            said = str(error).partition("\n")[0]
+            raise ValueError(f"no Ray to join at {self.address} (--address or RAY_ADDRESS): {said}") from None
 
 
 def knock(address: str) -> None:

@@ -10,14 +10,14 @@ from rich.table import Table
 
 from manifests.store import Store
 from pipeline.ending import print_end, print_paths
-from pipeline.finish import finish, judged
+from pipeline.finish import Snapshot, finish, snapshot
 from pipeline.job import Job, read_job, read_videos, write_job
 from pipeline.run import run
 from pipeline.show import show
 from pipeline.stage import PostponedError
 from pipeline.step import StageBrokenError
 from stages import weights
-from stages.judge import NOT_CUT, NOT_HEARD, Measured
+from stages.judge import NOT_CUT, NOT_HEARD
 from stages.judge import judge as verdicts_on
 from stages.outcomes import NetworkError
 
@@ -46,8 +46,9 @@ __all__ = [
 
 def request_errors() -> tuple[type[Exception], ...]:
     """What is the user's to mend: told in one line, exit code 2. All else is a fault of ours, with its traceback."""
-    s3: Any = sys.modules.get("botocore.exceptions")  # of credentials; not there where no bucket was asked
-    return _REQUEST_ERRORS if s3 is None else (*_REQUEST_ERRORS, s3.NoCredentialsError, s3.PartialCredentialsError)
+    s3: Any = sys.modules.get("botocore.exceptions")  # not there where no bucket was asked
+    # Of credentials, profiles, names, endpoints: what is said by the client, never by a bucket that was reached.
+    return _REQUEST_ERRORS if s3 is None else (*_REQUEST_ERRORS, s3.BotoCoreError)
 
 
 def judge(options: Namespace, console: Console) -> int:
@@ -57,9 +58,10 @@ def judge(options: Namespace, console: Console) -> int:
     if foreign:
         raise ValueError(f"--set {foreign[0]}: judge changes policy.NAME=VALUE only; run changes stages")
     changed = job.changed(options.policy, options.sets)
-    known, old = judged(job.build(), read_videos(store), store)
-    before = {verdict.key for verdict in old if verdict.kept}
-    verdicts = verdicts_on(known, changed.build().policy)
+    recipe = job.build()
+    seen = snapshot(recipe, read_videos(store), store)
+    before = {verdict.key for verdict in verdicts_on(seen.known, recipe.policy) if verdict.kept}
+    verdicts = verdicts_on(seen.known, changed.build().policy)
     after = {verdict.key for verdict in verdicts if verdict.kept}
     console.print(f"kept {len(before)} clips before, {len(after)} now: +{len(after - before)} -{len(before - after)}")
     spared = sum(one.receipts[0].rule in (NOT_CUT, NOT_HEARD) for one in verdicts if not one.kept)
@@ -69,7 +71,7 @@ def judge(options: Namespace, console: Console) -> int:
     if options.dry:
         return 0
     write_job(store, changed)
-    return _finish(store, changed, console, known)
+    return _finish(store, changed, console, seen)
 
 
 def shard(options: Namespace, console: Console) -> int:
@@ -83,17 +85,17 @@ def shard(options: Namespace, console: Console) -> int:
 def report(options: Namespace, console: Console) -> int:
     """Tables on the terminal, report.html, and a contact sheet if wanted."""
     store, job = _job(options)
-    known, verdicts = judged(job.build(), read_videos(store), store)
+    seen = snapshot(job.build(), read_videos(store), store)
     if options.sheet is not None:
         from pipeline.pictures import contact_sheet
 
-        kept = {verdict.key for verdict in verdicts if verdict.kept}
-        clips = [clip for one in known if one.clips for clip in one.clips.items if clip.key in kept]
+        kept = {verdict.key for verdict in verdicts_on(seen.known, job.build().policy) if verdict.kept}
+        clips = [clip for one in seen.known if one.clips for clip in one.clips.items if clip.key in kept]
         shown = clips[:: -(-len(clips) // _SHEET_CLIPS) or 1]
         Path(options.sheet).write_bytes(contact_sheet(store, shown))
         if len(shown) < len(clips):
             console.print(f"{options.sheet} shows {len(shown)} of {len(clips)} kept clips")
-    return _finish(store, job, console, known)
+    return _finish(store, job, console, seen)
 
 
 def verify(options: Namespace, console: Console) -> int:
@@ -166,8 +168,9 @@ def _job(options: Namespace) -> tuple[Store, Job]:
     return store, job
 
 
-def _finish(store: Store, job: Job, console: Console, known: list[Measured] | None = None) -> int:
-    finished = finish(job.build(), job, read_videos(store), store, known)
+def _finish(store: Store, job: Job, console: Console, seen: Snapshot | None = None) -> int:
+    recipe = job.build()
+    finished = finish(recipe, job, seen or snapshot(recipe, read_videos(store), store), store)
     print_end(job, finished, console)
     print_paths(store, job, console)
     return 0

@@ -15,7 +15,7 @@ from pipeline.plan import plan
 from pipeline.recipes import TalkingFaces
 from pipeline.report import REPORT, write_report
 from pipeline.stage import keys, semantic
-from stages.catalogue import write_catalogue
+from stages.catalogue import CLIPS, VIDEOS, write_catalogue
 from stages.judge import Measured, judge
 from stages.shard import Sharded, shard
 from stages.shard_index import INDEX
@@ -33,19 +33,39 @@ class Finished:
     figures: Figures
 
 
-def state(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> str:
-    """A digest of all that the results depend on: equal digests, equal results. By listings alone."""
-    settled = [
-        (d.key, d.ok, d.rejected, d.quarantined, d.failed, d.enter) for d in plan(recipe.stages(), videos, store)
-    ]
+@dataclass(frozen=True)
+class Snapshot:
+    """What was known at one time."""
+
+    videos: Sequence[Video]
+    settled: Sequence[Any]
+    """What the ledger listed before any fact was read: what a run adds meanwhile is not vouched for."""
+    known: list[Measured]
+
+
+def snapshot(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> Snapshot:
+    """Read all that is known of the videos."""
+    settled = _settled(recipe, videos, store)
+    return Snapshot(videos, settled, measured(recipe.stages(), videos, store))
+
+
+def is_finished(store: Store, recipe: TalkingFaces, videos: Sequence[Video]) -> bool:
+    """Whether the results in the store are those of what is known now, and still there. By listings alone."""
+    results = (_FINISHED, INDEX, REPORT, CLIPS, VIDEOS)
+    if not all(store.exists(path) for path in results):
+        return False
+    return store.get(_FINISHED) == to_json(_digest(recipe, videos, _settled(recipe, videos, store)))
+
+
+def _settled(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> Sequence[Any]:
+    due = plan(recipe.stages(), videos, store)
+    return [(d.key, d.ok, d.rejected, d.quarantined, d.failed, d.enter) for d in due]
+
+
+def _digest(recipe: TalkingFaces, videos: Sequence[Video], settled: Sequence[Any]) -> str:
+    """Of all that the results depend on: equal digests, equal results."""
     content: list[Any] = [settled, semantic(recipe.policy), recipe.shard_bytes, videos]
     return hashlib.sha256(to_json(content)).hexdigest()
-
-
-def is_finished(store: Store, digest: str) -> bool:
-    """Whether the results in the store are those of this state, and still there."""
-    results = (_FINISHED, INDEX, REPORT)
-    return all(store.exists(path) for path in results) and store.get(_FINISHED) == to_json(digest)
 
 
 def judged(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> tuple[list[Measured], tuple[Verdict, ...]]:
@@ -54,23 +74,17 @@ def judged(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> tuple
     return known, judge(known, recipe.policy)
 
 
-def finish(
-    recipe: TalkingFaces, job: Job, videos: Sequence[Video], store: Store, known: list[Measured] | None = None
-) -> Finished:
-    """Write shards, catalogue and report. Each is written whole; doing it again changes nothing.
-
-    `known`: what is known of the videos, where that has just been read.
-    """
+def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Finished:
+    """Write shards, catalogue and report. Each is written whole; doing it again changes nothing."""
     store.delete(_FINISHED)  # whoever is broken off from here on leaves results of two minds
-    digest = state(recipe, videos, store)
-    known = measured(recipe.stages(), videos, store) if known is None else known
+    known = seen.known
     verdicts = judge(known, recipe.policy)
     sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes)
     write_catalogue(store, known, verdicts, recipe.policy)
     figures = write_report(
         store, known, verdicts, recipe.policy, provenance=_provenance(recipe, job), notes=notes(recipe)
     )
-    store.put(_FINISHED, to_json(digest))
+    store.put(_FINISHED, to_json(_digest(recipe, seen.videos, seen.settled)))
     return Finished(known, verdicts, sharded, figures)
 
 

@@ -4,7 +4,7 @@ One small object per (stage key, video), `ledger/{stage key}/{status}/{id[:2]}/{
 so a listing is a summary. It is written last, after the blobs it speaks of: the outcome is the commit.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ class Outcome:
 class _Tries:
     run: str
     count: int
+    said: str = ""
 
 
 class Ledger:
@@ -71,9 +72,18 @@ class Ledger:
             before = from_json(self.store.get(path), _Tries)
         except FileNotFoundError:
             before = _Tries(run, 0)
-        count = before.count + 1 if before.run == run else 1
-        self.store.put(path, to_json(_Tries(run, count)))
-        return count
+        now = _Tries(run, before.count + 1, before.said) if before.run == run else _Tries(run, 1)
+        self.store.put(path, to_json(now))
+        return now.count
+
+    def last_words(self, key: str, video: str, said: str | None = None) -> str:
+        """What the worker that died last at this call said before, "" if it could not; with `said`, leaves it."""
+        path = self._at(key, "tries", video)
+        tries = from_json(self.store.get(path), _Tries)
+        if said is not None:
+            tries = replace(tries, said=said)
+            self.store.put(path, to_json(tries))
+        return tries.said
 
     def put_off(self, key: str, video: str, run: str, count: int) -> None:
         """Take back the attempt that `begin` counted, of a call that was postponed: nobody died of it."""

@@ -56,8 +56,9 @@ def plan(
 
 
 def release(stages: Sequence[Stage[Any]], store: Store) -> None:
-    """Forget what was quarantined at these stages, so that it is tried again as if for the first time."""
+    """Forget what is quarantined at these stages, so that it is tried again as if for the first time."""
     ledger = Ledger(store)
     for key in keys(stages, Video).values():
-        for video in ledger.videos(key, "quarantined"):
+        # Of two runs on one store one may have given up what the other measured: that stays.
+        for video in ledger.videos(key, "quarantined") - ledger.videos(key, "ok") - ledger.videos(key, "rejected"):
             ledger.forget(key, video)

@@ -19,7 +19,7 @@ from manifests.records import Video
 from manifests.scratch import sweep
 from manifests.store import Store
 from pipeline.cluster import Cluster, knock, run_on_ray
-from pipeline.finish import finish, is_finished, judged, state
+from pipeline.finish import finish, is_finished, judged, snapshot
 from pipeline.job import Job, add_videos, read_videos, refuse_other, write_job
 from pipeline.plan import Due, plan, release
 from pipeline.progress import Progress
@@ -183,14 +183,14 @@ def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> tuple[Video, .
     while True:
         known, verdicts = judged(this.recipe, videos, this.store)
         wave = wild.next_wave(Hours.of(known, verdicts), videos)
-        for said in wild.troubles:
-            this.console.print(f"[yellow]{said}[/]")
+        for trouble in wild.troubles:
+            this.console.print(str(trouble), style="yellow", markup=False)
         if not wave:
             return videos
         this.console.print(f"found {len(wave)} more videos")
         videos = add_videos(this.store, wave)
         _carry(this, videos, plan(this.stages, videos, this.store))
-        if this.options.until:
+        if len(this.stages) < len(this.recipe.stages()):
             return videos
 
 
@@ -201,10 +201,10 @@ def _end(this: _Run, videos: Sequence[Video], seconds: float) -> int:
 
     if this.options.until:
         return 0
-    if is_finished(this.store, state(this.recipe, videos, this.store)):
+    if is_finished(this.store, this.recipe, videos):
         print_paths(this.store, this.job, this.console)
         return 0
-    finished = finish(this.recipe, this.job, videos, this.store)
+    finished = finish(this.recipe, this.job, snapshot(this.recipe, videos, this.store), this.store)
     print_end(this.job, finished, this.console, seconds)
     if has_truth(this.job, this.options.manifest):
         print_score(this.console, score_known(this.store, finished.known, finished.verdicts, CORPUS / "truth.json"))

@@ -86,32 +86,28 @@ class Wild:
         self._options = options
         self._pace_url = store.at("pace")
         self._found = {language.tag: self._all_of(language) for language in self.languages}
-        self.troubles: list[str] = []
+        self.troubles: list[HostClosedError | NetworkError] = []
         """Of the last wave: hosts that want to be left alone, languages of which nothing could be listed."""
 
     def next_wave(self, hours: Hours, known: Iterable[Video]) -> tuple[Video, ...]:
         """More videos for every language that is short of its hours; none when all are satisfied or run dry.
 
-        Raises `NetworkError` if of no language that is short of hours anything could be listed.
+        A language that met trouble is asked again in the next wave. Raises the first trouble if nothing was found, now
+        or before.
         """
         ids = {video.id for video in known}
         wave: list[Video] = []
-        self.troubles, failed, asked = [], [], 0
+        self.troubles = []
         for language in self.languages:
             tag = language.tag
             short = self._wanted[tag] - hours.kept.get(tag, 0.0)
             if short <= 0:
                 continue
-            asked += 1
             seen = hours.seen.get(tag, 0.0)
             share = max(_LOWEST_YIELD, hours.kept.get(tag, 0.0) / seen) if seen > 1.0 else _FIRST_YIELD
-            try:
-                wave.extend(self._take(language, min(short / share, _WAVE_HOURS), ids))
-            except NetworkError as why:
-                failed.append(why)
-        if failed and len(failed) == asked:
-            raise failed[0]
-        self.troubles += [str(why) for why in failed]
+            wave.extend(self._take(language, min(short / share, _WAVE_HOURS), ids))
+        if self.troubles and not wave and not ids:
+            raise self.troubles[0]
         return tuple(wave)
 
     def _take(self, language: Language, hours: float, known: set[str]) -> Iterator[Video]:
@@ -119,9 +115,9 @@ class Wild:
         while taken < hours:
             try:
                 video = next(self._found[language.tag], None)
-            except HostClosedError as why:
-                self.troubles.append(str(why))
-                self._found[language.tag] = self._all_of(language)  # for the next wave: it may be open again
+            except (HostClosedError, NetworkError) as why:
+                self.troubles.append(why)
+                self._found[language.tag] = self._all_of(language)  # for the next wave: it may have passed
                 return
             if video is None:
                 return

@@ -72,9 +72,9 @@ class Step:
         started = time.monotonic()
         tries = self.ledger.begin(self.key, ticket["id"], self.run)
         if tries > MAX_TRIES:
-            outcome = Outcome(
-                status="quarantined", body={"error": f"its worker died {MAX_TRIES} times, or passed its deadline"}
-            )
+            died = f"its worker died {MAX_TRIES} times, or passed its deadline"
+            last = self.ledger.last_words(self.key, ticket["id"])
+            outcome = Outcome(status="quarantined", body={"error": f"{died}: {last}" if last else died})
         else:
             try:
                 outcome = self._measure(ticket, failed_before + 1)
@@ -102,7 +102,10 @@ class Step:
             self._work = self._work or self.stage.open()
             with Bench(self.store, self.key, ticket["id"]) as bench, deadline(self.stage.deadline_s):
                 result = self._work(self._facts(ticket), bench)
-        except (PostponedError, WorkerSpoiledError):
+        except PostponedError:
+            raise
+        except WorkerSpoiledError:
+            self.ledger.last_words(self.key, ticket["id"], traceback.format_exc())
             raise
         except Exception as error:
             self.failures_in_a_row += 1

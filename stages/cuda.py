@@ -5,14 +5,22 @@ from contextlib import contextmanager
 
 from pipeline.stage import WorkerSpoiledError
 
-_LIBRARIES = ("CUDA", "CUDNN", "CUBLAS")
-_HARMLESS = ("OUT OF MEMORY", "ALLOC_FAILED")
+_LASTING = (
+    *("illegal memory access", "illegal address", "illegal instruction", "misaligned address"),
+    *("invalid program counter", "hardware stack error", "unspecified launch failure", "launch timed out"),
+    *("device-side assert", "uncorrectable", "mapping_error", "execution_failed", "internal_error"),
+)
+_HARMLESS = ("out of memory", "allocation_failed")
 
 
 def spoils(error: Exception) -> bool:
-    """Whether the CUDA context is of no use after this error: being out of memory alone leaves it sound."""
-    said = str(error).upper()
-    return any(name in said for name in _LIBRARIES) and not any(said.count(word) for word in _HARMLESS)
+    """Whether the CUDA context is of no use after this error of torch, ONNX Runtime or CTranslate2.
+
+    Being out of memory leaves it sound. What a new worker would meet as well (a driver or a kernel that does not fit
+    the GPU, a mistake of ours) is a failure like others, of which the run says the cause.
+    """
+    said = str(error).lower()
+    return any(word in said for word in _LASTING) and not any(word in said for word in _HARMLESS)
 
 
 @contextmanager

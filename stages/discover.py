@@ -13,7 +13,7 @@ from manifests.tags import primary
 from manifests.urls import canonical, is_youtube_id, youtube_url
 from pipeline.stage import Rejection
 from stages.outcomes import NetworkError
-from stages.politeness import HostClosedError, Manners, SharedPace
+from stages.politeness import HostClosedError, Manners, SharedPace, host_of
 from stages.site import Access, Info, Site, spoken_hint
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def discover(language: Language, hours: float, options: Discovery, *, pace_url: 
     """
     site = Site(options.access, SharedPace(pace_url, options.manners))
     failures: list[str] = []
-    sources = [_guarded(source, failures) for source in _sources(language, options, site)]
+    sources = [(host, _guarded(source, failures)) for host, source in _sources(language, options, site)]
     found_s, seen = 0.0, set[str]()
     for video in _interleaved(sources):
         if found_s >= hours * 3600:
@@ -68,15 +68,16 @@ def discover(language: Language, hours: float, options: Discovery, *, pace_url: 
         raise NetworkError(f"{language.tag}: nothing could be listed; first of {len(failures)} failures: {failures[0]}")
 
 
-def _sources(language: Language, options: Discovery, site: Site) -> Iterator[Callable[[], Iterable[Video]]]:
+def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tuple[str, Callable[[], Iterable[Video]]]]:
+    """Each source with the host that is asked for it, "" for none."""
     home = Path(language.source).parent
 
-    def listed(url: str) -> Callable[[], Iterable[Video]]:
-        return lambda: _from_site(site, url, language.tag, options)
+    def listed(url: str) -> tuple[str, Callable[[], Iterable[Video]]]:
+        return host_of(url), lambda: _from_site(site, url, language.tag, options)
 
-    def read(path: str) -> Callable[[], Iterable[Video]]:
+    def read(path: str) -> tuple[str, Callable[[], Iterable[Video]]]:
         place = path if "://" in path else str(home / Path(path).expanduser())
-        return lambda: table.read(place, language=language.tag)
+        return "", lambda: table.read(place, language=language.tag)
 
     search = options.search or _YOUTUBE_SEARCH[language.licence]
     yield from (read(path) for path in (*language.files, *language.id_lists))
@@ -93,23 +94,26 @@ def _guarded(source: Callable[[], Iterable[Video]], failures: list[str]) -> Iter
         log.warning("a source was passed over: %s", error)
 
 
-def _interleaved(sources: Iterable[Iterator[Video]]) -> Iterator[Video]:
+def _interleaved(sources: Iterable[tuple[str, Iterator[Video]]]) -> Iterator[Video]:
     waiting = list(sources)
-    closed: HostClosedError | None = None
+    closed: dict[str, HostClosedError] = {}
     while waiting:
         alive = []
-        for source in waiting:
+        for host, source in waiting:
+            if host in closed:  # its other listings would ask it for their next pages
+                continue
             try:
                 video = next(source, None)
             except HostClosedError as why:
-                closed = closed or why
+                log.warning("%s is left alone: %s", host, why)
+                closed[host] = why
                 continue
             if video is not None:
                 yield video
-                alive.append(source)
+                alive.append((host, source))
         waiting = alive
-    if closed is not None:
-        raise closed
+    for trouble in closed.values():
+        raise trouble
 
 
 def _from_site(site: Site, url: str, tag: str, options: Discovery, depth: int = 0) -> Iterator[Video]:
@@ -155,7 +159,7 @@ def _spoken_may_be(tag: str, site: Site, video: Video) -> bool:
         return True
     try:
         info = site.look(video.url)
-    except NetworkError:
+    except (NetworkError, HostClosedError):
         return True
     hint = "" if isinstance(info, Rejection) else spoken_hint(info)
     return not isinstance(info, Rejection) and (not hint or primary(hint) == primary(tag))

@@ -82,6 +82,7 @@ class Detector:
         size = (config.det_size_px, config.det_size_px)
         pack.prepare(ctx_id=0 if gpu else -1, det_thresh=config.keep_score, det_size=size)
         self._net = pack.det_model
+        self._net.session.disable_fallback()  # or an error of the GPU would move the worker to the CPU for good, unseen
         self._size: tuple[int, int] = self._net.static_input_size or size
 
     def detect(self, images: Sequence[Image]) -> list[Found]:

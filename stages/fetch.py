@@ -41,6 +41,7 @@ class Fetch(Stage[Source]):
     name: ClassVar[str] = "fetch"
     needs: ClassVar[tuple[type, ...]] = (Video,)
     gives: ClassVar[type] = Source
+    version: ClassVar[int] = 2  # 2: parts of transport streams began late, those of interlaced files were woven
 
     max_height_px: int = 1080
     max_duration_s: float = 4 * 3600.0  # of the wanted part
@@ -155,8 +156,9 @@ def _part(path: Path, out: Path, video: Video, whole: _Streams) -> _Streams | Re
         return Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
     with opened(path) as container:
         timed = not has_decoding_times_only(container)
-    copy = timed and {picture.codec, sound.codec} <= COPYABLE
-    cut(path, out, start_s, end_s, picture=picture_index(path), copy=copy)
+        indexed = container.format.name not in ("mpegts", "mpeg")
+    copy = timed and indexed and {picture.codec, sound.codec} <= COPYABLE
+    cut(path, out, start_s, end_s, picture=picture_index(path), copy=copy, indexed=indexed)
     return _probed(out)
 
 

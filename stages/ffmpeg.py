@@ -13,6 +13,7 @@ COPYABLE = {
 """Codecs, or PyAV's decoders of them, that an mp4 file holds with an edit list and that players and PyAV read back."""
 
 _MARGIN_S = 120.0
+_LONGEST_GROUP_S = 20.0  # between two keyframes of a transport stream; broadcasts have 1 s at most, web streams 10
 
 
 class CutError(Exception):
@@ -40,19 +41,24 @@ def bounded_ffmpeg(folder: Path, limit_s: float) -> Path:
     return program
 
 
-def cut(path: Path, out: Path, start_s: float, end_s: float, *, picture: int, copy: bool) -> None:
+def cut(path: Path, out: Path, start_s: float, end_s: float, *, picture: int, copy: bool, indexed: bool = True) -> None:
     """Write the part from `start_s` to `end_s` as mp4, with sound and picture in step. Raises `CutError`.
 
     `picture` is the index of the stream to take (`stages.media.picture_index`); the sound is the first there is.
     With `copy` (of `COPYABLE` codecs) packets begin at the keyframe before `start_s`, and the file's edit list hides
     what lies before it, so time 0 of the part is `start_s` of the source to the frame; the last few frames may lie past
     `end_s`, by at most the reorder delay. Otherwise H.264 and AAC are made anew: for codecs that live in containers
-    without edit lists (VP8, Vorbis, WMV), and for AVI, whose frames carry no presentation times to shift.
+    without edit lists (VP8, Vorbis, WMV), for AVI, whose frames carry no presentation times to shift, and for those
+    that are not `indexed` (transport streams), where ffmpeg finds the keyframe after a time and not the one before it.
+    Interlaced pictures are made whole then, since H.264 would weave their fields for good.
     """
-    coding = ["-c", "copy"] if copy else ["-c:v", "libx264", "-crf", "16", "-preset", "veryfast"]
+    whole = ["-vf", "bwdif=mode=send_frame:deint=interlaced"]
+    coding = ["-c", "copy"] if copy else [*whole, "-c:v", "libx264", "-crf", "16", "-preset", "veryfast"]
+    before_s = start_s if indexed else max(0.0, start_s - _LONGEST_GROUP_S)
     command = [
-        *(ffmpeg_path(), "-nostdin", "-v", "error", "-y"),
-        *("-protocol_whitelist", "file", "-ss", f"{start_s:.6f}", "-to", f"{end_s:.6f}", "-i", str(path)),
+        *(ffmpeg_path(), "-nostdin", "-v", "error", "-y", "-protocol_whitelist", "file"),
+        *("-ss", f"{before_s:.6f}", "-to", f"{end_s:.6f}", "-i", str(path)),
+        *([] if indexed else ["-ss", f"{start_s - before_s:.6f}"]),
         *("-map", f"0:{picture}", "-map", "0:a:0", "-sn", "-dn", *coding, "-movflags", "+faststart", str(out)),
     ]
     try:

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from manifests.scratch import prefix
+from manifests.scratch import prefix, sweep
 from pipeline.stage import PostponedError, Rejection
 from stages.outcomes import NetworkError
 from stages.site import Downloaded
@@ -37,6 +37,7 @@ class Held:
         """
         if not self.holds(name):
             self._drop()
+            sweep()  # what a killed worker held is as large as a source
             self._folder = tempfile.TemporaryDirectory(prefix=prefix("held"), ignore_cleanup_errors=True)
             try:
                 found = fetch(Path(self._folder.name))

@@ -101,6 +101,7 @@ def open_recogniser(pack: Path) -> Recogniser:
     for file in sorted(pack.glob("*.onnx")):
         model: Any = get_model(str(file), providers=providers, sess_options=options)
         if model is not None and model.taskname == "recognition":
+            model.session.disable_fallback()  # or an error of the GPU would move it to the CPU for good, unseen
             recogniser: Recogniser = model
             return recogniser
     raise weights.WeightsMissingError(f"{pack} holds no recognition model: *.onnx with aligned faces as its input")

@@ -15,6 +15,7 @@ from typing import Any
 
 import av
 import av.error
+import cv2
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
@@ -249,7 +250,8 @@ def key_frames(path: Path, *, short_side_px: int, threads: int = 1) -> Iterator[
 
 
 class _Scaler:
-    """One conversion per picture: size, colours, orientation. The size is settled by the first picture."""
+    """One conversion per picture: size, colours, orientation. The size is settled by the first picture; one of another
+    shape is put into its middle with black borders (`Shape.fitted` finds things again)."""
 
     def __init__(self, short_side_px: int | None) -> None:
         self._short_side_px = short_side_px
@@ -263,7 +265,12 @@ class _Scaler:
             short = min(shape.width_px, shape.height_px)
             self.scale = min(1.0, (self._short_side_px or short) / short)
             self._size = max(round(shape.width_px * self.scale), 1), max(round(shape.height_px * self.scale), 1)
-        width, height = self._size[::-1] if shape.quarter_turns % 2 else self._size
+        across, down = self._size
+        share = min(across / shape.width_px, down / shape.height_px)
+        inside = round(shape.width_px * share), round(shape.height_px * share)
+        if max(across - inside[0], down - inside[1]) <= 1:  # of the same shape, but for rounding
+            inside = self._size
+        width, height = inside[::-1] if shape.quarter_turns % 2 else inside
         bgr = self._reformatter.reformat(
             frame,
             width=width,
@@ -273,4 +280,10 @@ class _Scaler:
             interpolation="FAST_BILINEAR",
             threads=1,
         )
-        return shape.upright(bgr.to_ndarray())
+        image = shape.upright(bgr.to_ndarray())
+        if inside == self._size:
+            return image
+        left, top = (across - inside[0]) // 2, (down - inside[1]) // 2
+        borders = (top, down - inside[1] - top, left, across - inside[0] - left)
+        bordered: np.ndarray = cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT)
+        return bordered

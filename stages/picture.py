@@ -59,10 +59,14 @@ class Shape:
         return cls(*upright, frame.width, frame.height, turns, mirrored)
 
     def fitted(self, box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """A box x0, y0, x1, y1 on a picture of another width and height, on this one: streams change size midway."""
-        across, down = self.width_px / size[0], self.height_px / size[1]
+        """A box x0, y0, x1, y1 on a picture of another width and height, on this one: streams change size midway.
+
+        This one is taken to lie in the middle of the other, as large as it can without being stretched.
+        """
+        zoom = max(self.width_px / size[0], self.height_px / size[1])
+        left, top = (self.width_px - size[0] * zoom) / 2, (self.height_px - size[1] * zoom) / 2
         x0, y0, x1, y1 = box
-        return x0 * across, y0 * down, x1 * across, y1 * down
+        return x0 * zoom + left, y0 * zoom + top, x1 * zoom + left, y1 * zoom + top
 
     def upright(self, image: np.ndarray) -> np.ndarray:
         """Mirror and turn an image (h, w, 3) of coded orientation."""

@@ -126,7 +126,6 @@ class Transcribe(Stage[Speeches]):
                     ]
                     found += self._measure(recogniser, aligners, group, sounds, facts[Video].language)
             except RuntimeError as error:
-                # CTranslate2 knows one type of error; out of memory leaves the context sound, all else does not
                 if spoils(error):
                     raise WorkerSpoiledError(str(error)) from error
                 raise

@@ -18,6 +18,7 @@ from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip, 
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work, WorkerSpoiledError
 from stages import weights
+from stages.cuda import spoils
 
 if TYPE_CHECKING:
     import torch
@@ -99,8 +100,7 @@ class ScoreSync(Stage[Syncs]):
             try:
                 found = tuple(score(clip, bench) for clip in clips)
             except RuntimeError as error:
-                # a poisoned CUDA context fails all that comes after; out of memory leaves it sound
-                if isinstance(error, torch.AcceleratorError) or "cuDNN error" in str(error) or "CUBLAS" in str(error):
+                if spoils(error):
                     raise WorkerSpoiledError(str(error)) from error
                 raise
             return Syncs(items=found, model=model)

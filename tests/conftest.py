@@ -1,4 +1,4 @@
-"""Markers, one Ray for the session, random states put back."""
+"""Markers, one Ray for the session, a bucket, random states put back."""
 
 import os
 import random
@@ -58,3 +58,27 @@ def ray_here() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def bucket(monkeypatch) -> Iterator[str]:
+    """An S3 bucket on the loopback, found by this process and by those it starts."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="set")
+    S3FileSystem.clear_instance_cache()  # fsspec keeps one per place, with the credentials and the endpoint that it met
+    yield "s3://set"
+    S3FileSystem.clear_instance_cache()
+    server.stop()

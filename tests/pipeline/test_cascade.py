@@ -10,7 +10,7 @@ import pytest
 from manifests.records import Video
 from manifests.store import Store
 from pipeline.facts import measured
-from pipeline.finish import finish, judged
+from pipeline.finish import finish, judged, snapshot
 from pipeline.here import run_here
 from pipeline.job import Job, add_videos, write_job
 from pipeline.recipes import build
@@ -35,7 +35,7 @@ def taken(folder: Path, *overrides: str):
     with counted() as counts:
         assert run_here(recipe.stages(), videos, store, "a") == len(VIDEOS)
     write_job(store, job)
-    finish(recipe, job, videos, store)
+    finish(recipe, job, snapshot(recipe, videos, store), store)
     return store, counts.encoded.total(), {verdict.key: verdict for verdict in judged(recipe, videos, store)[1]}
 
 

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem
 
 from manifests.store import Store
 from pipeline.cli import main, parser
@@ -54,6 +55,10 @@ def test_no_option_comes_or_goes_unseen():
         ("run --cpus 0", "--cpus 0: must be at least 1"),
         ("run --store gs://bucket/set", "gs://bucket/set: "),
         ("verify gs://bucket/set/shards", "gs://bucket/set: "),
+        ("run --store s3://", "'s3://': not a place for results"),
+        ("run --store http://x.invalid/set", "http://x.invalid/set: a web server takes no results"),
+        ("run --store ftp://x.invalid/set", "ftp://x.invalid/set: "),
+        ("run --manifest ftp://x.invalid/a.mp4", "ftp://x.invalid/a.mp4: "),
         ("run --train huge", "--train huge: no such recipe; there are tiny, small, paper"),
         ("run --train --until watch", "--train needs the shards, which --until and --dry do not write"),
         ("run --set train.frames=4", "--set train.frames=4: belongs to --train"),
@@ -124,14 +129,21 @@ def test_cores_are_not_given_to_a_ray_that_runs_elsewhere(capsys, monkeypatch):
 
 
 def test_a_bucket_without_credentials_is_told_in_one_line(capsys, monkeypatch, tmp_path):
+    S3FileSystem.clear_instance_cache()  # fsspec keeps one per place, and others here have credentials, or none
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    for store, said in (("s3://nobodys-bucket/set", "credentials"), ("s3://No Bucket/set", "Invalid bucket name")):
+        assert main(["judge", "--store", store]) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.startswith("error: ") and err.count("\n") == 1
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    S3FileSystem.clear_instance_cache()
     assert main(["judge", "--store", "s3://nobodys-bucket/set"]) == 2
-    err = capsys.readouterr().err
-    assert "credentials" in err and err.startswith("error: ") and err.count("\n") == 1
+    assert "nobody" in capsys.readouterr().err
+    S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.parametrize("arguments", ["score --truth {place}", "report --sheet {place}"])
@@ -149,5 +161,7 @@ def test_a_truth_that_is_none_is_told_in_one_line(tmp_path, capsys):
 
 
 def test_where_no_ray_runs_auto_finds_none():
-    with pytest.raises(ValueError, match="no Ray answers at auto"), _Start("auto"):
-        raise ConnectionError("Could not find any running Ray instance.")
+    with pytest.raises(ValueError, match=r"no Ray to join at auto .*: Found multiple active Ray"), _Start("auto"):
+        raise ConnectionError("Found multiple active Ray instances: {...}.\nPlease")
+    with pytest.raises(ConnectionError, match="session_name"), _Start(None):
+        raise ConnectionError("Could not read 'session_name' from GCS.")

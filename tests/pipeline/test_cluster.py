@@ -64,6 +64,7 @@ def test_a_video_that_kills_its_worker_is_quarantined_after_three_tries(place, h
     assert run_on_ray(stages(log, **{how: 3}), videos(10), store, "a") == 8
     dead = Ledger(store).read(keys(stages(log), Video)["rate"], videos(10)[3].id)
     assert dead is not None and dead.status == "quarantined" and "its worker died 3 times" in dead.body["error"]
+    assert ("WorkerSpoiledError: cuda" in dead.body["error"]) == (how == "spoils"), "the cause, where it could be told"
     assert sum(line.startswith("rate 3 ") for line in log.read_text().splitlines()) == 3
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from manifests.records import Video
+from manifests.scratch import machine
 from manifests.store import Store
 from pipeline.bench import Bench
 from pipeline.here import run_here
@@ -127,10 +128,23 @@ def test_what_was_given_up_is_due_again_when_it_is_released(place):
     assert [(d.ok, d.failed, d.quarantined) for d in plan(stages(log), videos(5), store)] == [(5, 0, 0)] * 3
 
 
+def test_what_one_run_gave_up_and_another_measured_stays_measured(place):
+    log, store = place
+    for run in "abc":
+        run_here(stages(log, bad=3), videos(5), store, run)
+    (given_up,) = store.list(f"ledger/{plan(stages(log), videos(5), store)[1].key}/quarantined")
+    kept = store.get(given_up)
+    release(stages(log), store)
+    run_here(stages(log), videos(5), store, "d")
+    store.put(given_up, kept)
+    release(stages(log), store)
+    assert [(d.ok, d.enter) for d in plan(stages(log), videos(5), store)] == [(5, ())] * 3
+
+
 def test_a_worker_that_begins_removes_what_a_dead_one_left_on_its_machine(place, tmp_path, monkeypatch):
     log, store = place
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
-    left = tmp_path / "scratch" / f"tfw-bench-{dead_pid()}-abc"
+    left = tmp_path / "scratch" / f"tfw-bench-{machine()}-{dead_pid()}-abc"
     left.mkdir(parents=True)
     run_here(stages(log), videos(1), store, "a")
     assert not left.exists()

@@ -8,7 +8,7 @@ from manifests.codec import to_json, to_plain
 from manifests.records import Video
 from manifests.store import Store
 from pipeline.facts import measured as facts
-from pipeline.finish import finish
+from pipeline.finish import finish, snapshot
 from pipeline.forget import forget_all
 from pipeline.job import Job, add_videos, read_videos
 from pipeline.ledger import Ledger, Outcome
@@ -48,7 +48,7 @@ def store(tmp_path):
         add_videos(store, [one.video])
         for stage, field in zip(names, FIELDS, strict=True):
             ledger.write(names[stage], f"v{n}", Outcome(status="ok", body=to_plain(getattr(one, field))))
-    finish(RECIPE, Job(recipe="own"), read_videos(store), store)
+    finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
     return store
 
 
@@ -84,7 +84,7 @@ def test_a_later_run_does_not_take_it_in_again(store):
 def test_the_shards_without_it_are_those_that_sharding_anew_would_write(store):
     forget(store, "video:v2")
     after = {path: store.get(path) for path in store.list("shards")}
-    finish(RECIPE, Job(recipe="own"), read_videos(store), store)
+    finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
     again = {path: store.get(path) for path in store.list("shards")}
     assert again == after
 
@@ -102,7 +102,7 @@ def test_a_copy_does_not_take_the_place_of_what_was_forgotten(store):
     kept = next(row.video for row in read_index(store).rows if row.video in ("v3", "v4"))
     gone = forget(store, f"video:{kept}")
     assert gone.videos == ["v3", "v4"] and gone.copies == [({"v3", "v4"} - {kept}).pop()]
-    finish(RECIPE, Job(recipe="own"), read_videos(store), store)
+    finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
     assert {row.video for row in read_index(store).rows} == {"v0", "v1", "v2", "v5"}
 
 

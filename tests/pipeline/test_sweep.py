@@ -1,9 +1,8 @@
 """What killed processes leave behind is removed by the next run, and nothing else."""
 
 import os
-import socket
 
-from manifests.scratch import prefix, sweep
+from manifests.scratch import machine, prefix, sweep
 from manifests.store import Store
 from tests.pipeline.toy import dead_pid
 
@@ -14,9 +13,9 @@ def test_half_written_objects_of_dead_processes_go_and_those_of_living_ones_stay
     names = [
         f".partial-{host}-{pid}-0"
         for host, pid in (
-            (socket.gethostname(), dead_pid()),
-            (socket.gethostname(), os.getpid()),
-            ("elsewhere", dead_pid()),
+            (machine(), dead_pid()),
+            (machine(), os.getpid()),
+            ("elsewhere-0", dead_pid()),
         )
     ]
     for name in names:
@@ -26,11 +25,12 @@ def test_half_written_objects_of_dead_processes_go_and_those_of_living_ones_stay
     assert store.list("a") == ["a/x.json"]
 
 
-def test_scratch_of_dead_processes_goes(tmp_path, monkeypatch):
+def test_scratch_of_dead_processes_goes_and_that_of_other_machines_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for name in ("bench", "site", "shard"):
-        (tmp_path / f"tfw-{name}-{dead_pid()}-abc").mkdir()
-    stays = (f"{prefix('bench')}abc", "tfw-of-somebody-else", f"tfw-x{dead_pid()}")
+        (tmp_path / f"tfw-{name}-{machine()}-{dead_pid()}-abc").mkdir()
+    elsewhere = f"tfw-site-{machine()}0-{dead_pid()}-abc"  # a disk that others share, or a container's own numbers
+    stays = (f"{prefix('bench')}abc", "tfw-of-somebody-else", elsewhere)
     for name in stays:
         (tmp_path / name).mkdir()
     assert sweep() == 3 and {path.name for path in tmp_path.iterdir()} == set(stays)

@@ -3,7 +3,9 @@
 import weakref
 from fractions import Fraction
 
+import cv2
 import numpy as np
+import pytest
 
 from stages import clip as clip_stage
 from stages.encode import ClipWriter
@@ -42,3 +44,20 @@ def test_a_stream_that_changes_its_size_is_cropped_where_the_face_is(tmp_path):
     (clip,) = scene.cut(margin=1.0).items
     shown = scene.pictures(clip).mean((1, 2, 3))
     assert clip.n_frames == 140 and shown.min() > 230, "the white square fills the crop on both sides of the change"
+
+
+def test_a_face_keeps_its_proportions_where_the_stream_changes_its_shape(tmp_path):
+    """From 16:9 to 4:3: a disc in the middle of both, seen at half its pixels in the second."""
+    parts = []
+    for n, (width, height, radius) in enumerate(((WIDTH, HEIGHT, 60), (WIDTH, HEIGHT * 4 // 3, 80))):
+        image = cv2.circle(np.zeros((height, width, 3), np.uint8), (width // 2, height // 2), radius, (255,) * 3, -1)
+        times = [time + 3 * n for time in media.times_at(Fraction(25), 3)]
+        path = media.write_video(tmp_path / f"{n}.ts", ((time, image) for time in times), look=media.Look(b_frames=0))
+        parts.append(path.read_bytes())
+    (tmp_path / "both.ts").write_bytes(b"".join(parts))
+    scene = Scene(tmp_path, tmp_path / "both.ts").add(still_box(320, 180, 100, 140), 0)
+    (clip,) = scene.cut(margin=2.0).items
+    for picture in scene.pictures(clip)[[20, 120]]:
+        rows, columns = np.nonzero(picture[..., 1] > 127)
+        assert np.ptp(rows) + 1 == pytest.approx(np.ptp(columns) + 1, abs=2)
+        assert np.ptp(rows) + 1 == pytest.approx(120 * 128 / 200, abs=3)

@@ -9,7 +9,7 @@ import pytest
 
 from manifests.languages import Language
 from manifests.records import Video
-from stages.discover import Discovery, _sources, discover
+from stages.discover import Discovery, _interleaved, _sources, discover
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError, Manners
 from stages.site import Access, Site, spoken_hint
@@ -127,6 +127,22 @@ def test_what_lies_on_other_hosts_is_found_before_a_closed_one_is_told(tmp_path)
         assert names(seen) == ["a", "b"]
 
 
+def test_listings_that_are_open_ask_a_closed_host_for_no_further_page():
+    turned, asked = [Video.of(f"{n}.mp4") for n in range(9)], []
+
+    def listing(name, pages, then=None):
+        for page in range(pages):
+            asked.append(name)
+            yield turned[page]
+        if then:
+            raise then
+
+    sources = [("h", listing("a", 1, HostClosedError("h closed"))), ("h", listing("b", 9)), ("i", listing("c", 3))]
+    with pytest.raises(HostClosedError):
+        list(_interleaved(sources))
+    assert asked == ["a", "b", "c", "c", "c"]
+
+
 def test_lists_are_asked_for_at_the_common_pace(tmp_path):
     options = Discovery(access=BRISK.access, manners=Manners(interval_s=0.4))
     with Web() as web:
@@ -191,6 +207,16 @@ def test_looking_at_the_pages_passes_over_another_spoken_language(tmp_path, monk
     assert names(videos) == ["b", "c"]
 
 
+def test_a_page_of_a_host_that_is_closed_is_taken_unseen(tmp_path, monkeypatch):
+    def closed(self, url):
+        raise HostClosedError("example.org: all turns are taken")
+
+    monkeypatch.setattr(Site, "entries", lambda self, url: [entry(url="https://example.org/a")])
+    monkeypatch.setattr(Site, "look", closed)
+    options = Discovery(look=True, access=BRISK.access, manners=BRISK.manners)
+    assert names(found(language(playlists=("https://example.org/list",)), tmp_path, options=options)) == ["a"]
+
+
 def test_the_recogniser_s_own_caption_track_names_the_spoken_language():
     assert spoken_hint({"automatic_captions": {"en": [], "hr-orig": [], "hr": []}, "language": "en"}) == "hr"
     assert spoken_hint({"automatic_captions": {"en": []}, "language": "th"}) == "th"
@@ -209,7 +235,7 @@ def test_youtube_is_searched_under_creative_commons_unless_any_licence_will_do()
             return []
 
     for licence in ("cc", "any"):
-        for source in _sources(language(queries=("wywiad",), licence=licence), BRISK, Listening()):
+        for _, source in _sources(language(queries=("wywiad",), licence=licence), BRISK, Listening()):
             list(source())
     assert asked == [
         "https://www.youtube.com/results?search_query=wywiad&sp=EgQQATAB",

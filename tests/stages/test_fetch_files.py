@@ -92,6 +92,7 @@ def test_a_part_beyond_the_end_is_out_of_range(fetch, clip):
         ("a.webm", "libvpx-vp9", "libopus", "vp9"),
         ("a.avi", "mpeg4", "libmp3lame", "h264"),  # AVI has no presentation times
         ("b.webm", "libvpx", "libopus", "h264"),  # no mp4 can hold VP8
+        ("a.ts", "libx264", "aac", "h264"),  # no index: ffmpeg seeks to the keyframe after
     ],
 )
 @pytest.mark.parametrize("start_s", [0.0, 2.36, 5.0])

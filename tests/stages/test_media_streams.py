@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stages.container import Decoded, whole
+from stages.ffmpeg import cut
 from stages.media import audio, frames, pictures
 from tests import media
 
@@ -40,6 +41,25 @@ def test_sound_that_changes_its_channels_and_rate_midway_goes_on(tmp_path):
         assert spectrum.argmax() / 0.6 == pytest.approx(440, abs=5) and part.std() > 3000
 
 
+def test_a_picture_of_another_shape_midway_is_shown_whole_in_the_middle_of_the_first(tmp_path):
+    """A call's recording, 4:3 and then 16:9 and then upright; the bright square has the same pixels in each."""
+    parts = []
+    for n, (width, height) in enumerate(((320, 240), (640, 360), (240, 320))):
+        image = np.full((height, width, 3), 60, np.uint8)
+        image[height // 2 - 40 : height // 2 + 40, width // 2 - 40 : width // 2 + 40] = 230
+        times = [time + n for time in media.times_at(Fraction(25), 1)]
+        path = media.write_video(tmp_path / f"{n}.ts", ((time, image) for time in times), look=media.Look(b_frames=0))
+        parts.append(path.read_bytes())
+    (tmp_path / "all.ts").write_bytes(b"".join(parts))
+    shown = images(tmp_path / "all.ts")
+    assert shown.shape[1:] == (240, 320, 3)
+    for frame, side in ((12, 80), (37, 40), (62, 60)):
+        rows, columns = np.nonzero(shown[frame][..., 1] > 145)
+        assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == pytest.approx((side, side), abs=2)
+        assert (rows.mean(), columns.mean()) == pytest.approx((119.5, 159.5), abs=1.5)
+    assert shown[37][:20].max() < 20 and shown[62][:, :60].max() < 20, "borders"
+
+
 def woven(n: int) -> list[np.ndarray]:
     """Pictures of a bar that moves 6 px a field, their odd rows an instant later than the even ones."""
     fields = []
@@ -59,12 +79,29 @@ def combing(image: np.ndarray) -> float:
     return float(np.abs(rows[1:-1] - (rows[:-2] + rows[2:]) / 2).mean())
 
 
+def interlaced(path: Path, made: list[np.ndarray], *coding: str) -> Path:
+    """Woven pictures as a file that says so, with a silent sound."""
+    said = ["-v", "error", "-f", "rawvideo", "-pix_fmt", "bgr24", "-s", "320x240", "-r", "25", "-i", "-"]
+    silence = ["-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo", "-shortest"]
+    kind = ["-vf", "setfield=tff,format=yuv420p", "-flags", "+ildct+ilme", *coding]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), *said, *silence, *kind, str(path)]
+    subprocess.run(command, input=b"".join(p.tobytes() for p in made), check=True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["i.mpg", "i.avi", "i.mkv"])
+def test_a_part_that_is_encoded_anew_has_its_interlaced_pictures_made_whole(tmp_path, name):
+    made = woven(50)
+    path = interlaced(tmp_path / name, made, "-c:v", "mpeg2video", "-q:v", "2")
+    cut(path, tmp_path / "part.mp4", 0.4, 1.6, picture=0, copy=False, indexed=name != "i.mpg")
+    shown = images(tmp_path / "part.mp4")
+    assert 29 <= len(shown) <= 31
+    assert np.mean([combing(picture) for picture in shown]) < np.mean([combing(picture) for picture in made]) / 5
+
+
 def test_interlaced_pictures_are_made_whole_and_no_picture_is_lost_or_moved(tmp_path):
     made = woven(50)
-    said = ["-v", "error", "-f", "rawvideo", "-pix_fmt", "bgr24", "-s", "320x240", "-r", "25", "-i", "-"]
-    kind = ["-vf", "setfield=tff,format=yuv420p", "-c:v", "libx264", "-flags", "+ildct+ilme", "-crf", "12"]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), *said, *kind, str(tmp_path / "i.ts")]
-    subprocess.run(command, input=b"".join(p.tobytes() for p in made), check=True)
+    interlaced(tmp_path / "i.ts", made, "-c:v", "libx264", "-crf", "12")
     shown = images(tmp_path / "i.ts")
     assert len(shown) == 50
     combed = np.mean([combing(picture) for picture in made])

@@ -3,11 +3,8 @@
 import itertools
 import multiprocessing
 import time
-from collections.abc import Iterator
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from manifests.store import Store
 from stages.politeness import HostClosedError, Manners, Refusal, SharedPace, host_of, standing
@@ -34,24 +31,6 @@ def asked_by_processes(url: str, interval_s: float, processes: int, count: int) 
     for worker in workers:
         worker.join(10)
     return taken
-
-
-@pytest.fixture
-def bucket(monkeypatch) -> Iterator[str]:
-    """An S3 bucket on the loopback."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="pace")
-    yield "s3://pace"
-    server.stop()
 
 
 def test_two_processes_together_keep_the_interval(tmp_path):
