@@ -19,6 +19,13 @@ from manifests.scratch import is_alive, machine, prefix
 _PARTIAL = ".partial-"
 
 
+def results(url: str) -> "Store":
+    """A store that results can be written to. Raises `ValueError`."""
+    if url.startswith(("http://", "https://")):
+        raise ValueError(f"{url}: a web server takes no results; give a folder or a URL such as s3://bucket/set")
+    return Store(url)
+
+
 class Store:
     """A root URL and the objects below it. Cheap to make, picklable by its URL. Raises `ValueError` for no such place.
 
@@ -29,9 +36,7 @@ class Store:
     def __init__(self, url: str) -> None:
         if not url or re.fullmatch(r"(?!file:)\w+:/*", url):
             raise ValueError(f"{url!r}: not a place for results; give a folder or a URL such as s3://bucket/set")
-        if url.startswith(("http://", "https://")):
-            raise ValueError(f"{url}: a web server takes no results; give a folder or a URL such as s3://bucket/set")
-        self.url = url.rstrip("/")
+        self.url = re.sub(r"^file:/+$", "/", url).rstrip("/")
         remote = "://" in url and not url.startswith("file://")
         options = {"use_listings_cache": False} if remote else {"auto_mkdir": True}
         try:

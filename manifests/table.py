@@ -125,7 +125,7 @@ def _lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     form: dict[str, Any] = {"delimiter": delimiter, "strict": True}
-    if delimiter == "\t" and not _is_quoted(text, form):  # in many lists with tabs a quote is a letter like any other
+    if delimiter == "\t" and _has_stray_quotes(text, form):
         form["quoting"] = csv.QUOTE_NONE
     first: list[str] = next(_strictly(source, csv.reader(io.StringIO(text), **form)), [])
     headless = len(first) == _AVSPEECH_COLUMNS and is_youtube_id(first[0]) and _is_number(first[1])
@@ -140,11 +140,16 @@ def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[
         yield f"{source}: line {reader.line_num}", row
 
 
-def _is_quoted(text: str, form: Mapping[str, Any]) -> bool:
+def _has_stray_quotes(text: str, form: Mapping[str, Any]) -> bool:
+    """Whether a quote is a letter like any other, as in many lists with tabs: no header or address is quoted, and the
+    rest makes no sense as quoting."""
     try:
-        return all(True for _ in csv.reader(io.StringIO(text), **form))
+        return not all(True for _ in csv.reader(io.StringIO(text), **form))
     except csv.Error:
-        return False
+        rows = list(csv.reader(io.StringIO(text), **form, quoting=csv.QUOTE_NONE))
+        addresses = {*_NAMES["url"].split(), *_NAMES["youtube"].split()}
+        at = [i for i, name in enumerate(rows[0]) if _plain(name) in addresses] or [0]
+        return not any(row[i].startswith('"') for row in rows for i in at if i < len(row))
 
 
 def _strictly(source: str, reader: Any) -> Iterator[Any]:

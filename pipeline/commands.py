@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from manifests.store import Store
+from manifests.store import Store, results
 from pipeline.ending import print_end, print_paths
 from pipeline.finish import Snapshot, finish, snapshot
 from pipeline.job import Job, read_job, read_videos, write_job
@@ -22,6 +22,11 @@ from stages.judge import judge as verdicts_on
 from stages.outcomes import NetworkError
 
 _REQUEST_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+_S3_REQUEST_ERRORS = (
+    *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "NoRegionError"),
+    *("ParamValidationError", "EndpointConnectionError"),
+)
 
 RUN_ERRORS = (NetworkError, PostponedError, StageBrokenError)
 """What is nobody's request and no fault of a video: told in one line, after the stage's own traceback if it has one."""
@@ -47,8 +52,7 @@ __all__ = [
 def request_errors() -> tuple[type[Exception], ...]:
     """What is the user's to mend: told in one line, exit code 2. All else is a fault of ours, with its traceback."""
     s3: Any = sys.modules.get("botocore.exceptions")  # not there where no bucket was asked
-    # Of credentials, profiles, names, endpoints: what is said by the client, never by a bucket that was reached.
-    return _REQUEST_ERRORS if s3 is None else (*_REQUEST_ERRORS, s3.BotoCoreError)
+    return _REQUEST_ERRORS if s3 is None else (*_REQUEST_ERRORS, *(getattr(s3, name) for name in _S3_REQUEST_ERRORS))
 
 
 def judge(options: Namespace, console: Console) -> int:
@@ -161,7 +165,7 @@ def models(options: Namespace, console: Console) -> int:
 
 
 def _job(options: Namespace) -> tuple[Store, Job]:
-    store = Store(options.store)
+    store = results(options.store)
     job = read_job(store)
     if job is None:
         raise ValueError(f"{options.store} holds no results; make some: python -m pipeline run --store {options.store}")

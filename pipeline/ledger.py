@@ -77,9 +77,12 @@ class Ledger:
         return now.count
 
     def last_words(self, key: str, video: str, said: str | None = None) -> str:
-        """What the worker that died last at this call said before, "" if it could not; with `said`, leaves it."""
+        """What a worker that died at this call could say last, "" if none of this run could; with `said`, leaves it."""
         path = self._at(key, "tries", video)
-        tries = from_json(self.store.get(path), _Tries)
+        try:
+            tries = from_json(self.store.get(path), _Tries)
+        except FileNotFoundError:  # forgotten meanwhile
+            return ""
         if said is not None:
             tries = replace(tries, said=said)
             self.store.put(path, to_json(tries))

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from manifests.records import Video
 from manifests.scratch import sweep
-from manifests.store import Store
+from manifests.store import Store, results
 from pipeline.cluster import Cluster, knock, run_on_ray
 from pipeline.finish import finish, is_finished, judged, snapshot
 from pipeline.job import Job, add_videos, read_videos, refuse_other, write_job
@@ -68,7 +68,7 @@ def run(options: Namespace, console: Console) -> int:
     command = shlex.join(["python", "-m", "pipeline", *sys.argv[1:]])
     versions = {package: metadata.version(package) for package in _PACKAGES}
     job = Job(recipe=name, policy=options.policy, overrides=tuple(sets), command=command, versions=versions)
-    this = _Run(options, console, Store(options.store), job, job.build(), uuid.uuid4().hex[:12])
+    this = _Run(options, console, results(options.store), job, job.build(), uuid.uuid4().hex[:12])
     stages = this.stages
     wild = None
     if name == "wild":

@@ -74,7 +74,7 @@ class Step:
         if tries > MAX_TRIES:
             died = f"its worker died {MAX_TRIES} times, or passed its deadline"
             last = self.ledger.last_words(self.key, ticket["id"])
-            outcome = Outcome(status="quarantined", body={"error": f"{died}: {last}" if last else died})
+            outcome = Outcome(status="quarantined", body={"error": f"{died}; one said: {last}" if last else died})
         else:
             try:
                 outcome = self._measure(ticket, failed_before + 1)

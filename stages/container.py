@@ -107,7 +107,7 @@ def decoded(container: InputContainer, stream: VideoStream) -> Iterator[Decoded]
     n-th smallest of them (packets in decoding order, pictures in presentation order, one to one).
     """
     origin, base, period_s = zero_s(stream), _base(stream), 1 / source_rate_hz(stream)
-    aspect = stream.sample_aspect_ratio
+    aspect = _aspect_of(container, stream)
     decoding_times: list[int] | None = [] if has_decoding_times_only(container) else None
     last_s = -period_s
     for pictures in _decoded_packets(container, stream, decoding_times):
@@ -118,7 +118,7 @@ def decoded(container: InputContainer, stream: VideoStream) -> Iterator[Decoded]
             if picture.is_corrupt:
                 continue
             last_s = last_s + period_s if ticks is None else float(ticks * base - origin)
-            yield Decoded(last_s, float(picture.duration * base) or period_s, picture, aspect)
+            yield Decoded(last_s, float(picture.duration * base) or period_s, picture, aspect())
 
 
 def whole(found: Iterator[Decoded]) -> Iterator[Decoded]:
@@ -176,6 +176,11 @@ def _pulled(graph: Graph, waiting: deque[Decoded]) -> Iterator[Decoded]:
         one = waiting.popleft()
         frame.colorspace, frame.color_range = one.frame.colorspace, one.frame.color_range
         yield one._replace(frame=frame)
+
+
+def is_transport_stream(container: InputContainer) -> bool:
+    """Whether it is an MPEG transport or program stream: no index, and whatever comes, at any time."""
+    return container.format.name in ("mpegts", "mpeg")
 
 
 def has_decoding_times_only(container: InputContainer) -> bool:
@@ -236,13 +241,23 @@ def decoded_keys(path: Path, threads: int) -> Iterator[Decoded]:
         stream.codec_context.skip_frame = "NONKEY"
         if has_decoding_times_only(container):
             return
-        origin, base, aspect = zero_s(stream), _base(stream), stream.sample_aspect_ratio
+        origin, base = zero_s(stream), _base(stream)
+        aspect = _aspect_of(container, stream)
         for pictures in _decoded_packets(container, stream, None, lambda packet: packet.is_keyframe):
             for picture in pictures:
                 whole = picture.pict_type == PictureType.I and not picture.interlaced_frame
                 if picture.is_corrupt or picture.pts is None or not whole:
                     continue
-                yield Decoded(float(picture.pts * base - origin), float(picture.duration * base), picture, aspect)
+                yield Decoded(float(picture.pts * base - origin), float(picture.duration * base), picture, aspect())
+
+
+def _aspect_of(container: InputContainer, stream: VideoStream) -> Callable[[], Fraction | None]:
+    """The pixel aspect of the picture decoded last: what the container says, in a transport stream what the codec does,
+    since broadcasts change it with the programme."""
+    if is_transport_stream(container):
+        return lambda: stream.codec_context.sample_aspect_ratio
+    stated = stream.sample_aspect_ratio
+    return lambda: stated
 
 
 def _threaded(stream: VideoStream, threads: int) -> None:

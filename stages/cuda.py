@@ -8,6 +8,7 @@ from pipeline.stage import WorkerSpoiledError
 _LASTING = (
     *("illegal memory access", "illegal address", "illegal instruction", "misaligned address"),
     *("invalid program counter", "hardware stack error", "unspecified launch failure", "launch timed out"),
+    *("shared address space", "peer gpu memory", "cuda error: unknown error"),
     *("device-side assert", "uncorrectable", "mapping_error", "execution_failed", "internal_error"),
 )
 _HARMLESS = ("out of memory", "allocation_failed")

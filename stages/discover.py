@@ -69,7 +69,7 @@ def discover(language: Language, hours: float, options: Discovery, *, pace_url: 
 
 
 def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tuple[str, Callable[[], Iterable[Video]]]]:
-    """Each source with the host that is asked for it, "" for none."""
+    """Each source with the host that is asked for it, "" where that is not known: a file, yt-dlp's own searches."""
     home = Path(language.source).parent
 
     def listed(url: str) -> tuple[str, Callable[[], Iterable[Video]]]:
@@ -100,13 +100,13 @@ def _interleaved(sources: Iterable[tuple[str, Iterator[Video]]]) -> Iterator[Vid
     while waiting:
         alive = []
         for host, source in waiting:
-            if host in closed:  # its other listings would ask it for their next pages
+            if host and host in closed:  # its other listings would ask it for their next pages
                 continue
             try:
                 video = next(source, None)
             except HostClosedError as why:
-                log.warning("%s is left alone: %s", host, why)
-                closed[host] = why
+                log.warning("left alone: %s", why)
+                closed[why.host] = why
                 continue
             if video is not None:
                 yield video

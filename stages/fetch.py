@@ -147,7 +147,7 @@ def _probed(path: Path) -> _Streams | Rejection:
 
 def _part(path: Path, out: Path, video: Video, whole: _Streams) -> _Streams | Rejection:
     """Cut the wanted part out of a file. Raises `CutError` and `MediaError`."""
-    from stages.container import has_decoding_times_only, opened
+    from stages.container import has_decoding_times_only, is_transport_stream, opened
     from stages.media import picture_index
 
     duration_s, picture, sound = whole
@@ -156,9 +156,10 @@ def _part(path: Path, out: Path, video: Video, whole: _Streams) -> _Streams | Re
         return Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
     with opened(path) as container:
         timed = not has_decoding_times_only(container)
-        indexed = container.format.name not in ("mpegts", "mpeg")
-    copy = timed and indexed and {picture.codec, sound.codec} <= COPYABLE
-    cut(path, out, start_s, end_s, picture=picture_index(path), copy=copy, indexed=indexed)
+        live = is_transport_stream(container)
+    copy = timed and not live and {picture.codec, sound.codec} <= COPYABLE
+    size = (picture.width_px, picture.height_px) if live else None
+    cut(path, out, start_s, end_s, picture=picture_index(path), copy=copy, changing=size)
     return _probed(out)
 
 

@@ -13,6 +13,8 @@ COPYABLE = {
 """Codecs, or PyAV's decoders of them, that an mp4 file holds with an edit list and that players and PyAV read back."""
 
 _MARGIN_S = 120.0
+_SLACK_S = 0.04  # a frame: the sound may begin a little before the picture, and time counts from the earlier
+_CODING = ("-c:v", "libx264", "-crf", "16", "-preset", "veryfast")
 _LONGEST_GROUP_S = 20.0  # between two keyframes of a transport stream; broadcasts have 1 s at most, web streams 10
 
 
@@ -41,25 +43,38 @@ def bounded_ffmpeg(folder: Path, limit_s: float) -> Path:
     return program
 
 
-def cut(path: Path, out: Path, start_s: float, end_s: float, *, picture: int, copy: bool, indexed: bool = True) -> None:
+def cut(
+    path: Path,
+    out: Path,
+    start_s: float,
+    end_s: float,
+    *,
+    picture: int,
+    copy: bool,
+    changing: tuple[int, int] | None = None,
+) -> None:
     """Write the part from `start_s` to `end_s` as mp4, with sound and picture in step. Raises `CutError`.
 
     `picture` is the index of the stream to take (`stages.media.picture_index`); the sound is the first there is.
     With `copy` (of `COPYABLE` codecs) packets begin at the keyframe before `start_s`, and the file's edit list hides
     what lies before it, so time 0 of the part is `start_s` of the source to the frame; the last few frames may lie past
     `end_s`, by at most the reorder delay. Otherwise H.264 and AAC are made anew: for codecs that live in containers
-    without edit lists (VP8, Vorbis, WMV), for AVI, whose frames carry no presentation times to shift, and for those
-    that are not `indexed` (transport streams), where ffmpeg finds the keyframe after a time and not the one before it.
-    Interlaced pictures are made whole then, since H.264 would weave their fields for good.
+    without edit lists (VP8, Vorbis, WMV), for AVI, whose frames carry no presentation times to shift, and for transport
+    streams. Interlaced pictures are made whole then, since H.264 would weave their fields for good.
+
+    `changing`: of a transport stream, width and height of its first picture in square pixels. Those of another shape
+    are put into its middle, as `stages.media.frames` has them; and as there is no index and ffmpeg finds the keyframe
+    after a time, not the one before, it begins to decode earlier.
     """
-    whole = ["-vf", "bwdif=mode=send_frame:deint=interlaced"]
-    coding = ["-c", "copy"] if copy else [*whole, "-c:v", "libx264", "-crf", "16", "-preset", "veryfast"]
-    before_s = start_s if indexed else max(0.0, start_s - _LONGEST_GROUP_S)
+    before_s = max(0.0, start_s - _LONGEST_GROUP_S) if changing else start_s
     command = [
         *(ffmpeg_path(), "-nostdin", "-v", "error", "-y", "-protocol_whitelist", "file"),
         *("-ss", f"{before_s:.6f}", "-to", f"{end_s:.6f}", "-i", str(path)),
-        *([] if indexed else ["-ss", f"{start_s - before_s:.6f}"]),
-        *("-map", f"0:{picture}", "-map", "0:a:0", "-sn", "-dn", *coding, "-movflags", "+faststart", str(out)),
+        # `-to` counts from the first picture found, wherever that is, and is lost where pictures change their size.
+        *(["-ss", f"{start_s - before_s:.6f}", "-t", f"{end_s - start_s + _SLACK_S:.6f}"] if changing else []),
+        *("-map", f"0:{picture}", "-map", "0:a:0", "-sn", "-dn"),
+        *(["-c", "copy"] if copy else ["-vf", ",".join(_filters(changing)), *_CODING]),
+        *("-movflags", "+faststart", str(out)),
     ]
     try:
         done = subprocess.run(
@@ -69,3 +84,16 @@ def cut(path: Path, out: Path, start_s: float, end_s: float, *, picture: int, co
         raise CutError(f"ffmpeg took longer than {error.timeout:.0f} s") from None
     if done.returncode != 0:
         raise CutError(" ".join(done.stderr.split())[-300:])
+
+
+def _filters(size: tuple[int, int] | None) -> list[str]:
+    whole = "bwdif=mode=send_frame:deint=interlaced"
+    if size is None:
+        return [whole]
+    width, height = (side + side % 2 for side in size)
+    return [
+        whole,
+        "scale=trunc(iw*sar/2+0.5)*2:ih,setsar=1",  # square pixels; nothing to do for most
+        f"scale={width}:{height}:force_original_aspect_ratio=decrease:force_divisible_by=2",
+        f"pad={width}:{height}:(ow-iw)/2:(oh-ih)/2,setsar=1",
+    ]

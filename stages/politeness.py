@@ -22,6 +22,13 @@ _SAME_HOST = {"youtu.be": "youtube.com", "youtube-nocookie.com": "youtube.com"}
 class HostClosedError(PostponedError):
     """The host said "too many" (or "not a bot?") and is left alone for now; nothing is known about the video."""
 
+    def __init__(self, host: str, said: str) -> None:
+        super().__init__(f"{host}: {said}")
+        self.host = host
+
+    def __reduce__(self) -> tuple[type["HostClosedError"], tuple[str, str]]:
+        return HostClosedError, (self.host, str(self).removeprefix(f"{self.host}: "))
+
 
 class Pace(Protocol):
     """When a host may be asked; `refused` and `served` tell the other workers how it went."""
@@ -116,7 +123,8 @@ class SharedPace:
         now_s = time.time()
         free_s, closed = standing(refusals, now_s, self._manners)
         if closed or free_s - now_s > self._manners.longest_wait_s:
-            raise HostClosedError(f"{host} refused {len(refusals)} times: not asked for another {free_s - now_s:.0f} s")
+            said = f"refused {len(refusals)} times, not asked for another {free_s - now_s:.0f} s"
+            raise HostClosedError(host, said)
         self._forget_turns(names, now_s)
         return free_s
 
@@ -130,7 +138,7 @@ class SharedPace:
             if self._store.create(f"{_folder(host)}/turn-{begins_s:.3f}", b""):
                 return begins_s
             number += 1
-        raise HostClosedError(f"{host}: all turns of the next {self._manners.longest_wait_s:.0f} s are taken")
+        raise HostClosedError(host, f"all turns of the next {self._manners.longest_wait_s:.0f} s are taken")
 
     def _forget_turns(self, names: list[str], now_s: float) -> None:
         for name in names:

@@ -159,7 +159,7 @@ class Site:
             result = outcome(error)
             if isinstance(result, Refused):
                 self._wait(host, self._access.tries, result)
-                raise HostClosedError(f"{host}: {result.said}") from None
+                raise HostClosedError(host, result.said) from None
             raise LookupError(f"{host}: {error}") from None
 
     def _retrying(self, host: str, once: Callable[[], T]) -> T | Rejection:
@@ -185,7 +185,9 @@ class Site:
                     return result
             said = str(result.measured["said"]) if isinstance(result, Rejection) else result.said
             self._wait(host, attempt, result)
-        raise (HostClosedError if isinstance(result, Refused) else NetworkError)(f"{host}: {said}")
+        if isinstance(result, Refused):
+            raise HostClosedError(host, said)
+        raise NetworkError(f"{host}: {said}")
 
     def _wait(self, host: str, attempt: int, result: Rejection | Refused | Unreachable) -> None:
         if isinstance(result, Refused):

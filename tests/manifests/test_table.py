@@ -168,6 +168,12 @@ def test_where_tabs_part_the_fields_a_stray_quote_is_a_letter(title, tmp_path):
     assert [video.title for video in read(str(tmp_path / "v.tsv"))] == [title, "next"]
 
 
+def test_a_list_with_tabs_whose_addresses_are_quoted_is_held_to_its_quotes(tmp_path):
+    (tmp_path / "v.tsv").write_text('url\ttitle\n"a.mp4"\t"A"\n"b.mp4"\t"B "x" y"\n')
+    with pytest.raises(ManifestError, match="line 3: not CSV"):
+        read(str(tmp_path / "v.tsv"))
+
+
 def test_quotes_within_a_field_and_lines_within_quotes_are_read(tmp_path):
     source = written(tmp_path, "v.csv", 'url,title\na.mp4,so "called"\nb.mp4,"two\nlines"\n')
     assert [video.title for video in read(source)] == ['so "called"', "two\nlines"]

@@ -47,10 +47,10 @@ def wild(monkeypatch, tmp_path):
 
 def test_a_language_whose_host_is_closed_is_asked_again_in_the_next_wave(wild):
     search = wild(
-        de=[[*videos("de", "a"), HostClosedError("h closed")], videos("de", "a", "b")], pl=[videos("pl", "x")]
+        de=[[*videos("de", "a"), HostClosedError("h", "closed")], videos("de", "a", "b")], pl=[videos("pl", "x")]
     )
     first = search.next_wave(NOTHING, ())
-    assert first == (*videos("de", "a"), *videos("pl", "x")) and [*map(str, search.troubles)] == ["h closed"]
+    assert first == (*videos("de", "a"), *videos("pl", "x")) and [*map(str, search.troubles)] == ["h: closed"]
     assert search.next_wave(NOTHING, first) == tuple(videos("de", "b")) and search.troubles == []
 
 
@@ -62,7 +62,7 @@ def test_a_language_of_which_nothing_can_be_listed_costs_only_itself_and_is_aske
     assert search.next_wave(NOTHING, first) == tuple(videos("de", "a")) and search.troubles == []
 
 
-@pytest.mark.parametrize("poles", [[NetworkError("pl: nothing")], [HostClosedError("h closed")], []])
+@pytest.mark.parametrize("poles", [[NetworkError("pl: nothing")], [HostClosedError("h", "closed")], []])
 def test_where_nothing_can_be_listed_at_all_the_run_says_so(poles, wild):
     search = wild(de=[[NetworkError("de: nothing")]], pl=[poles])
     with pytest.raises(NetworkError, match="de: nothing"):

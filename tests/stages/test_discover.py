@@ -137,10 +137,32 @@ def test_listings_that_are_open_ask_a_closed_host_for_no_further_page():
         if then:
             raise then
 
-    sources = [("h", listing("a", 1, HostClosedError("h closed"))), ("h", listing("b", 9)), ("i", listing("c", 3))]
+    sources = [("h", listing("a", 1, HostClosedError("h", "closed"))), ("h", listing("b", 9)), ("i", listing("c", 3))]
     with pytest.raises(HostClosedError):
         list(_interleaved(sources))
     assert asked == ["a", "b", "c", "c", "c"]
+
+
+def test_a_closed_host_costs_only_listings_of_its_own():
+    """A page of one host may list what lies on another; and yt-dlp's own searches name no host."""
+    turned = [Video.of(f"{n}.mp4") for n in range(3)]
+
+    def refused(host):
+        raise HostClosedError(host, "closed")
+        yield
+
+    sources = [
+        ("i", refused("h")),
+        ("", refused("")),
+        ("i", iter(turned[:2])),
+        ("", iter(turned[2:])),
+        ("h", iter(turned)),
+    ]
+    found = []
+    with pytest.raises(HostClosedError):
+        for video in _interleaved(sources):
+            found.append(video)
+    assert sorted(found, key=str) == sorted(turned, key=str)
 
 
 def test_lists_are_asked_for_at_the_common_pace(tmp_path):
@@ -209,7 +231,7 @@ def test_looking_at_the_pages_passes_over_another_spoken_language(tmp_path, monk
 
 def test_a_page_of_a_host_that_is_closed_is_taken_unseen(tmp_path, monkeypatch):
     def closed(self, url):
-        raise HostClosedError("example.org: all turns are taken")
+        raise HostClosedError("example.org", "all turns are taken")
 
     monkeypatch.setattr(Site, "entries", lambda self, url: [entry(url="https://example.org/a")])
     monkeypatch.setattr(Site, "look", closed)

@@ -5,13 +5,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from stages.container import Decoded, whole
 from stages.ffmpeg import cut
-from stages.media import audio, frames, pictures
+from stages.media import audio, frames, picture_index, pictures, probe
 from tests import media
 
 
@@ -79,6 +80,57 @@ def combing(image: np.ndarray) -> float:
     return float(np.abs(rows[1:-1] - (rows[:-2] + rows[2:]) / 2).mean())
 
 
+def disc(width: int, height: int, aspect: Fraction = Fraction(1)) -> np.ndarray:
+    """A bright disc, half as high as the picture once its pixels are square."""
+    image = np.full((height, width, 3), 40, np.uint8)
+    axes = round(height / 4 / aspect), height // 4
+    return cv2.ellipse(image, (width // 2, height // 2), axes, 0, 0, 360, (230,) * 3, -1)
+
+
+def programmes(path: Path, *looks: tuple[np.ndarray, Fraction], length_s: int) -> Path:
+    """Still pictures on end as a transport stream with sound, each with its size and pixel aspect."""
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    for n, (image, aspect) in enumerate(looks):
+        height, width = image.shape[:2]
+        raw = ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{width}x{height}", "-r", "25", "-i", "-"]
+        tone = ["-f", "lavfi", "-i", "sine=440:r=48000", "-shortest", "-c:a", "aac"]
+        kind = ["-vf", f"setsar={aspect.numerator}/{aspect.denominator}", "-c:v", "libx264", "-pix_fmt", "yuv420p"]
+        when = ["-bf", "0", "-g", "250", "-output_ts_offset", str(n * length_s), str(path.with_name(f"{n}.ts"))]
+        command = [program, "-v", "error", "-y", *raw, *tone, *kind, "-preset", "ultrafast", *when]
+        subprocess.run(command, input=image.tobytes() * 25 * length_s, check=True)
+    path.write_bytes(b"".join(path.with_name(f"{n}.ts").read_bytes() for n in range(len(looks))))
+    return path
+
+
+def extent(image: np.ndarray) -> tuple[int, int]:
+    rows, columns = np.nonzero(image[..., 1] > 130)
+    return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+
+
+def test_pixels_that_change_their_aspect_with_the_programme_stay_square(tmp_path):
+    """From standard to high definition, both 16:9 to a viewer."""
+    wide = Fraction(64, 45)
+    path = programmes(tmp_path / "a.ts", (disc(720, 576, wide), wide), (disc(1280, 720), Fraction(1)), length_s=2)
+    shown = images(path)
+    assert shown.shape[1:] == (576, 1024, 3)
+    for frame in (10, 80):
+        assert extent(shown[frame]) == pytest.approx((289, 289), abs=4)
+
+
+def test_a_part_of_a_transport_stream_is_as_long_as_was_asked_and_keeps_every_shape(tmp_path):
+    """Key frames are 10 s apart, and the size changes within the part."""
+    looks = [(disc(320, 240), Fraction(1)), (disc(640, 360), Fraction(1))]
+    path = programmes(tmp_path / "b.ts", *looks, length_s=30)
+    cut(path, tmp_path / "part.mp4", 27.0, 33.0, picture=picture_index(path), copy=False, changing=(320, 240))
+    found, shown = probe(tmp_path / "part.mp4"), images(tmp_path / "part.mp4")
+    assert found.duration_s == pytest.approx(6.0, abs=0.1) and len(shown) == pytest.approx(150, abs=2)
+    assert extent(shown[40]) == pytest.approx((121, 121), abs=3)
+    assert extent(shown[110]) == pytest.approx((91, 91), abs=3)
+    assert len(np.concatenate(list(audio(tmp_path / "part.mp4")))) / 16_000 == pytest.approx(6.0, abs=0.1)
+    cut(path, tmp_path / "late.mp4", 25.0, 28.0, picture=picture_index(path), copy=False, changing=(320, 240))
+    assert len(images(tmp_path / "late.mp4")) == pytest.approx(75, abs=2)
+
+
 def interlaced(path: Path, made: list[np.ndarray], *coding: str) -> Path:
     """Woven pictures as a file that says so, with a silent sound."""
     said = ["-v", "error", "-f", "rawvideo", "-pix_fmt", "bgr24", "-s", "320x240", "-r", "25", "-i", "-"]
@@ -93,7 +145,7 @@ def interlaced(path: Path, made: list[np.ndarray], *coding: str) -> Path:
 def test_a_part_that_is_encoded_anew_has_its_interlaced_pictures_made_whole(tmp_path, name):
     made = woven(50)
     path = interlaced(tmp_path / name, made, "-c:v", "mpeg2video", "-q:v", "2")
-    cut(path, tmp_path / "part.mp4", 0.4, 1.6, picture=0, copy=False, indexed=name != "i.mpg")
+    cut(path, tmp_path / "part.mp4", 0.4, 1.6, picture=0, copy=False, changing=(320, 240) if name == "i.mpg" else None)
     shown = images(tmp_path / "part.mp4")
     assert 29 <= len(shown) <= 31
     assert np.mean([combing(picture) for picture in shown]) < np.mean([combing(picture) for picture in made]) / 5
