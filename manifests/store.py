@@ -41,10 +41,7 @@ class Store:
         options = {"use_listings_cache": False} if remote else {"auto_mkdir": True}
         try:
             self._fs, root = fsspec.core.url_to_fs(self.url or "/", **options)
-        except (
-            ImportError,
-            OSError,
-        ) as error:  # gs:// and az:// want packages of their own; ftp:// asks its host at once
+        except (ImportError, OSError) as error:  # gs:// wants a package of its own, ftp:// asks its host at once
             raise ValueError(f"{url}: {error}") from None
         self._root = root.rstrip("/")
         self.local = Path(self._root or "/") if isinstance(self._fs, LocalFileSystem) else None

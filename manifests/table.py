@@ -38,6 +38,7 @@ _NAMES = {
 """What each field is called in lists that exist: our own first, then those of AVSpeech, CelebV, MultiTalk, TalkVid."""
 
 _FIELD = {name: field for field, names in _NAMES.items() for name in names.split()}
+_ADDRESSES = {name for name, field in _FIELD.items() if field in ("url", "youtube")}
 _AVSPEECH_COLUMNS = 5  # YouTube id, start, end, x and y of the face's centre; no header
 
 
@@ -131,7 +132,7 @@ def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[
     headless = len(first) == _AVSPEECH_COLUMNS and is_youtube_id(first[0]) and _is_number(first[1])
     names = ["youtube_id", "start_s", "end_s", "x", "y"] if headless else None
     reader = csv.DictReader(io.StringIO(text), fieldnames=names, **form)
-    if not headless and not {_plain(name) for name in first} & {*_NAMES["url"].split(), *_NAMES["youtube"].split()}:
+    if not headless and not {_plain(name) for name in first} & _ADDRESSES:
         raise ManifestError(f"{source}: line 1: no column url, path or youtube_id among {', '.join(first) or 'none'}")
     assert reader.fieldnames is not None  # reads the header, if there is one: rows begin after it
     for row in _strictly(source, reader):
@@ -147,8 +148,7 @@ def _has_stray_quotes(text: str, form: Mapping[str, Any]) -> bool:
         return not all(True for _ in csv.reader(io.StringIO(text), **form))
     except csv.Error:
         rows = list(csv.reader(io.StringIO(text), **form, quoting=csv.QUOTE_NONE))
-        addresses = {*_NAMES["url"].split(), *_NAMES["youtube"].split()}
-        at = [i for i, name in enumerate(rows[0]) if _plain(name) in addresses] or [0]
+        at = [i for i, name in enumerate(rows[0]) if _plain(name) in _ADDRESSES] or [0]
         return not any(row[i].startswith('"') for row in rows for i in at if i < len(row))
 
 

@@ -67,26 +67,20 @@ class Ledger:
 
         Only attempts of one run are added up: when the run itself is killed, the videos then at work are not to blame.
         """
-        path = self._at(key, "tries", video)
-        try:
-            before = from_json(self.store.get(path), _Tries)
-        except FileNotFoundError:
-            before = _Tries(run, 0)
+        before = self._tries(key, video)
         now = _Tries(run, before.count + 1, before.said) if before.run == run else _Tries(run, 1)
-        self.store.put(path, to_json(now))
+        self.store.put(self._at(key, "tries", video), to_json(now))
         return now.count
 
-    def last_words(self, key: str, video: str, said: str | None = None) -> str:
-        """What a worker that died at this call could say last, "" if none of this run could; with `said`, leaves it."""
-        path = self._at(key, "tries", video)
-        try:
-            tries = from_json(self.store.get(path), _Tries)
-        except FileNotFoundError:  # forgotten meanwhile
-            return ""
-        if said is not None:
-            tries = replace(tries, said=said)
-            self.store.put(path, to_json(tries))
-        return tries.said
+    def complain(self, key: str, video: str, said: str) -> None:
+        """Leave what a worker said that dies of this call; nothing where the call was forgotten meanwhile."""
+        tries = self._tries(key, video)
+        if tries.count:
+            self.store.put(self._at(key, "tries", video), to_json(replace(tries, said=said)))
+
+    def last_words(self, key: str, video: str) -> str:
+        """What a worker that died of this call said last, "" if none of this run could."""
+        return self._tries(key, video).said
 
     def put_off(self, key: str, video: str, run: str, count: int) -> None:
         """Take back the attempt that `begin` counted, of a call that was postponed: nobody died of it."""
@@ -100,6 +94,12 @@ class Ledger:
         """Remove every trace of a call."""
         for folder in (*STATUSES, "tries"):
             self.store.delete(self._at(key, folder, video))
+
+    def _tries(self, key: str, video: str) -> _Tries:
+        try:
+            return from_json(self.store.get(self._at(key, "tries", video)), _Tries)
+        except FileNotFoundError:
+            return _Tries("", 0)
 
     def _at(self, key: str, folder: str, video: str) -> str:
         return f"ledger/{key}/{folder}/{video[:2]}/{video}.json"

@@ -105,7 +105,7 @@ class Step:
         except PostponedError:
             raise
         except WorkerSpoiledError:
-            self.ledger.last_words(self.key, ticket["id"], traceback.format_exc())
+            self.ledger.complain(self.key, ticket["id"], traceback.format_exc())
             raise
         except Exception as error:
             self.failures_in_a_row += 1

@@ -17,6 +17,8 @@ from av.stream import Discard, Disposition, Stream
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
+from stages.ffmpeg import BWDIF
+
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,nut,rm,wtv,dv,gif,mp3,aac,wav,flac,w64,aiff"
 )
@@ -159,7 +161,7 @@ def _deinterlacer(frame: VideoFrame) -> Graph:
         format=frame.format,
         time_base=frame.time_base or Fraction(1, 90_000),
     )
-    bwdif, sink = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+    bwdif, sink = graph.add("bwdif", BWDIF), graph.add("buffersink")
     source.link_to(bwdif)
     bwdif.link_to(sink)
     graph.configure()

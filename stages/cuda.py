@@ -1,7 +1,7 @@
 """What a GPU library's error means for the worker that met it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from pipeline.stage import WorkerSpoiledError
 
@@ -25,13 +25,18 @@ def spoils(error: Exception) -> bool:
 
 
 @contextmanager
-def onnx_errors() -> Iterator[None]:
-    """Raise `WorkerSpoiledError` for an error of ONNX Runtime after which the CUDA context is of no use."""
-    from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
-
+def spoiled_by(*kinds: type[Exception]) -> Iterator[None]:
+    """Raise `WorkerSpoiledError` for an error of these kinds after which the CUDA context is of no use."""
     try:
         yield
-    except (EPFail, Fail, RuntimeException) as error:
+    except kinds as error:
         if spoils(error):
             raise WorkerSpoiledError(str(error)) from error
         raise
+
+
+def onnx_errors() -> AbstractContextManager[None]:
+    """`spoiled_by` the errors of ONNX Runtime, which are no `RuntimeError`."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
+
+    return spoiled_by(EPFail, Fail, RuntimeException)

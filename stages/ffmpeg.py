@@ -12,6 +12,9 @@ COPYABLE = {
 }
 """Codecs, or PyAV's decoders of them, that an mp4 file holds with an edit list and that players and PyAV read back."""
 
+BWDIF = "mode=send_frame:deint=interlaced"
+"""Settings of libavfilter's deinterlacer: one picture for each, those that are not interlaced as they are."""
+
 _MARGIN_S = 120.0
 _SLACK_S = 0.04  # a frame: the sound may begin a little before the picture, and time counts from the earlier
 _CODING = ("-c:v", "libx264", "-crf", "16", "-preset", "veryfast")
@@ -87,7 +90,7 @@ def cut(
 
 
 def _filters(size: tuple[int, int] | None) -> list[str]:
-    whole = "bwdif=mode=send_frame:deint=interlaced"
+    whole = f"bwdif={BWDIF}"
     if size is None:
         return [whole]
     width, height = (side + side % 2 for side in size)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from manifests.records import SAMPLE_RATE_HZ, Clip, Clips, Speech, Speeches, Syncs, Video, Word
 from pipeline.bench import Bench
-from pipeline.stage import RUNTIME, Facts, Stage, Work, WorkerSpoiledError
+from pipeline.stage import RUNTIME, Facts, Stage, Work
 from stages import weights
-from stages.cuda import spoils
+from stages.cuda import spoiled_by
 from stages.judge import Measured, candidates
 from stages.language import Heard, languages_heard, overall, spread, verdict
 from stages.spare import BY_SYNC, Limits, breaks, policy_of
@@ -118,17 +118,13 @@ class Transcribe(Stage[Speeches]):
         def work(facts: Facts, bench: Bench) -> Speeches:
             clips = self._useful(facts)
             found: list[Speech] = []
-            try:
+            with spoiled_by(RuntimeError):
                 for start in range(0, len(clips), _AT_ONCE * self.batch):
                     group = clips[start : start + _AT_ONCE * self.batch]
                     sounds = [
                         read_wav(bench.fetch(clip.audio)).astype(np.float32) / np.float32(32768) for clip in group
                     ]
                     found += self._measure(recogniser, aligners, group, sounds, facts[Video].language)
-            except RuntimeError as error:
-                if spoils(error):
-                    raise WorkerSpoiledError(str(error)) from error
-                raise
             return Speeches(items=tuple(found), model=model)
 
         return work

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip, Clips, Sync, Syncs
 from pipeline.bench import Bench
-from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work, WorkerSpoiledError
+from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
 from stages import weights
-from stages.cuda import spoils
+from stages.cuda import spoiled_by
 
 if TYPE_CHECKING:
     import torch
@@ -97,12 +97,8 @@ class ScoreSync(Stage[Syncs]):
             longest = max((clip.n_frames for clip in clips), default=0)
             if longest < _SHORTEST_FRAMES and (clips or not facts[Clips].spared):
                 return Rejection("clips_too_short_for_sync", {"longest_frames": longest})
-            try:
+            with spoiled_by(RuntimeError):
                 found = tuple(score(clip, bench) for clip in clips)
-            except RuntimeError as error:
-                if spoils(error):
-                    raise WorkerSpoiledError(str(error)) from error
-                raise
             return Syncs(items=found, model=model)
 
         def score(clip: Clip, bench: Bench) -> Sync:
