@@ -1,7 +1,8 @@
 """What is known of a video, stage by stage. Frozen records; each new fact is a new record, not a new optional field.
 
-Times are float seconds from the start of the source. Frame numbers are ints at `RATE_HZ` and count from the start of
-the record they belong to. Per-frame arrays lie in `.npz` blobs; a record holds their `Ref`.
+Times are float seconds from the start of the source's stored file (of a part: `Source.start_s` of what lies at the
+URL). Frame numbers are ints at `RATE_HZ` and count from the start of the record they belong to. Per-frame arrays lie in
+`.npz` blobs; a record holds their `Ref`.
 """
 
 import hashlib
@@ -38,14 +39,21 @@ class Video:
     channel: str = ""
     licence: str = ""  # as the manifest states it; Source.licence is what the site states
     duration_s: float | None = None  # a hint for longest-first scheduling, never trusted
+    stamp: str = ""  # of a file on a disk, when the manifest was read: tells another under the same name
 
     @classmethod
     def of(cls, url: str, *, start_s: float | None = None, end_s: float | None = None, **known: object) -> "Video":
         """Make a record whose id is the first 16 hex digits of the SHA-256 of the canonical source reference."""
-        end = "" if end_s is None else f"{end_s:g}"
-        span = "" if start_s is None and end_s is None else f"#t={start_s or 0:g},{end}"
+        end = "" if end_s is None else _time(end_s)
+        span = "" if start_s is None and end_s is None else f"#t={_time(start_s or 0)},{end}"
         digest = hashlib.sha256((url + span).encode()).hexdigest()[:16]
         return cls(id=digest, url=url, start_s=start_s, end_s=end_s, **known)  # type: ignore[arg-type]
+
+
+def _time(seconds: float) -> str:
+    """Short where six digits say it, as all ids were made once, else in full: parts late in a long source differ."""
+    short = f"{seconds:g}"
+    return short if float(short) == seconds else repr(float(seconds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +68,7 @@ class VideoStream:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioStream:
-    """The first sound stream of a source."""
+    """The sound stream of a source that is heard: the default one, else the first."""
 
     rate_hz: int
     channels: int
@@ -69,12 +77,15 @@ class AudioStream:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Fetched: bytes in the store, probed. Given by `fetch`."""
+    """Fetched: bytes in the store, probed, and what the site said (`stages.origin` joins the manifest's word to it).
+    Given by `fetch`.
+    """
 
     file: Ref
     duration_s: float
     video: VideoStream
     audio: AudioStream
+    start_s: float = 0.0  # where in what lies at the URL the stored file begins, from its first picture
     page_url: str = ""
     title: str = ""
     uploader: str = ""

@@ -3,23 +3,30 @@
 import csv
 import io
 import json
+import logging
+import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from manifests.records import Video
-from manifests.tags import UnknownLanguageError, language_tag
-from manifests.urls import canonical, is_youtube_id, youtube_url
+from manifests.tags import UNSTATED, UnknownLanguageError, language_tag
+from manifests.urls import canonical, host_without_scheme, is_web_host, is_youtube_id, local, youtube_url
+
+log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "ts", "m2ts", "mts"),
         *("mpg", "mpeg", "wmv", "ogv", "3gp", "mxf"),
+        *("mpeg4", "m2v", "vob", "asf", "f4v", "3g2", "divx", "qt", "dv", "rm"),
     )
 )
 LIST_SUFFIXES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt"])
@@ -29,6 +36,8 @@ _NAMES = {
     "youtube": "youtube_id ytb_id yt_id ytid youtube_key youtubeid",
     "start_s": "start_s start start_sec start_time start_seconds begin",
     "end_s": "end_s end end_sec end_time end_seconds stop",
+    "start_ms": "start_ms start_msec start_time_ms start_milliseconds",
+    "end_ms": "end_ms end_msec end_time_ms end_milliseconds",
     "language": "language lang language_code locale",
     "title": "title video_title",
     "channel": "channel uploader channel_id",
@@ -39,6 +48,7 @@ _NAMES = {
 
 _FIELD = {name: field for field, names in _NAMES.items() for name in names.split()}
 _ADDRESSES = {name for name, field in _FIELD.items() if field in ("url", "youtube")}
+_TOLD = 12  # names of columns, or endings of files, that one line of what was passed over spells out at most
 _AVSPEECH_COLUMNS = 5  # YouTube id, start, end, x and y of the face's centre; no header
 
 
@@ -51,15 +61,22 @@ def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
 
     `source` is a list by its ending (`.csv .tsv .json .jsonl .ndjson .parquet .txt`; a local path or any fsspec URL), a
     folder (all videos below it), or else one video. `language` is assumed where a row states none. Relative paths are
-    relative to the list. Raises `ManifestError`.
+    relative to the list. Columns and files that were passed over are logged in one line. Raises `ManifestError`.
     """
-    rows = _rows(source)
+    source = local(source)
     videos: dict[str, Video] = {}
-    for place, row in rows:
-        video = _video(place, row, source, language)
-        videos.setdefault(video.id, video)
+    columns = {field.name: True for field in fields(Video)}  # some of which `to_json_lines` writes for others
+    try:
+        for place, row in _rows(source):
+            video = _video(place, _known(row, columns), source, language)
+            videos.setdefault(video.id, video)
+    except RecursionError:
+        raise ManifestError(f"{source}: not a list of videos: nested too deeply") from None
     if not videos:
         raise ManifestError(f"{source}: no videos in it")
+    unused = [name for name, used in columns.items() if not used]
+    if unused:
+        log.warning("%s: columns not used: %s", source, _told(unused))
     return tuple(videos.values())
 
 
@@ -77,18 +94,23 @@ def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if "://" in source and source.startswith(("http://", "https://")):
         return iter([(source, {"url": source})])
     try:
-        fs, path = fsspec.core.url_to_fs(source)
+        here = "://" not in source
+        fs, path = (LocalFileSystem(), str(Path(source).absolute())) if here else fsspec.core.url_to_fs(source)
     except (ImportError, ValueError, OSError) as error:  # a package is not there, no such kind of place, no such host
         raise ManifestError(f"{source}: {error}") from None
     if fs.isdir(path):
         return _folder(source, fs.find(path), fs)
-    if not fs.exists(path):
-        raise ManifestError(f"{source}: no such file or folder")
-    return iter([(source, {"url": _absolute(source)})])
+    if fs.exists(path):
+        return iter([(source, {"url": _absolute(source)})])
+    if host_without_scheme(source):
+        return iter([(source, {"url": source})])
+    raise ManifestError(f"{source}: no such file or folder")
 
 
 def _bytes(source: str) -> bytes:
     try:
+        if "://" not in source:  # where fsspec would take `::` in a name for a chain of places
+            return Path(source).read_bytes()
         with fsspec.open(source, "rb") as f:
             data: bytes = f.read()
     except FileNotFoundError:
@@ -99,9 +121,22 @@ def _bytes(source: str) -> bytes:
 
 
 def _folder(source: str, found: list[str], fs: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    others: list[str] = []
     for path in sorted(found):
-        if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES and not PurePosixPath(path).name.startswith("."):
+        name = PurePosixPath(path)
+        if name.name.startswith("."):
+            continue
+        if name.suffix.lower() in VIDEO_SUFFIXES:
             yield source, {"url": str(fs.unstrip_protocol(path)) if "://" in source else path}
+        else:
+            others.append(name.suffix.lower() or name.name)
+    if others:
+        log.warning("%s: %d other files passed over: %s", source, len(others), _told(sorted(set(others))))
+
+
+def _told(names: list[str]) -> str:
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    return ", ".join(" ".join(name.split()) for name in names[:_TOLD]) + more
 
 
 def _listed(source: str, suffix: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -111,6 +146,8 @@ def _listed(source: str, suffix: str, data: bytes) -> Iterator[tuple[str, Mappin
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{source}: not UTF-8 text (byte {error.start})") from None
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # as the first Macintosh ended its lines, and Excel still can
     if suffix == ".txt":
         return _lines(source, text)
     if suffix in (".csv", ".tsv"):
@@ -119,26 +156,46 @@ def _listed(source: str, suffix: str, data: bytes) -> Iterator[tuple[str, Mappin
 
 
 def _lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # `splitlines` splits at form feeds, U+2028 and others too
         if line.strip() and not line.lstrip().startswith("#"):
             yield f"{source}: line {number}", {"url": line.strip()}
 
 
 def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    above, delimiter = _heading(text, delimiter)
+    text = text.split("\n", above)[above]
     form: dict[str, Any] = {"delimiter": delimiter, "strict": True}
     if delimiter == "\t" and _has_stray_quotes(text, form):
         form["quoting"] = csv.QUOTE_NONE
-    first: list[str] = next(_strictly(source, csv.reader(io.StringIO(text), **form)), [])
+    first: list[str] = next(_strictly(source, above, csv.reader(io.StringIO(text), **form)), [])
     headless = len(first) == _AVSPEECH_COLUMNS and is_youtube_id(first[0]) and _is_number(first[1])
     names = ["youtube_id", "start_s", "end_s", "x", "y"] if headless else None
     reader = csv.DictReader(io.StringIO(text), fieldnames=names, **form)
     if not headless and not {_plain(name) for name in first} & _ADDRESSES:
-        raise ManifestError(f"{source}: line 1: no column url, path or youtube_id among {', '.join(first) or 'none'}")
+        there = ", ".join(first) or "none"
+        raise ManifestError(f"{source}: line {above + 1}: no column url, path or youtube_id among {there}")
     assert reader.fieldnames is not None  # reads the header, if there is one: rows begin after it
-    for row in _strictly(source, reader):
+    for row in _strictly(source, above, reader):
+        place = f"{source}: line {above + reader.line_num}"
         if None in row:
-            raise ManifestError(f"{source}: line {reader.line_num}: more fields than columns")
-        yield f"{source}: line {reader.line_num}", row
+            raise ManifestError(f"{place}: more fields than columns")
+        yield place, row
+
+
+def _heading(text: str, delimiter: str) -> tuple[int, str]:
+    """How many lines lie above the heading (blank ones, Excel's `sep=;`), and what parts the fields of its own."""
+    for above, line in enumerate(text.split("\n")):
+        stated = re.fullmatch(r'"?sep=(.)"?', line.rstrip("\r"), re.IGNORECASE)
+        if stated:
+            delimiter = stated[1]
+        elif line.strip(" ,;\t\r"):
+            marks = [mark for mark in (delimiter, ";", "\t", ",") if _ADDRESSES & _names_of(line, mark)]
+            return above, (marks or [delimiter])[0]
+    return 0, delimiter
+
+
+def _names_of(heading: str, delimiter: str) -> set[str]:
+    return {_plain(name.strip(' "')) for name in heading.split(delimiter)}
 
 
 def _has_stray_quotes(text: str, form: Mapping[str, Any]) -> bool:
@@ -152,21 +209,22 @@ def _has_stray_quotes(text: str, form: Mapping[str, Any]) -> bool:
         return not any(row[i].startswith('"') for row in rows for i in at if i < len(row))
 
 
-def _strictly(source: str, reader: Any) -> Iterator[Any]:
+def _strictly(source: str, above: int, reader: Any) -> Iterator[Any]:
     """The rows of a strict reader: a quote that is never closed would swallow all that follow it."""
     while True:
-        line = reader.line_num + 1
+        line = above + reader.line_num + 1
         try:
             row = next(reader)
         except StopIteration:
             return
-        except csv.Error as error:
-            raise ManifestError(f"{source}: line {line}: not CSV: {error} in the row that begins there") from None
+        except csv.Error as error:  # which tells of a carriage return how Python opens files
+            why = "a carriage return outside quotes" if "new-line" in str(error) else error
+            raise ManifestError(f"{source}: line {line}: not CSV: {why} in the row that begins there") from None
         yield row
 
 
 def _json_lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -182,8 +240,9 @@ def _json(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     except json.JSONDecodeError as error:
         raise ManifestError(f"{source}: line {error.lineno}: not JSON: {error.msg}") from None
     if isinstance(found, dict):
-        named = found.get("clips", found)
-        items = list(named.items()) if isinstance(named, dict) else list(enumerate(named, 1))
+        found = found.get("clips", found)
+    if isinstance(found, dict):
+        items: list[tuple[Any, Any]] = list(found.items())
     elif isinstance(found, list):
         items = list(enumerate(found, 1))
     else:
@@ -198,10 +257,11 @@ def _parquet(source: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(io.BytesIO(data))
-    except pa.ArrowInvalid as error:
-        raise ManifestError(f"{source}: not Parquet: {error}") from None
-    for number, row in enumerate(table.to_pylist(), 1):
+        # The threads of `read_table` now and then abort a process that ends right after, as it does on damaged files.
+        rows = parquet.ParquetFile(io.BytesIO(data)).read(use_threads=False).to_pylist()
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a damaged page, text that is not UTF-8
+        raise ManifestError(f"{source}: not Parquet: {' '.join(str(error).split())}") from None
+    for number, row in enumerate(rows, 1):
         yield f"{source}: row {number}", _entry(f"{source}: row {number}", row)
 
 
@@ -224,13 +284,26 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _video(place: str, row: Mapping[str, Any], source: str, language: str | None) -> Video:
+def _known(row: Mapping[str, Any], columns: dict[str, bool]) -> dict[str, Any]:
+    """What a row states, by field; every column that states something is noted, with whether any row used it."""
     known: dict[str, Any] = {}
+    names = {_plain(name): name for name, value in row.items() if _states(value)}
     # In the order of the names above, so that a column `url` is preferred to a column `filename`.
-    stated = {_plain(name): value for name, value in row.items() if value is not None and str(value).strip()}
-    for name, field in _FIELD.items():
-        if name in stated and field not in known:
-            known[field] = stated[name]
+    for plain, field in _FIELD.items():
+        if plain in names and field not in known:
+            known[field] = row[names[plain]]
+            columns[names[plain]] = True
+    for name in names.values():
+        columns.setdefault(name, False)
+    return known
+
+
+def _states(value: Any) -> bool:
+    """Not so an empty field, nor the NaN by which pandas says the same."""
+    return value is not None and bool(str(value).strip()) and not (isinstance(value, float) and math.isnan(value))
+
+
+def _video(place: str, known: dict[str, Any], source: str, language: str | None) -> Video:
     url = known.pop("url", None)
     youtube = known.pop("youtube", None)
     if youtube is not None:
@@ -239,20 +312,26 @@ def _video(place: str, row: Mapping[str, Any], source: str, language: str | None
         url = youtube_url(str(youtube))
     if url is None:
         raise ManifestError(f"{place}: field url: missing (a URL, a path, or youtube_id)")
-    for name in ("start_s", "end_s", "duration_s"):
+    if not isinstance(url, str):
+        raise ManifestError(f"{place}: field url: not text")
+    for name in ("start_s", "end_s", "duration_s", "start_ms", "end_ms"):
         if name in known:
             known[name] = _seconds(place, name, known[name])
+    for name in ("start", "end"):
+        if (from_ms := known.pop(f"{name}_ms", None)) is not None:
+            known.setdefault(f"{name}_s", from_ms)
     start_s, end_s = known.get("start_s"), known.get("end_s")
     if end_s is not None and end_s <= (start_s or 0.0):
         raise ManifestError(f"{place}: field end_s: {end_s:g} is not after the start at {start_s or 0.0:g}")
     for name in ("title", "channel", "licence"):
         if name in known:
             known[name] = str(known[name]).strip()
+    spoken = str(known.pop("language", "")).strip()
     try:
-        known["language"] = language_tag(str(known["language"])) if "language" in known else language
+        known["language"] = language_tag(spoken) if spoken and spoken.lower() not in UNSTATED else language
     except UnknownLanguageError as error:
         raise ManifestError(f"{place}: field language: {error}") from None
-    resolved = _resolved(str(url).strip(), source)
+    resolved = _resolved(place, local(url.strip()), source)
     protocol = fsspec.core.split_protocol(resolved)[0]
     if protocol not in (None, "http", "https"):
         try:
@@ -262,34 +341,42 @@ def _video(place: str, row: Mapping[str, Any], source: str, language: str | None
     return Video.of(resolved, **known)
 
 
-def _resolved(url: str, source: str) -> str:
+def _resolved(place: str, url: str, source: str) -> str:
     """The canonical URL, or a path relative to where the list lies."""
     if "://" in url:
         return canonical(url)
     if is_youtube_id(url) and not Path(source).with_name(url).exists():
         return youtube_url(url)
     if url.startswith("/"):
-        return url
+        return os.path.normpath(url)  # symlinks stay: nodes may lead them elsewhere, and ids are made of this
+    host = host_without_scheme(url)
+    if host and ("://" in source or not Path(source).with_name(url.partition("/")[0]).exists()):
+        if is_web_host(host):
+            return canonical(f"https://{url}")
+        if "://" not in source:
+            raise ManifestError(f"{place}: field url: no file {url!r}; if it is on the web, put https:// before it")
     if "://" in source:
         return f"{source.rpartition('/')[0]}/{url}"
     return _absolute(str(Path(source).parent / url))
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser().resolve())
+    return path if "://" in path else str(Path(path).resolve())
 
 
 def _seconds(place: str, field: str, value: Any) -> float:
-    """Seconds, or `[hours:]minutes:seconds`."""
+    """Seconds, or `[hours:]minutes:seconds`; of a field in milliseconds those."""
+    text, in_ms = str(value).strip(), field.endswith("_ms")
     try:
         total = 0.0
-        for part in str(value).strip().removesuffix("s").split(":"):
+        for part in [text.removesuffix("ms")] if in_ms else text.removesuffix("s").split(":"):
             total = total * 60 + float(part)
     except ValueError:
-        raise ManifestError(f"{place}: field {field}: {value!r} is not a time in seconds or h:mm:ss") from None
+        unit = "milliseconds" if in_ms else "seconds or h:mm:ss"
+        raise ManifestError(f"{place}: field {field}: {value!r} is not a time in {unit}") from None
     if not 0 <= total < float("inf"):
         raise ManifestError(f"{place}: field {field}: {value!r} is not a time in a video")
-    return total
+    return total / 1000 if in_ms else total
 
 
 def _is_number(text: str) -> bool:
@@ -297,5 +384,5 @@ def _is_number(text: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """A column's name as the table of names has it: `Video Link`, `start-time` and `Start_Time` are spellings."""
-    return re.sub(r"[\s-]+", "_", str(name).strip()).lower()
+    """A column's name as the table of names has it: `Video Link`, `start-time` and `Start (s)` are spellings."""
+    return re.sub(r"[\s()\[\]_-]+", "_", str(name).strip()).rstrip("_").lower()

@@ -1,10 +1,12 @@
 """One spelling for each address, so that one video is one record however it was found."""
 
 import re
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 _YOUTUBE_ID = re.compile(r"[0-9A-Za-z_-]{11}")
 _YOUTUBE_HOSTS = {"youtube.com", "m.youtube.com", "music.youtube.com", "youtube-nocookie.com"}
+_HOST = re.compile(r"(?:[0-9a-z-]{1,63}\.){1,3}[a-z]{2,24}", re.IGNORECASE)
 
 
 def canonical(url: str) -> str:
@@ -27,6 +29,29 @@ def canonical(url: str) -> str:
         return youtube_url(found)
     user, at, place = parts.netloc.rpartition("@")  # a password knows large from small
     return urlunsplit((parts.scheme, f"{user}{at}{place.lower()}", parts.path, parts.query, ""))
+
+
+def local(text: str) -> str:
+    """The path that a `file://` URL names, unquoted, and `~/` as the home folder; any other text as it is.
+
+    >>> local("file:///talks/a%20b.mp4")
+    '/talks/a b.mp4'
+    """
+    if text[:7].lower() == "file://":
+        text = unquote(text[7:])
+        text = text.removeprefix("localhost") if text.startswith("localhost/") else text
+    return str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text
+
+
+def host_without_scheme(text: str) -> str:
+    """The host that an address without its `https://` seems to begin with, in lower case, or nothing."""
+    first, slash, _ = text.partition("/")
+    return first.lower() if slash and _HOST.fullmatch(first) else ""
+
+
+def is_web_host(host: str) -> bool:
+    """Whether a name is that of a web site for sure: `www.` and YouTube's own."""
+    return host.startswith("www.") or host in _YOUTUBE_HOSTS or host == "youtu.be"
 
 
 def is_youtube_id(text: str) -> bool:

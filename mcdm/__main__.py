@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mcdm.course import Options
 
 
+LARGEST_SEED = 2**31 - 1
+"""Torch takes 64 bits of its thousandfold."""
+
 _PACK: Any = {
     "default": "sample/faces",
     "metavar": "NAME|FOLDER|none",
@@ -80,7 +83,9 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--compile", action="store_true", help="torch.compile the blocks")
     train.add_argument("--fsdp", action="store_true", help="shard weights and optimizer over the processes (FSDP2)")
     train.add_argument("--cache", default="auto", metavar="URL|off", help="where encoded clips lie; off: none")
-    train.add_argument("--save-every", type=int, default=200, metavar="STEPS")
+    train.add_argument(
+        "--save-every", type=int, metavar="STEPS", help="default: twenty times a stage, every 200 steps at the most"
+    )
     train.add_argument("--log-every", type=int, default=20, metavar="STEPS")
     train.add_argument("--validate-every", type=int, default=100, metavar="STEPS")
     train.add_argument("--held-out", type=int, default=32, metavar="SAMPLES", help="to validate on (default 32)")
@@ -130,10 +135,17 @@ def _at_least(given: argparse.Namespace, least: int, *names: str) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(given, name)}: expected at least {least}")
 
 
+def _check_seed(given: argparse.Namespace) -> None:
+    if not 0 <= given.seed <= LARGEST_SEED:
+        raise ValueError(f"--seed {given.seed}: expected 0 to {LARGEST_SEED}")
+
+
 def _options(given: argparse.Namespace) -> "Options":
     stages = stages_of(given.stages)
-    _at_least(given, 1, "save_every", "log_every", "validate_every", "held_out", "ray_workers")
-    _at_least(given, 0, "seed", "micro_batch", "workers", "stop_after")
+    saved = ["save_every"] if given.save_every is not None else []
+    _at_least(given, 1, *saved, "log_every", "validate_every", "held_out", "ray_workers")
+    _at_least(given, 0, "micro_batch", "workers", "stop_after")
+    _check_seed(given)
     from mcdm.course import Options
 
     return Options(
@@ -148,7 +160,7 @@ def _options(given: argparse.Namespace) -> "Options":
         compiled=given.compile,
         sharded=given.fsdp,
         cache=given.cache,
-        save_every=given.save_every,
+        save_every=given.save_every or 0,
         log_every=given.log_every,
         validate_every=given.validate_every,
         held_out=given.held_out,
@@ -159,6 +171,8 @@ def _options(given: argparse.Namespace) -> "Options":
 def _encode(given: argparse.Namespace) -> None:
     recipe = _recipe(given)
     _at_least(given, 1, "workers")
+    if given.cache == "off":
+        raise ValueError("--cache off: expected where to write encoded clips; off is for train")
     from rich.progress import Progress
 
     from mcdm import distributed
@@ -180,6 +194,7 @@ def _encode(given: argparse.Namespace) -> None:
 
 def _generate(given: argparse.Namespace) -> None:
     _at_least(given, 0, "steps")
+    _check_seed(given)
     from mcdm.generate import generate_file
 
     generate_file(
@@ -198,6 +213,7 @@ def _generate(given: argparse.Namespace) -> None:
 def _evaluate(given: argparse.Namespace) -> None:
     _at_least(given, 1, "clips", "frames", "lanes")
     _at_least(given, 0, "steps")
+    _check_seed(given)
     from mcdm.evaluate import EvaluateOptions, evaluate
 
     names = ("run", "shards", "frames", "lanes", "seed", "steps", "face_pack", "sync", "fid", "fvd", "device", "name")

@@ -1,15 +1,17 @@
 """Checkpoints: one file per saved step, written whole and then named, refused where they do not belong.
 
-`<run>/stage<k>/step-00000400.pt` holds recipe, stage, step, seed, model, averaged weights and optimizer. There is no
-loader or random state in it: batches and noise are functions of (seed, step). A stage is finished when its newest
-checkpoint is at the last step of its plan. Files are the same whatever the number of processes, and whether DDP or FSDP
-wrote them.
+`<run>/stage<k>/step-00000400.pt` holds recipe, stage, step, seed, model, averaged weights and optimizer, and which
+checkpoints of other stages it stands on. There is no loader or random state in it: batches and noise are functions of
+(seed, step). A stage is finished when its newest checkpoint is at the last step of its plan. Files are the same
+whatever the number of processes, and whether DDP or FSDP wrote them.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,16 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from mcdm.config import NEEDS, Recipe
+from manifests.scratch import is_alive, machine
+from mcdm.config import NEEDS, STAGES, Recipe
 from mcdm.ema import Ema
 
 _RECIPE = "recipe.json"
 _SETTINGS = ("betas", "weight_decay")
 """Of the optimizer, which may be changed from one run to the next."""
+
+_STANDS_ON: dict[int, tuple[int, ...]] = {0: (), 1: (), 2: (0,), 3: (0, 1)}
+"""Whose weights a stage learns on top of: fewer than it needs to start."""
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -50,9 +56,15 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def contents(recipe: Recipe, stage: int, step: int, model: nn.Module, ema: Ema, optimizer: Optimizer) -> dict[str, Any]:
-    """All of a training state, on the CPU. Every rank must call this; any may write it."""
-    averaged = {name: _whole(value) if isinstance(value, Tensor) else value for name, value in ema.state_dict().items()}
+def contents(
+    recipe: Recipe, stage: int, step: int, model: nn.Module, ema: Ema, optimizer: Optimizer, *, writes: bool = True
+) -> dict[str, Any]:
+    """All of a training state, on the CPU. Every rank must call this; one that `writes` gets the averages too."""
+    averaged: dict[str, Tensor | int] = {}
+    for name, value in ema.state_dict().items():
+        whole = gathered(value) if isinstance(value, Tensor) else value
+        if writes:
+            averaged[name] = whole.detach().to("cpu", copy=True) if isinstance(whole, Tensor) else whole
     return {
         "recipe": recipe.name,
         "digest": recipe.digest,
@@ -81,8 +93,9 @@ def write(run: Path, saved: dict[str, Any], *, keep: int = 2) -> Path:
     """Write whole: a temporary name, flushed to the disk, then renamed. Only the newest `keep` stay."""
     folder = folder_of(run, saved["stage"])
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     path = folder / f"step-{saved['step']:08d}.pt"
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{machine()}-{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         torch.save(saved, file)
         file.flush()
@@ -93,12 +106,22 @@ def write(run: Path, saved: dict[str, Any], *, keep: int = 2) -> Path:
     return path
 
 
-def read(path: Path, recipe: Recipe, stage: int) -> dict[str, Any]:
-    """A checkpoint's contents; raises `ValueError` if it is damaged or of another recipe or stage."""
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers left: on this machine at once, on another one an hour after the last byte."""
+    for path in folder.glob("step-*.tmp"):
+        place, _, pid = path.name.split(".", 1)[1].removesuffix(".tmp").rpartition("-")
+        alive = is_alive(int(pid)) if place == machine() else time.time() - path.stat().st_mtime < 3600
+        if not alive:
+            path.unlink(missing_ok=True)
+
+
+def read(path: Path, recipe: Recipe, stage: int, *, mapped: bool = False) -> dict[str, Any]:
+    """A checkpoint's contents; raises `ValueError` if it is damaged or of another recipe or stage. `mapped`: weights
+    are read from the disk where they are looked at."""
     if path.exists() and not zipfile.is_zipfile(path):  # torch would try it as a bare pickle, and stumble anyhow
         raise ValueError(f"{path} cannot be read: cut short, or no checkpoint")
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(saved, dict):
@@ -135,21 +158,58 @@ def finished(run: Path, stage: int, recipe: Recipe) -> bool:
 
 
 def check_needs(run: Path, stage: int, recipe: Recipe) -> None:
-    """Raise `ValueError`, by name, for what an earlier stage left missing."""
+    """Raise `ValueError`, by name, for what an earlier stage left missing, or for one that was trained on since."""
     for need in NEEDS[stage]:
         if finished(run, need, recipe):
             continue
         path = newest(run, need)
         state = f"ends at step {step_of(path)} of {recipe.plans[need].steps}" if path else "has no checkpoint"
         raise ValueError(f"stage {stage} needs stage {need}, which {state} in {folder_of(run, need)}")
+    own = newest(run, stage)
+    if own is not None and _STANDS_ON[stage]:
+        check_ground(run, recipe, read(own, recipe, stage, mapped=True))
+
+
+def ground(run: Path, stage: int, recipe: Recipe) -> dict[int, tuple[int, str]]:
+    """What a stage stands on, as far as it is there: by stage the step and a digest of the weights.
+
+    The first numbers of every weight are enough for it, as a step of training moves them all.
+    """
+    found = {}
+    for need in _STANDS_ON[stage]:
+        path = newest(run, need)
+        if path is None:
+            continue
+        saved, digest = read(path, recipe, need, mapped=True), hashlib.sha256()
+        for part in ("model", "ema"):
+            for name, value in sorted(saved[part].items()):
+                if isinstance(value, Tensor):
+                    digest.update(name.encode() + value.flatten()[:16].float().numpy().tobytes())
+        found[need] = (saved["step"], digest.hexdigest()[:12])
+    return found
+
+
+def check_ground(run: Path, recipe: Recipe, saved: dict[str, Any]) -> None:
+    """Raise `ValueError` where a stage that a checkpoint stands on has changed since. One that says nothing of it, and
+    stages that are not there any more, pass."""
+    stage, then = saved["stage"], saved.get("ground", {})
+    for need, (step, digest) in ground(run, stage, recipe).items():
+        if need in then and then[need][1] != digest:
+            now = f"now at step {step}" if step != then[need][0] else "another one now"
+            raise ValueError(
+                f"stage {stage} was trained on stage {need} at step {then[need][0]}, which is {now}:"
+                f" remove {folder_of(run, stage)} to train it anew"
+            )
 
 
 def learned(run: Path, stage: int, recipe: Recipe) -> dict[str, Tensor]:
-    """A finished stage's model: its weights, averaged where they were learned."""
+    """A finished stage's model: its weights, averaged where they were learned. Raises `ValueError`, also where a stage
+    that it stands on has changed since."""
     path = newest(run, stage)
     if path is None:
         raise ValueError(f"stage {stage} has no checkpoint in {folder_of(run, stage)}: train it first")
     saved = read(path, recipe, stage)
+    check_ground(run, recipe, saved)
     model: dict[str, Tensor] = saved["model"]
     averaged = {name: value for name, value in saved["ema"].items() if name != "updates"}
     missing = set(averaged) - set(model)
@@ -192,9 +252,9 @@ def check_resumable(path: Path, saved: dict[str, Any], model: nn.Module, ema: Em
 
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
-    """Put the recipe beside the checkpoints; raises `ValueError` if the run is of another."""
+    """Put the recipe beside the checkpoints; raises `ValueError` if these are of another."""
     path = run / _RECIPE
-    if path.exists():
+    if path.exists() and any(newest(run, stage) for stage in STAGES):
         old = read_recipe(run)
         if old.digest != recipe.digest:
             raise ValueError(f"{run} is a run of recipe {old.name} ({old.digest}), not {recipe.name} ({recipe.digest})")
@@ -222,8 +282,8 @@ def read_recipe(run: Path) -> Recipe:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _whole(value: Tensor) -> Tensor:
-    """A tensor on the CPU, gathered if it is sharded over processes."""
+def gathered(value: Tensor) -> Tensor:
+    """A tensor, gathered if it is sharded over processes."""
     gather = getattr(value, "full_tensor", None)
     whole: Tensor = gather() if gather is not None else value
-    return whole.detach().cpu().clone()
+    return whole

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mcdm.limits import above_zero, at_least, between, check_together, divides, even, share, unet_widths
+from mcdm.limits import above_zero, at_least, between, check_together, check_unet, divides, even, share
+from mcdm.local_weights import digest_at
 from mcdm.override import override as override
 
 STAGES = (0, 1, 2, 3)
@@ -195,15 +196,13 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         at_least(self, "unet.", 1, "layers", "heads", "groups", "favor_features")
-        unet_widths(self)
         if self.unroll < 1:
             raise ValueError(f"unet.unroll={self.unroll}: expected 1 or more clips in a row")
         above_zero(self, "unet.", "late")
         at_least(self, "unet.", 0, "residual", "min_snr", "noise_offset", "mouth_weight")
         share(self, "unet.", "repaint", "memory_decay", "drop_archived", "drop_present", "drop_both")
         between(self, "unet.", 1, 1000, "sampling_steps")
-        if self.zero_snr and self.prediction == "eps":
-            raise ValueError("unet.zero_snr=true: unet.prediction=eps finds no picture in a last step of pure noise")
+        check_unet(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,8 +273,9 @@ class Recipe:
     @property
     def encoding(self) -> str:
         """Names what `encode` writes: latents and features depend on nothing else of the recipe."""
-        known = [dataclasses.asdict(part) for part in (self.codec, self.audio, self.image)]
-        known.append({"face_px": self.motion.face_px, "version": 1})
+        parts = (self.codec, self.audio, self.image)
+        known = [{**dataclasses.asdict(part), "path": digest_at(part.path)} for part in parts]
+        known.append({"face_px": self.motion.face_px, "version": 2})  # 2: faces are shrunk by areas
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -359,7 +359,7 @@ def small() -> Recipe:
         motion=MotionConfig(face_px=64, width=128, head_tokens=2, lip_tokens=4, expression_tokens=4, token_width=32),
         archive=ArchiveConfig(width=512, positions=True, anchor=True, noise=0.1, start_share=0.1),
         prior=PriorConfig(layers=8, width=512, heads=8, prediction="v"),
-        unet=UNetConfig(channels=(128, 256, 512, 512), prediction="v", schedule="cosine", zero_snr=True, min_snr=5.0),
+        unet=UNetConfig(channels=(128, 256, 512, 512), prediction="v", schedule="cosine", zero_snr=True),
         plans=(
             StagePlan(steps=2000, batch=64, rate=3e-4, warmup=100),
             StagePlan(steps=3000, batch=16, rate=1e-4, warmup=100),

@@ -12,11 +12,12 @@ import torch
 
 from mcdm import checkpoint, distributed
 from mcdm.checkpoint import check_needs, learned, load_learned
-from mcdm.config import Recipe
+from mcdm.config import Recipe, StagePlan
 from mcdm.data import RandomWindows, Source, collate
 from mcdm.distributed import World
 from mcdm.encode import Encoded, encode
 from mcdm.held_out import Division, divide, write_division
+from mcdm.import_weights import check_pretrained, load_pretrained
 from mcdm.motion import Motion
 from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior, Objective
 from mcdm.precision import bf16_is_native
@@ -41,16 +42,22 @@ class Options:
     compiled: bool = False
     sharded: bool = False
     cache: str = "auto"  # auto: encode beside the shards first; off: read the clips themselves; or a URL
-    save_every: int = 200
+    save_every: int = 0  # 0: twenty times a stage, but no oftener than every 200 steps
     log_every: int = 20
     validate_every: int = 100
     held_out: int = 32  # samples that are measured on
     stop_after: int = 0  # steps of a stage, and the call ends with it; 0: to the end of all plans
 
+    def steps_between_saves(self, plan: StagePlan) -> int:
+        """As asked for, or by the length of the plan: a checkpoint of `paper` is 14 GB."""
+        return self.save_every or max(200, plan.steps // 20)
+
 
 def train(recipe: Recipe, options: Options) -> None:
     """Train the stages in order. Raises `ValueError` with one line for whatever the user can mend."""
     world = distributed.start(options.device)
+    if 1 in options.stages and not checkpoint.finished(options.run, 1, recipe):
+        check_pretrained(recipe)  # now, and not after days of stage 0
     if world.rank == 0:
         checkpoint.write_recipe(options.run, recipe)
     distributed.barrier(world)
@@ -112,7 +119,7 @@ def fit(objective: Objective, data: Data, options: Options, world: World) -> Non
         workers=options.workers,
         compiled=options.compiled,
         sharded=options.sharded,
-        save_every=options.save_every,
+        save_every=options.steps_between_saves(objective.recipe.plans[objective.stage]),
         log_every=options.log_every,
         validate_every=options.validate_every,
         stop_after=options.stop_after,
@@ -165,8 +172,6 @@ def make_objective(stage: int, recipe: Recipe, run: Path, seed: int = 0) -> Obje
     if stage == 1:
         objective = LearnArchive(recipe)
         if recipe.sd_weights or recipe.motion_weights:
-            from mcdm.import_weights import load_pretrained
-
             load_pretrained(objective.denoiser, recipe)
         return objective
     motion = Motion(recipe.motion)

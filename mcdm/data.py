@@ -56,6 +56,10 @@ class Drawn:
         }
         return Drawn(moved, self.keys, self.skipped)
 
+    def pin_memory(self) -> "Drawn":
+        """The same in pinned memory, from where `to` copies beside the GPU's work; called by torch's loader."""
+        return Drawn({name: tensor.pin_memory() for name, tensor in self.tensors.items()}, self.keys, self.skipped)
+
 
 class Source:
     """Windows of clips as tensors, from cached rows where `encoded` is given, else from the clip's own bytes.
@@ -198,12 +202,21 @@ def collate(samples: list[tuple[dict[str, Tensor], str, list[tuple[str, str]]]])
 
 
 def batches(
-    windows: RandomWindows, *, batch: int, micro: int, first_step: int, steps: int, rank: int, world: int, workers: int
+    windows: RandomWindows,
+    *,
+    batch: int,
+    micro: int,
+    first_step: int,
+    steps: int,
+    rank: int,
+    world: int,
+    workers: int,
+    pin: bool = False,
 ) -> Iterator[Drawn]:
     """This rank's micro-batches for steps first_step to steps, in order; several per step where it accumulates.
 
-    `batch` is global, `micro` what goes through the model at once on one rank. Raises `ValueError` here, and on the way
-    where no sample can be read, in whichever process that was.
+    `batch` is global, `micro` what goes through the model at once on one rank; `pin` is for a GPU. Raises `ValueError`
+    here, and on the way where no sample can be read, in whichever process that was.
     """
     share, rest = divmod(batch, world)
     if rest or share % micro:
@@ -220,7 +233,7 @@ def batches(
         collate_fn=_whole,
         persistent_workers=False,
         prefetch_factor=4 if workers else None,
-        pin_memory=False,
+        pin_memory=pin,
     )
     return _told(iter(loader))
 

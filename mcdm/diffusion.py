@@ -4,7 +4,10 @@ Notation of DDPM (Ho et al. 2020): z_t = sqrt(abar_t) x + sqrt(1 - abar_t) eps; 
 """
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, TypeAlias
 
 import torch
@@ -89,10 +92,27 @@ def ddim_step(schedule: Schedule, x: Tensor, eps: Tensor, t_next: int) -> Tensor
     return float(schedule.alpha[t_next]) * x + float(schedule.sigma[t_next]) * eps
 
 
+_LARGE = 1 << 16
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+
 def draw_normal(seeds: Tensor, salt: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Normal noise (b, *shape), row i a function of (seeds[i], salt) alone: the same in any batch and world."""
-    rows = [torch.randn(shape, generator=generator(int(seed), salt)) for seed in seeds]
-    return torch.stack(rows).to(device)
+    """Normal noise (b, *shape), row i a function of (seeds[i], salt) alone: the same in any batch and world.
+
+    Large rows are drawn side by side, for a GPU into pinned memory: one after another and stacked, those of recipe
+    `small` took 0.2 to 0.3 s of a step, most of it for memory that was touched for the first time.
+    """
+    noise = torch.empty((len(seeds), *shape), pin_memory=device.type == "cuda")
+
+    def draw(row: int) -> None:
+        torch.randn(shape, generator=generator(int(seeds[row]), salt), out=noise[row])
+
+    list((_threads().map if math.prod(shape) >= _LARGE else map)(draw, range(len(seeds))))
+    return noise.to(device, non_blocking=True)
 
 
 def draw_uniform(seeds: Tensor, salt: int, n: int, device: torch.device) -> Tensor:

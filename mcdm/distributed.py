@@ -76,11 +76,10 @@ def hold_gradients(wrapped: nn.Module) -> AbstractContextManager[None]:
     return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
 
-def mean(value: Tensor, world: World) -> Tensor:
-    """The mean over all processes."""
+def total(value: Tensor, world: World) -> Tensor:
+    """The sum over all processes."""
     if world.size > 1:
         dist.all_reduce(value)
-        value = value / world.size
     return value
 
 

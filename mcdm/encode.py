@@ -94,7 +94,9 @@ def head_state(landmarks: Floats, pose: Floats, size_px: int) -> Floats:
 
 
 def resize(frames: Bytes, size_px: int) -> Bytes:
-    """Frames (n, h, w, 3) at another size, by area."""
+    """Frames (n, h, w, 3) at another size, by area; they themselves where they have it."""
+    if frames.shape[1:3] == (size_px, size_px):
+        return frames
     return np.stack([cv2.resize(frame, (size_px, size_px), interpolation=cv2.INTER_AREA) for frame in frames])
 
 

@@ -1,6 +1,7 @@
 """`eval.html`: one page that needs nothing beside it: numbers, curves, and videos side by side."""
 
 import base64
+import contextlib
 import html
 import io
 import json
@@ -59,8 +60,7 @@ def _plots(result: dict[str, Any], run: Path) -> list[str]:
                 axes.plot(*zip(*video[name], strict=True), marker=".", label=video["key"])
             axes.set(xlabel="frames made", ylabel=label, ylim=(low, 1.05))
             plots.append(_png(figure))
-    log = run / "log.jsonl"
-    records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    records = _records(run / "log.jsonl")
     stages = sorted({record["stage"] for record in records})
     if stages:
         figure, grid = plt.subplots(1, len(stages), figsize=(3 * len(stages), 2.6), layout="constrained", squeeze=False)
@@ -73,6 +73,15 @@ def _plots(result: dict[str, Any], run: Path) -> list[str]:
             axes.legend(fontsize=7)
         plots.append(_png(figure))
     return plots
+
+
+def _records(log: Path) -> list[dict[str, Any]]:
+    """The records of a training log, but for lines that a killed run has cut short."""
+    records: list[dict[str, Any]] = []
+    for line in log.read_text(errors="replace").splitlines() if log.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
 
 
 def _png(figure: Any) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifests.records import SAMPLES_PER_FRAME
 from mcdm import distributed, measures
@@ -89,9 +89,9 @@ class Made:
     n_lost: int = 0  # looks at which no face was found
 
 
-def read_truth(shards: Shards, chain: list[Clip], talker: Talker, frames: int) -> Truth:
-    """A chain of clips as one video, cut at `frames`; raises `SampleError`."""
-    recipe, audio = talker.recipe, make_audio(talker.recipe.audio).to(talker.device)
+def read_truth(shards: Shards, chain: list[Clip], talker: Talker, audio: nn.Module, frames: int) -> Truth:
+    """A chain of clips as one video, cut at `frames`; raises `SampleError`. `audio`: the recipe's encoder."""
+    recipe = talker.recipe
     parts: dict[str, list[NDArray[Any]]] = {}
     done = 0
     for clip in chain:
@@ -242,7 +242,8 @@ def sync_network(model: str, device: torch.device) -> "SyncNet":
 
 
 def synchrony(truth: Truth, made: Made, network: "SyncNet", device: torch.device) -> dict[str, Any]:
-    """Sync-C and Sync-D of the made and of the true video by the pipeline's own stage."""
+    """`sync`: Sync-C and Sync-D of the made and of the true video by the pipeline's own stage. Nothing for a video too
+    short to be looked at."""
     from stages.sync import face_crops, offset_distances, reading
 
     samples = (truth.samples * 32768).astype(np.int16)
@@ -257,9 +258,11 @@ def synchrony(truth: Truth, made: Made, network: "SyncNet", device: torch.device
         scaled = box.astype(np.float64) * pictures.shape[1]
         crops = face_crops([pictures[i : i + 64, ..., ::-1] for i in range(0, len(pictures), 64)], scaled)
         matrix = offset_distances(network, crops, samples, reach=15, batch=32, device=device)
+        if not len(matrix):
+            return {}
         score = reading(truth.key, matrix, window_s=3.0, hop_s=1.0)
         found[name] = {"sync_c": score.confidence, "sync_d": score.distance, "offset_frames": score.offset_frames}
-    return found
+    return {"sync": found}
 
 
 def compared(truths: list[Truth], made: list[Made]) -> tuple[list[Bytes], list[Bytes]]:
@@ -271,7 +274,7 @@ def compared(truths: list[Truth], made: list[Made]) -> tuple[list[Bytes], list[B
 def mean_of(videos: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over videos of every number that they have, nested groups too."""
     found: dict[str, Any] = {}
-    for name in videos[0]:
+    for name in dict.fromkeys(name for video in videos for name in video):
         values = [video[name] for video in videos if video.get(name) is not None]
         if values and isinstance(values[0], dict):
             found[name] = mean_of(values)
@@ -282,6 +285,7 @@ def mean_of(videos: list[dict[str, Any]]) -> dict[str, Any]:
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """Measure, write `eval.json` and `eval.html` into the run, return the numbers. Raises `ValueError`."""
+    check_name(options.name)
     device = distributed.start(options.device).device
     talker = Talker(
         options.run,
@@ -310,14 +314,14 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     distances = {name: network.distance(true, shown, videos=name == "fvd") for name, network in networks.items()}
     if sync is not None:
         for video, truth, one in zip(videos, truths, made, strict=True):
-            video["sync"] = synchrony(truth, one, sync, device)
+            video |= synchrony(truth, one, sync, device)
     result = {
         "recipe": talker.recipe.name,
         "options": {name: str(value) for name, value in asdict(options).items()},
         "mean": mean_of(videos),
         "frechet": {name: distances[name][0] if name in distances else None for name in paths},
         "frechet_samples": {name: count for name, (_, count) in distances.items()},
-        "not_measured": not_measured(options),
+        "not_measured": not_measured(options, videos),
         "videos": videos,
     }
     place = options.run / options.name
@@ -328,7 +332,13 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     return result
 
 
-def not_measured(options: EvaluateOptions) -> dict[str, str]:
+def check_name(name: str) -> None:
+    """Raise `ValueError` unless files of this name can lie in a run, beside those of the run itself."""
+    if Path(name).name != name or name in ("", "..", "recipe", "held_out"):
+        raise ValueError(f"--name {name!r}: expected the name of files to write into the run, such as eval")
+
+
+def not_measured(options: EvaluateOptions, videos: list[dict[str, Any]]) -> dict[str, str]:
     """What was left out, and what it would take."""
     wanted = {
         "identity": (options.face_pack, "--face-pack"),
@@ -336,7 +346,10 @@ def not_measured(options: EvaluateOptions) -> dict[str, str]:
         "fid": (options.fid, "--fid"),
         "fvd": (options.fvd, "--fvd"),
     }
-    return {name: f"no network given ({flag})" for name, (value, flag) in wanted.items() if not value}
+    found = {name: f"no network given ({flag})" for name, (value, flag) in wanted.items() if not value}
+    if options.sync and not any("sync" in video for video in videos):
+        found["sync"] = "all videos are too short"
+    return found
 
 
 def held_out_truths(shards: Shards, talker: Talker, options: EvaluateOptions) -> list[Truth]:
@@ -346,11 +359,12 @@ def held_out_truths(shards: Shards, talker: Talker, options: EvaluateOptions) ->
     if not held_out:
         raise ValueError(f"{options.shards}: no clips of splits {', '.join(options.splits)}")
     truths: list[Truth] = []
+    audio = make_audio(talker.recipe.audio).to(talker.device)
     for chain in sorted(chains(held_out), key=lambda chain: -sum(clip.n_frames for clip in chain)):
         if len(truths) == options.n_videos:
             break
         try:
-            truths.append(read_truth(shards, chain, talker, options.frames))
+            truths.append(read_truth(shards, chain, talker, audio, options.frames))
         except SampleError as error:
             log.warning("skipped %s", error)
     if not truths:

@@ -16,7 +16,7 @@ from mcdm.config import Recipe
 from mcdm.denoiser import Denoiser
 from mcdm.diffusion import N_TIMESTEPS, draw_normal
 from mcdm.encoders import encode_pictures, freeze, heard, make_audio, make_codec, make_image
-from mcdm.faces import Bytes, Floats
+from mcdm.faces import Bytes, Floats, warped
 from mcdm.identity import FacePack
 from mcdm.motion import Motion
 from mcdm.prior import MotionPrior
@@ -167,29 +167,40 @@ class Talker:
         pictures: Bytes = torch.unflatten(shown, 0, latents.shape[:2]).cpu().numpy()
         return pictures
 
-    def talk(self, reference: Bytes, rows: Iterator[Tensor], frames: int, seed: int) -> Iterator[Bytes]:
+    def talk(self, reference: "Reference", rows: Iterator[Tensor], frames: int, seed: int) -> Iterator[Bytes]:
         """One video: pictures (n, side, side, 3), clip after clip, `frames` in all, for audio feature rows (v, c)."""
-        f, reach, state = self.recipe.frames, self.recipe.audio.reach, self.begin(reference[None], [seed])
+        f, reach = self.recipe.frames, self.recipe.audio.reach
+        points = None if reference.landmarks is None else reference.landmarks[None]
+        state = self.begin(reference.picture[None], [seed], points)
         first = next(rows)
         heard_rows = [first] * (self.history + reach + 1)
         for done in range(0, frames, f):
             missing = self.history + f + 2 * reach - len(heard_rows)
-            heard_rows += [next(rows, heard_rows[-1]) for _ in range(missing)]
+            for _ in range(missing):  # the sound's last row stands for what follows it, as in training
+                heard_rows.append(next(rows, heard_rows[-1]))
             window = heard(torch.stack(heard_rows).to(self.device), reach)
             latents, state = self.clip(state, window[None])
             yield self.pictures(latents)[0, : frames - done]
             heard_rows = heard_rows[f:]
 
 
-def read_reference(path: Path, talker: Talker, face_pack: str) -> Bytes:
-    """A picture as the recipe wants it (side, side, 3); raises `ValueError` if it cannot be.
+@dataclass(frozen=True)
+class Reference:
+    """A picture (side, side, 3) as the recipe wants it, and the face's landmarks (5, 2) in it, shares of the side."""
+
+    picture: Bytes
+    landmarks: Floats | None  # None: not known, taken to lie where training faces have them
+
+
+def read_reference(path: Path, talker: Talker, face_pack: str) -> Reference:
+    """A picture from a file; raises `ValueError` if it cannot be.
 
     The one face is found and put where faces are in training; with `face_pack` "" a square picture is taken as it is.
     """
     picture = cv2.imread(str(path))
     if picture is None:
         raise ValueError(f"{path}: no such picture, or none that can be read")
-    side = talker.recipe.codec.size_px
+    side, landmarks = talker.recipe.codec.size_px, None
     if not face_pack:
         height, width = picture.shape[:2]
         if abs(height - width) > 0.02 * width:
@@ -202,9 +213,9 @@ def read_reference(path: Path, talker: Talker, face_pack: str) -> Bytes:
                 f"{path}: {face_pack} finds {len(faces) or 'no'} face{'s' if len(faces) > 1 else ''}, expected one;"
                 " give another picture, another --face-pack, or --face-pack none for a square crop taken as it is"
             )
-        cropped = place_face(picture, faces[0].landmarks, usual_landmarks(talker) * side, side)
-    rgb: Bytes = cv2.cvtColor(cropped, cv2.COLOR_BGR2RGB)
-    return rgb
+        cropped, at = place_face(picture, faces[0].landmarks, usual_landmarks(talker) * side, side)
+        landmarks = at / np.float32(side)
+    return Reference(np.asarray(cv2.cvtColor(cropped, cv2.COLOR_BGR2RGB), np.uint8), landmarks)
 
 
 def usual_landmarks(talker: Talker) -> Floats:
@@ -217,15 +228,16 @@ def usual_landmarks(talker: Talker) -> Floats:
     return points
 
 
-def place_face(picture: Bytes, landmarks: np.ndarray, wanted: np.ndarray, side: int) -> Bytes:  # type: ignore[type-arg]
-    """Crop (scale and shift, no turn) so that landmarks (5, 2) come to lie on the wanted ones; edges are repeated."""
+def place_face(picture: Bytes, landmarks: Floats, wanted: Floats, side: int) -> tuple[Bytes, Floats]:
+    """Crop (scale and shift, no turn) so that landmarks (5, 2) come to lie on the wanted ones; edges are repeated.
+
+    Gives the crop (side, side, 3) and its landmarks (5, 2), pixels: near the wanted ones, as faces differ.
+    """
     source, target = landmarks - landmarks.mean(0), wanted - wanted.mean(0)
     scale = float(np.sqrt((target**2).sum() / max((source**2).sum(), 1e-6)))
     shift = wanted.mean(0) - scale * landmarks.mean(0)
-    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], np.float32)
-    flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    placed: Bytes = cv2.warpAffine(picture, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return placed
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    return warped(picture, matrix, side), (scale * landmarks + shift).astype(np.float32)
 
 
 def generate_file(

@@ -31,7 +31,10 @@ class Division:
 
 
 def divide(shards: Shards, run: Path) -> Division:
-    """The run's division if it has one, else a new one, which is a function of the shards. Raises `ValueError`."""
+    """The run's division if it has one, else a new one, which is a function of the shards. Raises `ValueError`.
+
+    Clips that came later are trained on unless they share a video or a person with those held out.
+    """
     path = run / _FILE
     if not path.exists():
         return choose(shards)
@@ -40,8 +43,22 @@ def divide(shards: Shards, run: Path) -> Division:
     held_out = [clip for clip in shards.clips if clip.key in keys]
     if not held_out:
         raise ValueError(f"{shards.url} has none of the {len(keys)} clips that {path} holds out")
-    train = [clip for clip in shards.split("train") if clip.key not in keys]
+    if known.by == "split":
+        train = [clip for clip in shards.split("train") if clip.key not in keys]
+    else:
+        train = _apart(shards.clips, held_out, people=known.by == "group")
     return Division(train, held_out, known.by)
+
+
+def _apart(clips: Sequence[Clip], held_out: Sequence[Clip], *, people: bool) -> list[Clip]:
+    """The clips to train on beside those held out by whole groups: of other videos, and with `people` of others too."""
+    near = {name for clip in held_out for name in _names(clip, people=people)}
+    return [one for one in clips if one.split not in ("val", "test") and near.isdisjoint(_names(one, people=people))]
+
+
+def _names(clip: Clip, *, people: bool) -> set[str]:
+    """What ties a clip to others: its video, and its person where one was told apart."""
+    return {f"video {clip.video}", *([f"person {clip.person}"] if people and clip.person else [])}
 
 
 @dataclass(frozen=True)
@@ -109,7 +126,7 @@ def _groups(clips: Sequence[Clip]) -> list[str]:
         return name
 
     for clip in clips:
-        for other in (f"video {clip.video}", f"person {clip.person}") if clip.person else (f"video {clip.video}",):
+        for other in _names(clip, people=True):
             one, two = sorted((root(f"video {clip.video}"), root(other)))
             above[one] = two  # the larger name leads: "video ..." over "person ..."
     return [root(f"video {clip.video}") for clip in clips]

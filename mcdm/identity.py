@@ -32,6 +32,7 @@ class FacePack:
     def __init__(self, name: str) -> None:
         import onnxruntime
         from insightface.app import FaceAnalysis
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
 
         from stages import weights
 
@@ -43,14 +44,22 @@ class FacePack:
             raise ValueError(f"--face-pack {name}: no .onnx files in {folder}")
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch wants the cores in between
-        with contextlib.redirect_stdout(io.StringIO()):  # it lists what it opens
-            app: Any = FaceAnalysis(
-                name=str(folder.absolute()),
-                allowed_modules=["detection", "recognition"],
-                providers=["CPUExecutionProvider"],
-                sess_options=options,
-            )
-            app.prepare(ctx_id=-1, det_size=(320, 320))
+        unreadable = (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.Fail, state.NoSuchFile)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # it lists what it opens
+                app: Any = FaceAnalysis(
+                    name=str(folder.absolute()),
+                    allowed_modules=["detection", "recognition"],
+                    providers=["CPUExecutionProvider"],
+                    sess_options=options,
+                )
+                app.prepare(ctx_id=-1, det_size=(320, 320))
+        except unreadable as error:
+            raise ValueError(f"--face-pack {name}: {' '.join(str(error).split())}") from error
+        except AssertionError as error:  # insightface's, where no file is a detector
+            raise ValueError(f"--face-pack {name}: no detector in {folder}") from error
+        if "recognition" not in app.models:
+            raise ValueError(f"--face-pack {name}: no recogniser in {folder}")
         self.name, self._app = name, app
 
     def find(self, picture: Bytes) -> list[Face]:

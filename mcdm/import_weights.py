@@ -116,15 +116,28 @@ def load_pretrained(denoiser: Denoiser, recipe: Recipe) -> None:
         load_motion(denoiser, read_weights(recipe.motion_weights))
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
-    """Tensors by name, of a `.safetensors`, a torch file, or a diffusers directory that holds one. Raises `ValueError`
-    for one that cannot be read."""
+def check_pretrained(recipe: Recipe) -> None:
+    """Raise `ValueError` where weights that the recipe names are not there."""
+    for path in (recipe.sd_weights, recipe.motion_weights):
+        if path:
+            weights_file(path)
+
+
+def weights_file(path: str) -> Path:
+    """The file of weights that a path is or, being a diffusers directory, holds; raises `ValueError` for none."""
     file = Path(path)
     if file.is_dir():
         names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
         file = next((file / name for name in names if (file / name).exists()), file / names[0])
     if not file.exists():
         raise ValueError(f"{file}: no such weights")
+    return file
+
+
+def read_weights(path: str) -> dict[str, Tensor]:
+    """Tensors by name, of a `.safetensors`, a torch file, or a diffusers directory that holds one. Raises `ValueError`
+    for one that cannot be read."""
+    file = weights_file(path)
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file

@@ -1,5 +1,6 @@
 """Limits of a recipe's settings. Each raises `ValueError` with the setting's name, as `--set` has it, and its value."""
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,7 +53,15 @@ def even(name: str, *values: int) -> None:
             raise ValueError(f"{name}={value}: expected an even number above 0")
 
 
-def unet_widths(unet: "UNetConfig") -> None:
+def check_unet(unet: "UNetConfig") -> None:
+    """The UNet's settings fit each other."""
+    _widths(unet)
+    _noise(unet)
+    if not math.isfinite(unet.guidance):
+        raise ValueError(f"unet.guidance={unet.guidance}: expected a number")
+
+
+def _widths(unet: "UNetConfig") -> None:
     """The UNet's widths fit its levels, groups and heads; the middle has attention too."""
     channels = unet.channels
     if not channels or len(channels) != len(unet.attention):
@@ -64,10 +73,19 @@ def unet_widths(unet: "UNetConfig") -> None:
     divides("unet.heads", unet.heads, "unet.channels", *attended, channels[-1])
 
 
+def _noise(unet: "UNetConfig") -> None:
+    """What is asked of the last timestep, where sampling starts, can be answered and is learned."""
+    if unet.zero_snr and unet.prediction == "eps":
+        raise ValueError("unet.zero_snr=true: unet.prediction=eps finds no picture in a last step of pure noise")
+    if unet.zero_snr and unet.min_snr:
+        raise ValueError(f"unet.zero_snr=true: with unet.min_snr={unet.min_snr:g} the last step would weigh nothing")
+
+
 def check_together(recipe: "Recipe") -> None:
     """Settings of different groups fit each other."""
-    if recipe.unet.strict and recipe.unet.memory_zero_init:
-        raise ValueError("strict with memory_zero_init: no gradient would reach the archived clip in stage 1")
+    if recipe.unet.strict and (recipe.unet.memory_zero_init or not recipe.unet.use_memory):
+        why = "with memory_zero_init" if recipe.unet.memory_zero_init else "without use_memory"
+        raise ValueError(f"strict {why}: no gradient would reach the archived clip in stage 1")
     if recipe.unet.archived_reads == "aligned" and recipe.archive.frames != recipe.frames:
         raise ValueError(f"aligned needs as many archived as present frames: {recipe.archive.frames}, {recipe.frames}")
     if recipe.unet.residual and recipe.unet.prediction != "x0":

@@ -324,8 +324,9 @@ _OF_FRAMES = ("face", "points", "head", "audio")
 
 
 def _timesteps(seeds: Tensor, late: float, device: torch.device) -> Tensor:
-    """Timesteps (b,), drawn as u^(1 / late)."""
-    return (draw_uniform(seeds, _TIME, 1, device)[:, 0] ** (1 / late) * diffusion.N_TIMESTEPS).long()
+    """Timesteps (b,), drawn as u^(1 / late). In float32 a root may be 1, which is one past the last."""
+    drawn = draw_uniform(seeds, _TIME, 1, device)[:, 0] ** (1 / late) * diffusion.N_TIMESTEPS
+    return drawn.long().clamp(max=diffusion.N_TIMESTEPS - 1)
 
 
 def _of_row(batch: Batch, number: int, recipe: Recipe) -> Batch:

@@ -27,18 +27,25 @@ def _assign(node: Any, names: list[str], text: str, path: str) -> Any:
     name, *rest = names
     if isinstance(node, tuple) and name.isdigit() and int(name) < len(node):
         items = list(node)
-        items[int(name)] = _assign(items[int(name)], rest, text, path) if rest else _parse(items[int(name)], text, path)
+        items[int(name)] = _value(items[int(name)], rest, text, path)
         return tuple(items)
     if not dataclasses.is_dataclass(node) or name not in {f.name for f in dataclasses.fields(node)}:
         raise ValueError(f"--set {path}: the recipe has no such setting")
     old = getattr(node, name)
-    if not rest and (dataclasses.is_dataclass(old) or name == "plans"):
-        raise ValueError(f"--set {path}: a group of settings; name one inside it")
-    new = _assign(old, rest, text, path) if rest else _parse(old, text, path)
+    new = _value(old, rest, text, path)
     choices = get_args(get_type_hints(type(node))[name]) if not rest else ()
     if choices and isinstance(old, str) and new not in choices:
         raise ValueError(f"--set {path}={text}: expected one of {', '.join(choices)}")
     return with_value(node, name, new)
+
+
+def _value(old: Any, names: list[str], text: str, path: str) -> Any:
+    """The old value replaced, or what `names` say inside it."""
+    if names:
+        return _assign(old, names, text, path)
+    if any(dataclasses.is_dataclass(one) for one in (old if isinstance(old, tuple) else (old,))):
+        raise ValueError(f"--set {path}: a group of settings; name one inside it")
+    return _parse(old, text, path)
 
 
 def _parse(old: Any, text: str, path: str) -> Any:

@@ -192,7 +192,8 @@ def _from_index(data: bytes) -> list[Clip]:
     import pyarrow.parquet as pq
 
     try:
-        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data)).to_pylist()
+        table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)  # see `manifests.table`
+        rows: list[dict[str, Any]] = table.to_pylist()
         return [
             Clip(
                 members={member["name"]: (member["offset"], member["length"]) for member in row["members"]},

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mcdm import checkpoint, distributed
+from mcdm.checkpoint import gathered
 from mcdm.config import StagePlan
 from mcdm.data import Drawn, RandomWindows, batches
 from mcdm.distributed import World
@@ -91,6 +92,7 @@ class Loop:
             fused=True,
         )
         self.ema = Ema(objective.model, recipe.optimizer.ema_decay)
+        self.ground = checkpoint.ground(options.run, self.stage, recipe)
         self.log = TrainingLog(
             options.run,
             self.stage,
@@ -115,6 +117,7 @@ class Loop:
             rank=self.world.rank,
             world=self.world.size,
             workers=options.workers,
+            pin=self.world.device.type == "cuda",
         )
         for step in range(first, last):
             self._step(step, stream)
@@ -138,9 +141,10 @@ class Loop:
 
     def _save(self, step: int) -> None:
         objective = self.objective
-        saved = checkpoint.contents(self.recipe, self.stage, step, objective.model, self.ema, self.optimizer)
-        saved["seed"], saved["idle"] = self.windows.seed, self.objective.idle
-        if self.world.rank == 0:
+        state, writes = (objective.model, self.ema, self.optimizer), self.world.rank == 0
+        saved = checkpoint.contents(self.recipe, self.stage, step, *state, writes=writes)
+        saved |= {"seed": self.windows.seed, "idle": self.objective.idle, "ground": self.ground}
+        if writes:
             checkpoint.write(self.options.run, saved)
         distributed.barrier(self.world)
 
@@ -152,7 +156,7 @@ class Loop:
         norms = {}
         if self.log.due(step + 1):
             norms = {name: gradient_norm(group) for name, group in self.objective.groups().items()}
-        norm = float(whole(nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip_norm)))
+        norm = float(gathered(nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip_norm)))
         if not math.isfinite(norm):
             raise NotFiniteError(self._not_finite(step, went))
         self.optimizer.step()
@@ -199,17 +203,22 @@ class Loop:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """The loss of the fixed held-out batch, whose noise is fixed too."""
+        """The loss of the fixed held-out batch, whose noise is fixed too. Every process takes a part of it."""
         self.objective.eval()
-        tensors, count = self.held_out.tensors, len(self.held_out.keys)
+        tensors, count, size = self.held_out.tensors, len(self.held_out.keys), self.world.size
+        least = min(self.micro, math.ceil(count / size))  # no more at once than in training
+        starts = list(range(0, count, least))
         total = torch.zeros((), device=self.world.device)
-        for start in range(0, count, self.micro):  # no more at once than in training
-            rows = {name: tensor[start : start + self.micro] for name, tensor in tensors.items()}
+        for turn in range(0, len(starts), size):
+            # one that has no part left goes through the first again: FSDP gathers weights in `forward`, with all
+            start = (starts[turn:] + [0] * size)[self.world.rank]
+            rows = {name: tensor[start : start + least] for name, tensor in tensors.items()}
             with self._autocast():
-                loss: Loss = self.wrapped(rows)  # not `objective.loss`: FSDP gathers weights in `forward`
-            total += loss.total.float() * min(self.micro, count - start) / count
+                loss: Loss = self.wrapped(rows)  # not `objective.loss`, for the same reason
+            if turn + self.world.rank < len(starts):
+                total += loss.total.float() * min(least, count - start) / count
         self.objective.train()
-        return float(distributed.mean(total, self.world))
+        return float(distributed.total(total, self.world))
 
 
 def gradient_norm(parameters: list[nn.Parameter]) -> float:
@@ -217,14 +226,7 @@ def gradient_norm(parameters: list[nn.Parameter]) -> float:
     gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return 0.0
-    return float(whole(nn.utils.get_total_norm(gradients)))
-
-
-def whole(value: Tensor) -> Tensor:
-    """A tensor, gathered if it is sharded over processes."""
-    gather = getattr(value, "full_tensor", None)
-    gathered: Tensor = gather() if gather is not None else value
-    return gathered
+    return float(gathered(nn.utils.get_total_norm(gradients)))
 
 
 def step_flops(objective: Objective, drawn: Drawn, batch: int) -> float:

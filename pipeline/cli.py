@@ -84,10 +84,11 @@ def _run_options(run: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     from pipeline import commands
+    from pipeline.disk import disk_fault
 
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # brackets in a path or a title are just that
     run: Command = getattr(commands, options.command)
     try:
         return run(options, console)
@@ -97,6 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except commands.RUN_ERRORS as error:
         sys.stderr.write(f"{getattr(error, 'trace', '')}error: {error}\n")
         return 1
+    except OSError as error:
+        fault = disk_fault(error)
+        if fault is None:
+            raise
+        sys.stderr.write(f"error: {fault}\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; run the same command again to go on\n")
         return 130

@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from manifests.codec import from_json, to_plain
 from manifests.records import Video
 from manifests.store import Store
+from pipeline.disk import disk_fault
 from pipeline.plan import plan, queue
 from pipeline.stage import Resources, Stage, WorkerSpoiledError
 from pipeline.step import Notify, StageBrokenError, Step, Ticket
@@ -286,6 +289,8 @@ def _broken(store: Store, run: str, error: BaseException) -> StageBrokenError:
     """What the worker that stopped the run left in the store, or Ray's own last line."""
     try:
         message, trace, by_request = from_json(store.get(f"broken/{run}.json"), tuple[str, str, bool])
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.DecodeError):
+        if fault := disk_fault(error):  # the store had no room for the word, or not for all of it
+            return StageBrokenError(fault, by_request=True)
         return StageBrokenError(str(error).strip().splitlines()[-1], str(error))
     return StageBrokenError(message, trace, by_request=by_request)

@@ -1,5 +1,6 @@
 """What the command line does: one function per command, each returns an exit code."""
 
+import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -110,7 +111,7 @@ def verify(options: Namespace, console: Console) -> int:
     parent, slash, folder = place.rpartition("/")
     found = read_back(Store(parent or slash or "."), folder)
     for problem in found.problems:
-        console.print(f"[red]{problem.shard} {problem.key}: {problem.what}[/]", soft_wrap=True)
+        console.print(f"{problem.shard} {problem.key}: {problem.what}", style="red", soft_wrap=True)
     splits = ", ".join(f"{name} {n}" for name, n in sorted(found.by_split.items()))
     console.print(
         f"{found.samples} clips in {found.shards} shards, {found.bytes / 1e6:.1f} MB, {found.frames} frames"
@@ -168,7 +169,8 @@ def _job(options: Namespace) -> tuple[Store, Job]:
     store = results(options.store)
     job = read_job(store)
     if job is None:
-        raise ValueError(f"{options.store} holds no results; make some: python -m pipeline run --store {options.store}")
+        make = f"python -m pipeline run --store {shlex.quote(options.store)}"
+        raise ValueError(f"{options.store} holds no results; make some: {make}")
     return store, job
 
 

@@ -1,6 +1,9 @@
 """What a person sees when a run is over: the tables, where everything lies, and what to type next."""
 
+import shlex
+
 from rich.console import Console
+from rich.text import Text
 
 from manifests.store import Store
 from pipeline.finish import Finished, notes
@@ -31,11 +34,17 @@ def print_end(job: Job, finished: Finished, console: Console, seconds: float | N
 def print_paths(store: Store, job: Job, console: Console) -> None:
     """Where the results are, and the next commands."""
     for name, path, about in PLACES:
-        console.print(f"  {name:8} {store.at(path)}  [dim]{about}[/]", soft_wrap=True)
+        console.print(Text.assemble(f"  {name:8} {store.at(path)}  ", (about, "dim")), soft_wrap=True)
+    place = "" if store.url == "out" else f" --store {shlex.quote(store.url)}"
+    if any(path.endswith(".tar") for path in store.list("shards")):
+        shards = shlex.quote(store.at("shards"))
+        commands = [
+            f"python -m mcdm train --shards {shards} --recipe tiny --stages 0-3 --out runs/tiny",
+            f"python -m pipeline judge --policy strict{place}    # other thresholds, in seconds",
+        ]
+    else:
+        commands = [f"python -m pipeline report{place}    # no clip was kept: the table by reason says why"]
     console.print("next:")
-    place = "" if store.url == "out" else f" --store {store.url}"
-    train = f"python -m mcdm train --shards {store.at('shards')} --recipe tiny --stages 0-3 --out runs/tiny"
-    commands = [train, f"python -m pipeline judge --policy strict{place}    # other thresholds, in seconds"]
     if job.recipe == "sample":
         commands.append("python -m pipeline run wild --langs 10 --hours 0.5 --store wild    # the real thing")
     for command in commands:

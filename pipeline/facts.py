@@ -7,7 +7,7 @@ from typing import Any
 from manifests.codec import from_plain
 from manifests.records import Clips, Identities, Seen, Source, Speeches, Syncs, Video
 from manifests.store import Store
-from pipeline.ledger import Ledger, Outcome
+from pipeline.ledger import Ledger, Outcome, forgotten
 from pipeline.stage import Rejection, Stage, keys
 from stages.judge import Measured
 
@@ -59,6 +59,6 @@ def measured(stages: Sequence[Stage[Any]], videos: Iterable[Video], store: Store
                 break
         return Measured(video=video, **known)
 
-    tombs = {path.rsplit("/", 1)[1].removesuffix(".json") for path in store.list("tombstones")}
+    tombs = forgotten(store)
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(one, (video for video in videos if video.id not in tombs)))

@@ -1,5 +1,7 @@
 """The numbers of a report: who came how far, by stage, language and reason. Pure."""
 
+import re
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +97,23 @@ class Figures:
     licences: list[tuple[str, int]] = field(default_factory=list)  # of kept clips
     models: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def failures_alike(self) -> list[tuple[str, str, str, int]]:
+        """Stage, status, error and videos, the most frequent first."""
+        alike = Counter((stage, status, _general(error)) for _, stage, status, error in self.failures)
+        return [(*one, n) for one, n in alike.most_common()]
+
+    @property
+    def outlook(self) -> list[str]:
+        """What becomes of the videos that failed, a line for each kind of failure."""
+        of = f"of {sum(one.videos for one in self.languages):,} videos"
+        numbers = Counter(status for _, _, status, _ in self.failures)
+        kinds = (
+            ("failed", "failed", "tried again by the next run"),
+            ("quarantined", "given up after three tries", "tried again by run --retry"),
+        )
+        return [f"{said}: {numbers[kind]:,} {of}, {then}" for kind, said, then in kinds if numbers[kind]]
+
 
 def collect(known: Sequence[Measured], verdicts: Iterable[Verdict], policy: Policy) -> Figures:
     """Count everything. `known` and `verdicts` as `judge` took and gave them."""
@@ -118,6 +137,12 @@ def collect(known: Sequence[Measured], verdicts: Iterable[Verdict], policy: Poli
             if record is not None:
                 figures.models[stage] = record.model
     return figures
+
+
+def _general(error: str) -> str:
+    """The last line of a traceback without what is one video's own: its id at a site, folders, what wraps what."""
+    text = re.sub(r"^(\w+\.)+|(?<=\] )\S+: (?=\S)|HTTPS?Connection\(.*?\): | \(caused by .*", "", error)
+    return textwrap.shorten(re.sub(r"(?<![:/\w])/\S*/", "", text), 120, placeholder=" …")
 
 
 def _judged(one: Candidate, verdict: Verdict, policy: Policy) -> Judged:

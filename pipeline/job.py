@@ -1,15 +1,22 @@
 """What a store holds: which recipe made it, and which videos were asked for. Written before work starts."""
 
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from manifests.codec import from_json, to_json
 from manifests.records import Video
 from manifests.store import Store
+from pipeline.ledger import forgotten
 from pipeline.recipes import TalkingFaces, build
 
 _JOB = "job.json"
-_VIDEOS = "videos.jsonl"
+_VIDEOS = "videos.jsonl"  # the whole list, as stores had it once: only read
+_ADDED = "wanted"  # an object for what each run added to it, so that of two at once neither loses the other's rows
+
+MISSING = "missing"
+"""The stamp of a file that was not there when the manifest was read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +43,27 @@ class Job:
         run = build(self.recipe, *self.cascade)
         return replace(recipe, cascade_policy=run.cascade_policy or run.policy)
 
+    def unlike(self, before: "Job") -> tuple[str, ...]:
+        """What of the policy and of the shards' size is set otherwise than by another job of the same recipe."""
+        now, then = self._sets(), before._sets()
+        differing = (name for name in {**then, **now} if now.get(name) != then.get(name))
+        return tuple(f"{name}={now.get(name, 'default')} (was {then.get(name, 'default')})" for name in differing)
+
+    def _sets(self) -> dict[str, str]:
+        """The assignments that cost no measurement, by name; the policy under its own."""
+        sets = dict(one.split("=", 1) for one in self.overrides)
+        policy = self.policy or build(self.recipe).policy.name
+        return {"policy": policy} | {n: v for n, v in sets.items() if n.split(".")[0] in ("policy", "shard_bytes")}
+
     def changed(self, policy: str | None, overrides: Iterable[str]) -> "Job":
-        """The same job with another policy, or further assignments on top."""
+        """The same job with another policy, or further assignments on top. Raises `ValueError` if it builds nothing."""
         run = (self.cascade or (self.policy, self.overrides)) if self.build().cascade else None
-        if policy is None:
-            return replace(self, overrides=(*self.overrides, *overrides), cascade=run)
-        kept = (one for one in self.overrides if not one.startswith("policy."))
-        return replace(self, policy=policy, overrides=(*kept, *overrides), cascade=run)
+        kept = (one for one in self.overrides if policy is None or not one.startswith("policy."))
+        made = replace(self, overrides=(*kept, *overrides), cascade=run)
+        if policy is not None:
+            made = replace(made, policy=policy)
+        made.build()
+        return made
 
 
 def read_job(store: Store) -> Job | None:
@@ -73,28 +94,56 @@ def write_job(store: Store, job: Job) -> None:
 
 
 def read_videos(store: Store) -> tuple[Video, ...]:
-    """Every video that any run on this store asked for."""
-    try:
-        lines = store.get(_VIDEOS).splitlines()
-    except FileNotFoundError:
-        return ()
-    return tuple(from_json(line, Video) for line in lines)
+    """Every video that any run on this store asked for, the newest word on each, sorted by id."""
+    newest = {video.id: video for path in _lists(store) for video in _rows(store, path)}
+    return tuple(newest[id] for id in sorted(newest))
 
 
 def add_videos(store: Store, videos: Iterable[Video]) -> tuple[Video, ...]:
-    """Add to the store's list, the newest word on a video winning; returns the whole list, sorted by id."""
-    before = read_videos(store)
-    merged = {video.id: video for video in (*before, *videos)}
-    after = tuple(merged[id] for id in sorted(merged))
-    if after != before:
-        store.put(_VIDEOS, b"\n".join(to_json(video) for video in after))
-    return after
+    """Add to the store's list what is new, and new words on what is not; returns the whole list, sorted by id.
+
+    What was forgotten is left out, and taken off where it stands in the list all the same.
+    """
+    gone = forgotten(store)
+    before = {video.id: video for video in read_videos(store)}
+    if back := gone & before.keys():
+        drop_videos(store, back)
+    words = {video.id: reread(before.get(video.id), video) for video in videos}
+    after = {id: video for id, video in sorted((before | words).items()) if id not in gone}
+    if new := [video for id, video in after.items() if before.get(id) != video]:
+        _, *added = _lists(store)
+        number = 1 + (int(PurePosixPath(added[-1]).name.partition("-")[0]) if added else 0)
+        # By number, that the newest word wins; and by chance, that two runs which count alike do not meet.
+        _write_rows(store, f"{_ADDED}/{number:06d}-{uuid.uuid4().hex[:8]}.jsonl", new)
+    return tuple(after.values())
+
+
+def reread(known: Video | None, word: Video) -> Video:
+    """A row as it is to be remembered: where its file is missing now, with the stamp of the one that was there."""
+    return word if known is None or word.stamp not in ("", MISSING) else replace(word, stamp=known.stamp)
 
 
 def drop_videos(store: Store, ids: Iterable[str]) -> None:
     """Take videos off the store's list."""
     gone = set(ids)
-    before = read_videos(store)
-    after = [video for video in before if video.id not in gone]
-    if len(after) < len(before):
-        store.put(_VIDEOS, b"\n".join(to_json(video) for video in after))
+    for path in _lists(store):
+        before = _rows(store, path)
+        after = [video for video in before if video.id not in gone]
+        if len(after) < len(before):
+            _write_rows(store, path, after)
+
+
+def _lists(store: Store) -> list[str]:
+    """The objects that hold the list, the oldest first."""
+    return [_VIDEOS, *store.list(_ADDED)]
+
+
+def _rows(store: Store, path: str) -> list[Video]:
+    try:
+        return [from_json(line, Video) for line in store.get(path).splitlines()]
+    except FileNotFoundError:
+        return []
+
+
+def _write_rows(store: Store, path: str, videos: Iterable[Video]) -> None:
+    store.put(path, b"\n".join(to_json(video) for video in videos))

@@ -32,6 +32,11 @@ class Outcome:
     run: str = ""
 
 
+def forgotten(store: Store) -> set[str]:
+    """Ids of the videos that were taken out for good (see `pipeline.forget`): no run takes them in again."""
+    return {PurePosixPath(path).stem for path in store.list("tombstones")}
+
+
 @dataclass(frozen=True)
 class _Tries:
     run: str

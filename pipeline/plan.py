@@ -1,12 +1,12 @@
 """What is due: for each stage, the videos that enter the run there, where the last run left them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from manifests.records import Video
 from manifests.store import Store
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, forgotten
 from pipeline.stage import Stage, keys
 
 
@@ -35,18 +35,24 @@ def queue(videos: Iterable[Video], *, together: bool) -> list[list[Video]]:
 
 
 def plan(
-    stages: Sequence[Stage[Any]], videos: Iterable[Video], store: Store, *, retry: bool = False
+    stages: Sequence[Stage[Any]],
+    videos: Iterable[Video],
+    store: Store,
+    *,
+    retry: bool = False,
+    again: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Due, ...]:
     """By listings alone: four per stage, no object is read. Failed videos are due again, with `retry` quarantined ones
-    too."""
+    too, and those that `again` names by stage, whatever became of them there (see `pipeline.changed`)."""
     names, ledger = keys(stages, Video), Ledger(store)
-    ids = {video.id for video in videos} - {path.rsplit("/", 1)[1][:-5] for path in store.list("tombstones")}
+    ids = {video.id for video in videos} - forgotten(store)
     found = []
     for stage in stages:
         key = names[stage.name]
-        ok, rejected = (ledger.videos(key, status) & ids for status in ("ok", "rejected"))  # type: ignore[arg-type]
-        quarantined = (ledger.videos(key, "quarantined") & ids) - ok - rejected
-        failed = (ledger.videos(key, "failed") & ids) - ok - rejected - quarantined
+        old = ids.difference((again or {}).get(stage.name, ()))
+        ok, rejected = (ledger.videos(key, status) & old for status in ("ok", "rejected"))  # type: ignore[arg-type]
+        quarantined = (ledger.videos(key, "quarantined") & old) - ok - rejected
+        failed = (ledger.videos(key, "failed") & old) - ok - rejected - quarantined
         if retry:
             failed, quarantined = failed | quarantined, set()
         enter = ids - ok - rejected - quarantined

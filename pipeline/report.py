@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +15,7 @@ from stages.judge import Measured
 from stages.policies import Policy
 
 REPORT = "report.html"
+_ERRORS_SHOWN = 10
 
 
 def write_report(
@@ -37,22 +39,25 @@ def write_report(
 
 
 def print_tables(console: Console, figures: Figures, *, notes: Sequence[str] = ()) -> None:
-    """The funnel by stage, the languages, and the reasons."""
+    """The funnel by stage, the languages, the reasons, and what becomes of the videos that failed."""
     for note in notes:
-        console.print(f"[yellow]{note}[/]")
-    console.print(funnel_table(figures.steps))
-    console.print(language_table(figures))
-    if figures.rules or figures.rejections:
-        console.print(reason_table(figures))
+        console.print(note, style="yellow")
+    tables = [funnel_table(figures.steps), language_table(figures)]
+    if figures.rules or figures.rejections or figures.failures:
+        tables.append(reason_table(figures))
+    for table in tables:
+        console.print()
+        console.print(table)
+    for line in figures.outlook:
+        console.print(line, style="yellow")
 
 
 def funnel_table(steps: Sequence[Step]) -> Table:
     """Videos by stage, then clips by verdict."""
-    table = Table(title="By stage", title_justify="left", caption=None)
-    table.add_column("stage")
+    table = _table("By stage", "stage")
     for name in ("in", "kept", "rejected", "failed", "waiting"):
         table.add_column(name, justify="right")
-    table.add_column("most often because of")
+    table.add_column("most often because of", overflow="fold")
     for step in steps:
         numbers = (step.entered, step.passed, step.rejected, step.failed, step.waiting)
         name = step.name if step.unit == "videos" else f"{step.name} ({step.unit})"
@@ -62,11 +67,10 @@ def funnel_table(steps: Sequence[Step]) -> Table:
 
 def language_table(figures: Figures) -> Table:
     """Kept hours, clips and persons by expected language, beside the hours of the paper's data set."""
-    table = Table(title="By language", title_justify="left")
-    table.add_column("language")
+    table = _table("By language", "language")
     for name in ("videos", "clips", "kept", "hours", "persons", "mean s", "paper h"):
         table.add_column(name, justify="right")
-    table.add_column("lost most to")
+    table.add_column("lost most to", overflow="fold")
     for language in figures.languages:
         table.add_row(*_cells(language))
     if figures.total is not None:
@@ -80,18 +84,28 @@ def language_table(figures: Figures) -> Table:
 
 
 def reason_table(figures: Figures) -> Table:
-    """Rejected videos by stage and reason, dropped clips by rule."""
-    table = Table(title="By reason", title_justify="left")
-    table.add_column("reason")
-    for name in ("videos", "clips", "alone", "hours back without it"):
+    """Rejected videos by stage and reason, failed ones by stage and error, dropped clips by rule."""
+    table = _table("By reason", "reason")
+    for name in ("videos", "clips", "alone", "hours back"):
         table.add_column(name, justify="right")
     for stage, reason, videos in figures.rejections:
         table.add_row(f"{stage}: {reason}", f"{videos:,}", "·", "·", "·")
-    if figures.rejections and figures.rules:
+    for stage, status, error, videos in figures.failures_alike[:_ERRORS_SHOWN]:
+        table.add_row(f"{stage} {status}: {error}", f"{videos:,}", "·", "·", "·")
+    if others := sum(videos for *_, videos in figures.failures_alike[_ERRORS_SHOWN:]):
+        table.add_row("other errors", f"{others:,}", "·", "·", "·")
+    if table.row_count and figures.rules:
         table.add_section()
     for rule in figures.rules:
         hours = hours_text(rule.alone_hours) if rule.alone else "·"
         table.add_row(f"judge: {rule.name}", "·", f"{rule.any:,}", f"{rule.alone:,}" if rule.alone else "·", hours)
+    return table
+
+
+def _table(title: str, first: str) -> Table:
+    """An empty table with its first column; nothing between the others, so that ten columns fit into 80 letters."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold")
     return table
 
 

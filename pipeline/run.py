@@ -18,13 +18,15 @@ from rich.table import Table
 from manifests.records import Video
 from manifests.scratch import sweep
 from manifests.store import Store, results
+from pipeline.changed import Changes
 from pipeline.cluster import Cluster, knock, run_on_ray
 from pipeline.finish import finish, is_finished, judged, snapshot
-from pipeline.job import Job, add_videos, read_videos, refuse_other, write_job
+from pipeline.job import Job, add_videos, read_job, read_videos, refuse_other, write_job
+from pipeline.ledger import forgotten
 from pipeline.plan import Due, plan, release
 from pipeline.progress import Progress
 from pipeline.recipes import TalkingFaces
-from pipeline.sources import Hours, Wild, own_videos, sample_videos
+from pipeline.sources import Hours, Wild, of_languages, own_videos, sample_videos
 from pipeline.stage import Stage
 from pipeline.step import StageBrokenError
 from pipeline.train import train_on, trainer_recipe, trainer_settings
@@ -70,18 +72,14 @@ def run(options: Namespace, console: Console) -> int:
     job = Job(recipe=name, policy=options.policy, overrides=tuple(sets), command=command, versions=versions)
     this = _Run(options, console, results(options.store), job, job.build(), uuid.uuid4().hex[:12])
     stages = this.stages
-    wild = None
-    if name == "wild":
-        access, manners = this.recipe.fetch.access, this.recipe.fetch.manners
-        wild = Wild(options.langs, options.hours, this.store, Discovery(access=access, manners=manners))
-        videos: tuple[Video, ...] = ()
-    elif options.manifest:
-        videos = own_videos(options.manifest, options.langs, options.language)
-    else:
-        videos = sample_videos(options.langs)
+    wild, rows = _wanted(this)
+    videos = of_languages(rows, options.langs, options.manifest) if options.manifest else rows
     refuse_other(this.store, job)
-    every = {video.id: video for video in (*read_videos(this.store), *videos)}
-    due = plan(stages, every.values(), this.store, retry=options.retry)
+    before = read_videos(this.store)
+    changes = Changes.of(before, videos, this.recipe.stages())
+    due = plan(stages, (*before, *videos), this.store, retry=options.retry, again=changes.again)
+    for line in (*changes.lines, *_notices(this, rows, before)):
+        console.print(line, markup=False, soft_wrap=True)
     if options.dry:
         console.print(_due_table(due))
         return 0
@@ -95,11 +93,12 @@ def run(options: Namespace, console: Console) -> int:
     if options.retry:
         release(stages, this.store)
     started = time.monotonic()
+    changes.take_back(this.store)
     everything = add_videos(this.store, videos)
     _carry(this, everything, due)
     if wild is not None:
-        everything = _search(this, wild, everything)
-    code = _end(this, everything, time.monotonic() - started)
+        _search(this, wild, everything)
+    code = _end(this, time.monotonic() - started)
     if trainer is not None and not code:
         train_on(this.store, trainer, Cluster(options.address, options.cpus), console)
     return code
@@ -126,6 +125,30 @@ def _refuse_contradictions(name: str, options: Namespace) -> None:
         )
     if options.cpus is not None and options.cpus < 1:
         raise ValueError(f"--cpus {options.cpus}: must be at least 1")
+
+
+def _wanted(this: _Run) -> tuple[Wild | None, tuple[Video, ...]]:
+    """The search of the recipe wild, or the videos of the manifest, in all languages, or of the sample."""
+    options, fetch = this.options, this.recipe.fetch
+    if this.job.recipe == "wild":
+        discovery = Discovery(access=fetch.access, manners=fetch.manners)
+        return Wild(options.langs, options.hours, this.store, discovery), ()
+    if options.manifest:
+        return None, own_videos(options.manifest, options.language)
+    return None, sample_videos(options.langs)
+
+
+def _notices(this: _Run, rows: Sequence[Video], before: Sequence[Video]) -> Iterator[str]:
+    """What this run does otherwise than its command seems to say, a line each."""
+    gone, ids = forgotten(this.store), {video.id for video in rows}
+    if out := len(gone & ids):
+        yield f"videos of the manifest left out, as they were forgotten: {out}"
+    if this.options.manifest and (left := len({video.id for video in before} - ids - gone)):
+        where = this.options.manifest
+        yield f"videos of this store in no row of {where}, which stay in the set (`forget` takes them out): {left}"
+    job = read_job(this.store)
+    if job is not None and (differing := this.job.unlike(job)):
+        yield f"other settings from here on than were in force in this store: {', '.join(differing)}"
 
 
 def _reached(due: Sequence[Due]) -> Sequence[Due]:
@@ -175,7 +198,7 @@ def _serving(this: _Run) -> Iterator[tuple[Stage[Any], ...]]:
         yield (fetch, *rest)
 
 
-def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> tuple[Video, ...]:
+def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> None:
     """Wave after wave, until every language has its hours or no more is found.
 
     One wave where the run ends before the last stage: no clip is kept there, and no number of hours ever reached.
@@ -186,21 +209,22 @@ def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> tuple[Video, .
         for trouble in wild.troubles:
             this.console.print(str(trouble), style="yellow", markup=False)
         if not wave:
-            return videos
+            return
         this.console.print(f"found {len(wave)} more videos")
         videos = add_videos(this.store, wave)
         _carry(this, videos, plan(this.stages, videos, this.store))
         if len(this.stages) < len(this.recipe.stages()):
-            return videos
+            return
 
 
-def _end(this: _Run, videos: Sequence[Video], seconds: float) -> int:
+def _end(this: _Run, seconds: float) -> int:
     from manifests.sample.serve import CORPUS
     from pipeline.ending import print_end, print_paths
     from pipeline.scoring import has_truth, print_score, score_known
 
     if this.options.until:
         return 0
+    videos = read_videos(this.store)  # anew: another run on this store may have added some meanwhile
     if is_finished(this.store, this.recipe, videos):
         print_paths(this.store, this.job, this.console)
         return 0
@@ -213,7 +237,7 @@ def _end(this: _Run, videos: Sequence[Video], seconds: float) -> int:
 
 
 def _due_table(due: Sequence[Due]) -> Table:
-    table = Table("stage", "due", "settled", "kept", "rejected", "failed", "quarantined", box=None)
+    table = Table("stage", "due", "settled", "kept", "rejected", "failed", "given up", box=None)
     table.add_column("key", no_wrap=True, overflow="fold")
     for column in table.columns[1:-1]:
         column.justify = "right"

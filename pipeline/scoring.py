@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from manifests.records import Verdict
 from manifests.sample.serve import CORPUS
@@ -44,7 +45,7 @@ def print_score(console: Console, found: Score) -> None:
     for table in tables(found):
         console.print(table)
     for miss in found.misses[:_SHOWN_MISSES]:
-        console.print(f"  [dim]missed:[/] {miss}", soft_wrap=True)
+        console.print(Text.assemble(("  missed: ", "dim"), miss), soft_wrap=True)
     if len(found.misses) > _SHOWN_MISSES:
         console.print(f"  ... and {len(found.misses) - _SHOWN_MISSES} more, all in {SCORE}")
 

@@ -5,7 +5,7 @@ from argparse import Namespace
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from manifests.codec import to_plain
 from manifests.records import Verdict, Video
@@ -13,6 +13,7 @@ from manifests.store import Store
 from pipeline.facts import outcomes
 from pipeline.finish import judged
 from pipeline.job import read_job, read_videos
+from pipeline.ledger import forgotten
 
 _SHORT = 400
 """Characters of one value: curves and embeddings would bury the rest."""
@@ -24,10 +25,11 @@ def show(options: Namespace, console: Console) -> int:
     job = read_job(store)
     if job is None:
         raise ValueError(f"{options.store} holds no results")
-    videos = read_videos(store)
-    video = _one(options.id, videos)
+    gone = forgotten(store)
+    videos = tuple(video for video in read_videos(store) if video.id not in gone)
+    video = _one(options.id, videos, gone)
     recipe = job.build()
-    console.rule(escape(f"{video.id}  {video.url}"))
+    console.rule(Text(f"{video.id}  {video.url}"))
     _print(console, to_plain(video))
     for name, outcome in outcomes(recipe.stages(), video.id, store).items():
         console.rule(f"{name}: {outcome.status}, attempt {outcome.attempt}, {outcome.seconds:.1f} s", align="left")
@@ -42,11 +44,13 @@ def show(options: Namespace, console: Console) -> int:
     return 0
 
 
-def _one(given: str, videos: tuple[Video, ...]) -> Video:
+def _one(given: str, videos: tuple[Video, ...], gone: set[str]) -> Video:
     wanted = given.split("-")[0]
     found = [video for video in videos if video.id.startswith(wanted) or video.url == given]
     if len(found) == 1:
         return found[0]
+    if not found and (past := sorted(id for id in gone if id.startswith(wanted))):
+        raise ValueError(f"video {', '.join(past[:5])} was forgotten: nothing is kept, no run takes it in again")
     if not found:
         raise ValueError(f"no video {given!r} among {len(videos)}; ids stand in videos.parquet and in report.html")
     raise ValueError(f"{given!r} begins {len(found)} ids: {', '.join(video.id for video in found[:5])}")

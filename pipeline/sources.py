@@ -11,6 +11,8 @@ from manifests.records import RATE_HZ, Verdict, Video
 from manifests.sample.serve import CORPUS
 from manifests.store import Store
 from manifests.tags import language_tag
+from pipeline.job import MISSING
+from pipeline.ledger import forgotten
 from stages.discover import Discovery, discover
 from stages.judge import Measured
 from stages.outcomes import NetworkError
@@ -41,9 +43,30 @@ def _served(video: Video) -> Video:
     return replace(video, url=url, id=Video.of(url, start_s=video.start_s, end_s=video.end_s).id)
 
 
-def own_videos(manifest: str, langs: str | None, language: str | None) -> tuple[Video, ...]:
-    """Videos of a list, folder, URL or file, those of the languages picked. Raises `ManifestError`, `ValueError`."""
+def own_videos(manifest: str, language: str | None) -> tuple[Video, ...]:
+    """Videos of a list, folder, URL or file, files on a disk with their stamps. Raises `ManifestError`, `ValueError`.
+
+    Nobody asks a web site or a bucket whether what lies at an address is still the same: that is one request each.
+    """
     videos = table.read(manifest, language=None if language is None else language_tag(language))
+    stamps = {url: _stamp(url) for url in {video.url for video in videos}}
+    return tuple(replace(video, stamp=stamps[video.url]) for video in videos)
+
+
+def _stamp(url: str) -> str:
+    """Bytes and nanoseconds of the last change of a file on a disk of this machine, "" for what lies elsewhere."""
+    path = url.removeprefix("file://")
+    if "://" in path:
+        return ""
+    try:
+        about = Path(path).stat()
+    except (OSError, ValueError):  # not there, or no name that a file may have
+        return MISSING
+    return f"{about.st_size}-{about.st_mtime_ns}"
+
+
+def of_languages(videos: tuple[Video, ...], langs: str | None, manifest: str) -> tuple[Video, ...]:
+    """Those of the languages picked. Raises `ValueError`."""
     if langs is None:
         return videos
     available = tuple(dict.fromkeys(video.language for video in videos if video.language))
@@ -84,6 +107,7 @@ class Wild:
         self.languages: Sequence[Language] = [language for language in every if language.tag in tags]
         self._wanted = {language.tag: hours or language.hours for language in self.languages}
         self._options = options
+        self._store = store
         self._pace_url = store.at("pace")
         self._found = {language.tag: self._all_of(language) for language in self.languages}
         self.troubles: list[HostClosedError | NetworkError] = []
@@ -95,7 +119,7 @@ class Wild:
         A language that met trouble is asked again in the next wave. Raises the first trouble if nothing was found, now
         or before.
         """
-        ids = {video.id for video in known}
+        ids = {video.id for video in known} | forgotten(self._store)
         wave: list[Video] = []
         self.troubles = []
         for language in self.languages:

@@ -15,6 +15,7 @@ from manifests.records import Video
 from manifests.scratch import sweep
 from manifests.store import Store
 from pipeline.bench import Bench
+from pipeline.disk import disk_fault
 from pipeline.ledger import SETTLED, Ledger, Outcome
 from pipeline.stage import Facts, PostponedError, Rejection, Stage, Work, WorkerSpoiledError, keys
 
@@ -108,6 +109,8 @@ class Step:
             self.ledger.complain(self.key, ticket["id"], traceback.format_exc())
             raise
         except Exception as error:
+            if fault := disk_fault(error):
+                raise self._broken(fault, by_request=True) from error
             self.failures_in_a_row += 1
             if self._work is None:  # not a fact about the video
                 request = isinstance(error, ValueError)
@@ -125,7 +128,8 @@ class Step:
     def _broken(self, message: str, *, by_request: bool = False) -> StageBrokenError:
         trace = traceback.format_exc()
         # Rows that were already on their way to this worker fail too: the first cause stands.
-        self.store.create(f"broken/{self.run}.json", to_json([message, trace, by_request]))
+        with contextlib.suppress(OSError):  # a full disk of the store; the driver reads the message
+            self.store.create(f"broken/{self.run}.json", to_json([message, trace, by_request]))
         return StageBrokenError(message, trace, by_request=by_request)
 
     def _facts(self, ticket: Ticket) -> Facts:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ def train_on(store: Store, recipe: "Recipe", cluster: Cluster, console: Console)
         options = Options(shards=store.at("shards"), run=run, stages=STAGES)
         train_on_ray(recipe, options, workers=max(there, 1), gpu=uses_gpu(options.device, there))
     console.print("next:")
-    console.print(f"  python -m mcdm evaluate --run {run} --shards {store.at('shards')}", soft_wrap=True)
+    command = shlex.join(["python", "-m", "mcdm", "evaluate", "--run", str(run), "--shards", store.at("shards")])
+    console.print(f"  {command}", soft_wrap=True)
     return run
 
 

@@ -12,6 +12,7 @@ from manifests.codec import to_plain
 from manifests.records import RATE_HZ, Clip, Track, Verdict
 from manifests.store import Store
 from stages.judge import Candidate, Measured, candidates, tightest
+from stages.origin import origin_of, span_s
 from stages.policies import Policy
 
 CLIPS = "clips.parquet"
@@ -37,7 +38,7 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "language": pa.string(),
     "language_probability": pa.float64(),
     "language_verdict": pa.string(),
-    "start_s": pa.float64(),
+    "start_s": pa.float64(),  # in what lies at `url`
     "end_s": pa.float64(),
     "duration_s": pa.float64(),
     "n_frames": pa.int32(),
@@ -71,6 +72,8 @@ _CLIPS = pa.schema(_CLIPS_COLUMNS)
 _VIDEOS_COLUMNS: dict[str, pa.DataType] = {
     "video": pa.string(),
     "url": pa.string(),
+    "start_s": pa.float64(),  # the part of it that was asked for
+    "end_s": pa.float64(),
     "language_expected": pa.string(),
     "title": pa.string(),
     "channel": pa.string(),
@@ -103,7 +106,7 @@ def write_catalogue(store: Store, measured: Iterable[Measured], verdicts: Iterab
 
 def read_catalogue(store: Store, name: str = CLIPS) -> pa.Table:
     """One of the two tables as a `pyarrow.Table`; raises `FileNotFoundError` if nothing was judged yet."""
-    return pq.read_table(io.BytesIO(store.get(name)))
+    return pq.ParquetFile(io.BytesIO(store.get(name))).read(use_threads=False)  # see `manifests.table`
 
 
 def keep_rows(store: Store, name: str, condition: pc.Expression) -> None:
@@ -133,25 +136,23 @@ def _write(store: Store, path: str, table: pa.Table) -> None:
 
 
 def _about(one: Measured) -> dict[str, Any]:
-    video, source = one.video, one.source
     return {
-        "video": video.id,
-        "language_expected": video.language,
-        "url": (source.page_url if source else "") or video.url,
-        "title": (source.title if source else "") or video.title,
-        "channel": one.channel,
-        "uploader": source.uploader if source else "",
-        "licence": one.licence,
+        "video": one.video.id,
+        "language_expected": one.video.language,
+        **vars(origin_of(one.video, one.source)),
     }
 
 
 def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
     clip, sync, speech, identity = one.clip, one.sync, one.speech, one.identity
     narrowest = tightest(one, policy)
+    start_s, end_s = span_s(clip, one.measured.source)
     row = {
         **_about(one.measured),
         **(to_plain(one.track) if one.track else {}),
         **to_plain(clip),
+        "start_s": start_s,
+        "end_s": end_s,
         "kept": verdict.kept,
         "split": verdict.split or None,
         "person": verdict.person or None,
@@ -204,6 +205,8 @@ def _video(one: Measured, by_key: Mapping[str, Verdict]) -> dict[str, Any]:
     numbers = one.rejected[2] if one.rejected else {}
     return {
         **_about(one),
+        "start_s": one.video.start_s,
+        "end_s": one.video.end_s,
         "status": state,
         "stage": stage or None,
         "reason": reason or None,

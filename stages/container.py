@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import av
 import av.error
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.filter import Graph
 from av.packet import Packet
@@ -27,6 +28,8 @@ the formats that are lists of other files (HLS, DASH, concat): a downloaded text
 
 _SEEK_SLACK_S = 0.1  # MP4 seeks by decoding time, up to a few frames before presentation time
 _SEEK_BACK_S = (0.0, 5.0, 30.0)  # tried in turn where an index is coarse or wrong, then the file from its start
+_REORDER_S = 0.5  # in a transport stream one lands between pictures, of which those shown first may come last
+_STAMP_SLACK_S = 0.0005  # Matroska and FLV round to 1 ms: who names a picture's true time means that picture
 
 
 class MediaError(Exception):
@@ -71,6 +74,14 @@ def picture_stream(container: InputContainer) -> VideoStream:
     if best.codec_context is None or not best.width or not best.height:
         raise MediaError("undecodable", "unknown picture size or codec")
     return best
+
+
+def sound_stream(container: InputContainer) -> AudioStream | None:
+    """The stream to hear: the first that the file marks as its default (films, DVDs: other languages beside it), else
+    the first there is."""
+    streams = container.streams.audio
+    marked = (stream for stream in streams if stream.disposition & Disposition.default)
+    return next(marked, streams[0] if streams else None)
 
 
 def zero_s(stream: Stream) -> Fraction:
@@ -197,6 +208,39 @@ def _base(stream: Stream) -> Fraction:
 def seek(container: InputContainer, stream: Stream, time_s: Fraction) -> None:
     """Go to the key frame at or before a time on the container's clock; raises `av.error.FFmpegError`."""
     container.seek(int(time_s / _base(stream)), stream=stream)
+
+
+def lead_s(container: InputContainer, stream: Stream) -> Fraction:
+    """How long after the file's earliest stream this one begins. ffmpeg counts from there, we from the picture."""
+    return zero_s(stream) - Fraction(container.start_time or 0, av.time_base)
+
+
+def time_shown(container: InputContainer, stream: VideoStream, time_s: float) -> Fraction:
+    """When the picture that is shown at `time_s` begins, both from the first picture; `time_s` where none is found.
+
+    Packets are read from the key frame before, none is decoded. The file must have been opened for this alone.
+    """
+    only(container, stream)
+    wanted = zero_s(stream) + Fraction(time_s + _STAMP_SLACK_S)
+    for back_s in (*_SEEK_BACK_S, time_s):
+        with contextlib.suppress(av.error.FFmpegError):
+            if time_s > _REORDER_S:  # else from where the file was opened
+                seek(container, stream, max(zero_s(stream), wanted - Fraction(_REORDER_S + back_s)))
+            if (found := _last_stamp(container, stream, wanted)) is not None:
+                return max(Fraction(0), found - zero_s(stream))
+    return Fraction(time_s)
+
+
+def _last_stamp(container: InputContainer, stream: VideoStream, wanted: Fraction) -> Fraction | None:
+    """The latest presentation time at or before the one wanted; of those of AVI, which has none, decoding time."""
+    by_decoding, last = has_decoding_times_only(container), None
+    for packet in container.demux(stream):
+        stamp = packet.dts if by_decoding else packet.pts
+        if packet.size and not packet.is_discard and stamp is not None and (at := stamp * _base(stream)) <= wanted:
+            last = at if last is None else max(last, at)
+        if packet.dts is not None and packet.dts * _base(stream) > wanted:  # and nothing is shown before it is decoded
+            break
+    return last
 
 
 def _decoded_packets(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from manifests.records import AudioStream, Source, Video, VideoStream
 from pipeline.bench import Bench
@@ -21,6 +22,7 @@ _FREE = re.compile(r"creative.?commons|\bcc[ -]?(by|0|zero)\b|public.?domain", r
 _LIVE = {"is_live", "is_upcoming", "post_live"}
 _NO_SUFFIX = {".unknown_video", ""}
 _ABOUT_PART = frozenset({"out_of_range", "too_long"})  # what `_vet_part` says: another part may be within bounds
+_FOLLOWED = {"generic", "html5"}  # yt-dlp states where redirections led them, often to signed addresses that expire
 _LEAST_SHARE = 0.8  # of the length that a file declares; sound is often a little longer than the pictures
 
 
@@ -29,8 +31,9 @@ class Fetch(Stage[Source]):
     """The wanted part of a video in the store, at most `max_height_px` high (its shorter side) where a site offers it.
 
     Web pages go through yt-dlp; local paths and fsspec URLs are copied as they are. With `start_s` or `end_s` only
-    that part is stored, and time 0 of the stored file is `start_s` (see `stages.ffmpeg.cut`); parts of one source that
-    come to a worker one after another share one download.
+    that part is stored, and time 0 of the stored file is that of the picture shown at `start_s` (see
+    `stages.ffmpeg.cut`), which `Source.start_s` states; parts of one source that come to a worker one after another
+    share one download. What the manifest says of a video is not repeated: `stages.origin` joins the two.
 
     Rejections: `gone`, `private`, `members_only`, `geo`, `age`, `blocked`, `live`, `playlist`, `too_long`, `too_big`,
     `no_audio`, `no_video_stream`, `not_a_video`, `empty`, `truncated`, `undecodable`, `out_of_range`, `licence`.
@@ -41,7 +44,9 @@ class Fetch(Stage[Source]):
     name: ClassVar[str] = "fetch"
     needs: ClassVar[tuple[type, ...]] = (Video,)
     gives: ClassVar[type] = Source
-    version: ClassVar[int] = 2  # 2: parts of transport streams began late, those of interlaced files were woven
+    # 2: parts of transport streams began late, those of interlaced files were woven. 3: the sound of parts was up to a
+    # picture late, the first sound track was taken and not the default one, `Source` held the manifest's words
+    version: ClassVar[int] = 3
 
     max_height_px: int = 1080
     max_duration_s: float = 4 * 3600.0  # of the wanted part
@@ -95,11 +100,11 @@ class _Fetching:
         from stages.media import MediaError
 
         try:
-            path = found.path
+            path, start_s = found.path, 0.0
             probed = _probed(path)
             if not isinstance(probed, Rejection) and (video.start_s is not None or video.end_s is not None):
                 path = bench.scratch / "part.mp4"
-                probed = _part(found.path, path, video, probed)
+                start_s, probed = _part(found.path, path, video, probed)
         except MediaError as error:
             return Rejection(error.reason, {"said": str(error)[:300]})
         except CutError as error:
@@ -116,11 +121,12 @@ class _Fetching:
             duration_s=duration_s,
             video=picture,
             audio=sound,
-            page_url=str(page.get("webpage_url") or video.url),
-            title=str((video.title if page.get("extractor") == "generic" else "") or page.get("title") or video.title),
-            uploader=str(page.get("uploader") or page.get("channel") or video.channel),
+            start_s=start_s,
+            page_url=video.url if page.get("extractor") in _FOLLOWED else str(page.get("webpage_url") or video.url),
+            title=str(page.get("title") or ""),
+            uploader=str(page.get("uploader") or page.get("channel") or ""),
             uploader_url=str(page.get("uploader_url") or page.get("channel_url") or ""),
-            licence=str(page.get("license") or video.licence),
+            licence=str(page.get("license") or ""),
             language_hint=spoken_hint(page),
             upload_date=str(page.get("upload_date") or ""),
             extractor=str(page.get("extractor") or "file"),
@@ -145,22 +151,33 @@ def _probed(path: Path) -> _Streams | Rejection:
     return found.duration_s, found.video, found.audio
 
 
-def _part(path: Path, out: Path, video: Video, whole: _Streams) -> _Streams | Rejection:
-    """Cut the wanted part out of a file. Raises `CutError` and `MediaError`."""
-    from stages.container import has_decoding_times_only, is_transport_stream, opened
-    from stages.media import picture_index
+def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, _Streams | Rejection]:
+    """Cut the wanted part out of a file; where it begins in there, and what it is. Raises `CutError`, `MediaError`."""
+    from stages.container import (
+        has_decoding_times_only,
+        is_transport_stream,
+        lead_s,
+        opened,
+        picture_stream,
+        sound_stream,
+        time_shown,
+    )
 
     duration_s, picture, sound = whole
     start_s, end_s = video.start_s or 0.0, duration_s if video.end_s is None else min(video.end_s, duration_s)
     if end_s <= start_s:
-        return Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
+        return start_s, Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
     with opened(path) as container:
-        timed = not has_decoding_times_only(container)
-        live = is_transport_stream(container)
+        watched, heard = picture_stream(container), sound_stream(container)
+        assert heard is not None, "a file without sound is not cut"
+        streams = watched.index, heard.index
+        timed, live = not has_decoding_times_only(container), is_transport_stream(container)
+        zero_s = float(lead_s(container, watched))
+        start_s = float(time_shown(container, watched, start_s))
     copy = timed and not live and {picture.codec, sound.codec} <= COPYABLE
     size = (picture.width_px, picture.height_px) if live else None
-    cut(path, out, start_s, end_s, picture=picture_index(path), copy=copy, changing=size)
-    return _probed(out)
+    cut(path, out, zero_s + start_s, zero_s + end_s, streams=streams, copy=copy, changing=size)
+    return start_s, _probed(out)
 
 
 def is_free(licence: str) -> bool:
@@ -199,7 +216,8 @@ def _is_remote(url: str) -> bool:
 
 def _copied(url: str, folder: Path, max_size_bytes: int) -> Downloaded | Rejection:
     """A readable file of a local path or an fsspec URL: the file itself on this machine's disk, else a copy."""
-    fs, path = fsspec.core.url_to_fs(url)
+    # A path may have "::" in it, where fsspec would read a chain of URLs.
+    fs, path = fsspec.core.url_to_fs(url) if "://" in url else (LocalFileSystem(), url)
     try:
         about = fs.info(path)
     except FileNotFoundError:
@@ -208,8 +226,8 @@ def _copied(url: str, folder: Path, max_size_bytes: int) -> Downloaded | Rejecti
         return Rejection("not_a_video", {"said": "a folder"})
     if about["size"] and about["size"] > max_size_bytes:
         return _too_big(about["size"], max_size_bytes)
-    if isinstance(fs, fsspec.implementations.local.LocalFileSystem):
-        return Downloaded(Path(path), {})
+    if isinstance(fs, LocalFileSystem):
+        return Downloaded(Path(about["name"]), {})
     target = folder / f"source{Path(path).suffix}"
     with fs.open(path, "rb") as source, target.open("wb") as copy:
         shutil.copyfileobj(source, copy, 1 << 20)

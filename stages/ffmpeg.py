@@ -1,5 +1,8 @@
 """Runs of an ffmpeg program, each with a time limit: a system ffmpeg, else the one in the imageio-ffmpeg wheel."""
 
+import errno
+import math
+import os
 import shlex
 import shutil
 import subprocess
@@ -16,7 +19,6 @@ BWDIF = "mode=send_frame:deint=interlaced"
 """Settings of libavfilter's deinterlacer: one picture for each, those that are not interlaced as they are."""
 
 _MARGIN_S = 120.0
-_SLACK_S = 0.04  # a frame: the sound may begin a little before the picture, and time counts from the earlier
 _CODING = ("-c:v", "libx264", "-crf", "16", "-preset", "veryfast")
 _LONGEST_GROUP_S = 20.0  # between two keyframes of a transport stream; broadcasts have 1 s at most, web streams 10
 
@@ -52,30 +54,34 @@ def cut(
     start_s: float,
     end_s: float,
     *,
-    picture: int,
+    streams: tuple[int, int],
     copy: bool,
     changing: tuple[int, int] | None = None,
 ) -> None:
     """Write the part from `start_s` to `end_s` as mp4, with sound and picture in step. Raises `CutError`.
 
-    `picture` is the index of the stream to take (`stages.media.picture_index`); the sound is the first there is.
+    Times count from the file's earliest stream (`stages.container.lead_s`); `streams` are the indices of picture and
+    sound. `start_s` must be the time of a picture (`stages.container.time_shown`): an edit list that begins inside of
+    one is read as if it began with the next, and the sound would be late by what is left of it, up to a frame.
+
     With `copy` (of `COPYABLE` codecs) packets begin at the keyframe before `start_s`, and the file's edit list hides
-    what lies before it, so time 0 of the part is `start_s` of the source to the frame; the last few frames may lie past
-    `end_s`, by at most the reorder delay. Otherwise H.264 and AAC are made anew: for codecs that live in containers
-    without edit lists (VP8, Vorbis, WMV), for AVI, whose frames carry no presentation times to shift, and for transport
-    streams. Interlaced pictures are made whole then, since H.264 would weave their fields for good.
+    what lies before it, so time 0 of the part is `start_s` of the source; the last few frames may lie past `end_s`, by
+    at most the reorder delay. Otherwise H.264 and AAC are made anew: for codecs that live in containers without edit
+    lists (VP8, Vorbis, WMV), for AVI, whose frames carry no presentation times to shift, and for transport streams.
+    Interlaced pictures are made whole then, since H.264 would weave their fields for good.
 
     `changing`: of a transport stream, width and height of its first picture in square pixels. Those of another shape
     are put into its middle, as `stages.media.frames` has them; and as there is no index and ffmpeg finds the keyframe
     after a time, not the one before, it begins to decode earlier.
     """
+    start_s = math.floor(start_s * 1e6) / 1e6  # ffmpeg takes microseconds, and rounded up would be the next picture
     before_s = max(0.0, start_s - _LONGEST_GROUP_S) if changing else start_s
     command = [
         *(ffmpeg_path(), "-nostdin", "-v", "error", "-y", "-protocol_whitelist", "file"),
         *("-ss", f"{before_s:.6f}", "-to", f"{end_s:.6f}", "-i", str(path)),
         # `-to` counts from the first picture found, wherever that is, and is lost where pictures change their size.
-        *(["-ss", f"{start_s - before_s:.6f}", "-t", f"{end_s - start_s + _SLACK_S:.6f}"] if changing else []),
-        *("-map", f"0:{picture}", "-map", "0:a:0", "-sn", "-dn"),
+        *(["-ss", f"{start_s - before_s:.6f}", "-t", f"{end_s - start_s:.6f}"] if changing else []),
+        *("-map", f"0:{streams[0]}", "-map", f"0:{streams[1]}", "-sn", "-dn"),
         *(["-c", "copy"] if copy else ["-vf", ",".join(_filters(changing)), *_CODING]),
         *("-movflags", "+faststart", str(out)),
     ]
@@ -86,6 +92,8 @@ def cut(
     except subprocess.TimeoutExpired as error:
         raise CutError(f"ffmpeg took longer than {error.timeout:.0f} s") from None
     if done.returncode != 0:
+        if os.strerror(errno.ENOSPC) in done.stderr:  # not the fault of the file
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
         raise CutError(" ".join(done.stderr.split())[-300:])
 
 

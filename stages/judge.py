@@ -27,6 +27,8 @@ from manifests.records import (
     Video,
 )
 from stages.duplicates import Copy, copies
+from stages.language import stated
+from stages.origin import origin_of
 from stages.policies import Policy
 from stages.split import Member, Placement, place
 
@@ -52,13 +54,12 @@ class Measured:
     @property
     def licence(self) -> str:
         """What the site states, else what the manifest states."""
-        return (self.source.licence if self.source else "") or self.video.licence
+        return origin_of(self.video, self.source).licence
 
     @property
     def channel(self) -> str:
         """Who published it: the site's own address of the uploader if known, else a name."""
-        source = self.source
-        return (source.uploader_url or source.uploader if source else "") or self.video.channel
+        return origin_of(self.video, self.source).channel
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Candidate:
     @property
     def language(self) -> str:
         """The expected language where one is stated, else the one heard: it chooses limits by language."""
-        return self.measured.video.language or (self.speech.language if self.speech else "")
+        return stated(self.measured.video.language) or (self.speech.language if self.speech else "")
 
     @property
     def spared(self) -> str:
@@ -269,9 +270,8 @@ def tightest(one: Candidate, policy: Policy) -> tuple[str, float] | None:
 def judge(measured: Iterable[Measured], policy: Policy) -> tuple[Verdict, ...]:
     """A verdict for every clip, sorted by key, the same for any order of the videos.
 
-    A dropped clip has a receipt for every rule that it is known to break, or one that says what was spared it.
-    Near-duplicates are sought among the clips that break
-    no other rule: of each set the one with the most confident lips stays. A kept clip has its person, group and split.
+    A dropped clip has a receipt for every rule that it is known to break, or one that says what was spared it. Of
+    near-duplicates that break no other rule the most confident lips stay. A kept clip has its person, group and split.
     `extra["correct_offset_frames"]` is the offset that `shard` takes out where the policy shifts audio.
     """
     ordered = sorted(measured, key=lambda one: one.video.id)

@@ -56,6 +56,11 @@ def subtag(tag: str) -> str:
     return _MODERN.get(first, first)
 
 
+def stated(tag: str | None) -> str:
+    """The tag, or nothing where it names no language."""
+    return tag if tag and subtag(tag) not in _NOTHING_EXPECTED else ""
+
+
 def same(one: str, other: str) -> bool:
     """Whether two primary subtags count as one language for the verdict."""
     return one == other or any(one in group and other in group for group in _GROUPS)

@@ -33,6 +33,7 @@ from stages.container import (
     has_decoding_times_only,
     opened,
     picture_stream,
+    sound_stream,
     source_rate_hz,
     zero_s,
 )
@@ -48,7 +49,6 @@ __all__ = [
     "frames",
     "frames_at",
     "key_frames",
-    "picture_index",
     "pictures",
     "probe",
 ]
@@ -94,7 +94,7 @@ def probe(path: Path) -> Probe:
     """
     with opened(path) as container:
         video = picture_stream(container)
-        sound = container.streams.audio[0] if container.streams.audio else None
+        sound = sound_stream(container)
         origin, base = zero_s(video), video.time_base or Fraction(1, RATE_HZ)
         claims = [float(video.duration * base)] if video.duration else []
         declared_s = claims[0] if claims else (container.duration or 0) / 1_000_000
@@ -124,12 +124,6 @@ def probe(path: Path) -> Probe:
             n_packets=counts[True],
             n_audio_packets=counts[False],
         )
-
-
-def picture_index(path: Path) -> int:
-    """Which of the file's streams is watched, cut and encoded; raises `MediaError`."""
-    with opened(path) as container:
-        return int(picture_stream(container).index)
 
 
 def _audio_stream(stream: av.AudioStream) -> AudioStream:

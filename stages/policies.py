@@ -8,6 +8,8 @@ steps and a 30 s cap but no threshold; [own] chosen here.
 import dataclasses
 from dataclasses import dataclass
 
+from stages.language import subtag
+
 
 @dataclass(frozen=True)
 class ForLanguage:
@@ -81,10 +83,9 @@ class Policy:
             raise ValueError(f"policy {self.name}: val_share and test_share must leave room for train")
 
     def limit(self, name: str, language: str) -> float | None:
-        """The limit for clips of a language (its primary subtag decides), or for all."""
-        primary = language.split("-")[0].lower()
+        """The limit for clips of a language (its primary subtag in today's spelling decides), or for all."""
         for exception in self.by_language:
-            if exception.limit == name and exception.language.split("-")[0].lower() == primary:
+            if exception.limit == name and subtag(exception.language) == subtag(language):
                 return exception.value
         value: float | None = getattr(self, name)
         return value

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 
 from manifests.records import RATE_HZ
 from manifests.sample.truth import FLAWS
@@ -81,7 +82,7 @@ def tables(score: Score) -> list[Table]:
         caught = len(cases) - len(missed)
         shown = "\n".join(f"{case.video} {case.start_s:.1f} s: {case.measured}" for case in missed or cases[:1])
         colour = "green" if not missed else "red"
-        flaws.add_row(f"{name}: {FLAWS[name]}", f"[{colour}]{caught} of {len(cases)}[/]", shown)
+        flaws.add_row(f"{name}: {FLAWS[name]}", Text(f"{caught} of {len(cases)}", colour), shown)
     return [measures, flaws]
 
 
@@ -89,10 +90,10 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def _goal(name: str, share: float | None) -> str:
+def _goal(name: str, share: float | None) -> Text | str:
     goal = GOALS.get(name)
     if goal is None:
         return ""
     below = name == "word_error_rate"
     met = share is not None and (share < goal if below else share >= goal)
-    return f"[{'green' if met else 'red'}]{'<' if below else '>='} {100 * goal:.0f} %[/]"
+    return Text(f"{'<' if below else '>='} {100 * goal:.0f} %", "green" if met else "red")

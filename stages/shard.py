@@ -24,6 +24,7 @@ from manifests.records import RATE_HZ, Clip, Ref, Verdict, Word
 from manifests.scratch import prefix
 from manifests.store import Store
 from stages.judge import Candidate, Measured, candidates
+from stages.origin import origin_of, span_s
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, write_index
 from stages.shift import shift_audio
 from stages.tars import Content, Sample, read_tar, write_tar
@@ -165,7 +166,7 @@ def _follows(before: Candidate, one: Candidate) -> bool:
 
 
 def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, shift_frames: int) -> dict[str, Any]:
-    """The json member. Times in seconds of the source, except the words', which are inside the shipped sound.
+    """The json member. Times in seconds of what lies at `url`, except the words', which are inside the shipped sound.
 
     `sync_offset` is what remains in the shipped sound, in frames, positive when the audio is late. `hashes` holds
     perceptual hashes, and the digests of the clip's bytes before any shift of its sound.
@@ -173,6 +174,7 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
     clip, video, source = one.clip, one.measured.video, one.measured.source
     assert isinstance(clip, Clip), "what is kept was cut"
     sync, speech, track, identity = one.sync, one.speech, one.track, one.identity
+    origin, (start_s, end_s) = origin_of(video, source), span_s(clip, source)
     quality: dict[str, float | None] = (
         {} if track is None else {k: v for k, v in vars(track).items() if isinstance(v, float)}
     )
@@ -185,8 +187,8 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
         "fps": RATE_HZ,
         "n_frames": clip.n_frames,
         "size_px": clip.size_px,
-        "start_sec": clip.start_s,
-        "end_sec": clip.end_s,
+        "start_sec": start_s,
+        "end_sec": end_s,
         "contiguous_with_prev": follows,
         "track": clip.track,
         "speaker_id": verdict.person,
@@ -206,11 +208,11 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
         "audio_shift_frames": -shift_frames,
         "quality": quality,
         "policy": verdict.policy,
-        "licence": one.measured.licence,
-        "uploader": (source.uploader if source else "") or video.channel,
+        "licence": origin.licence,
+        "uploader": origin.uploader,
         "uploader_url": source.uploader_url if source else "",
-        "url": (source.page_url if source else "") or video.url,
-        "title": (source.title if source else "") or video.title,
+        "url": origin.url,
+        "title": origin.title,
         "hashes": {
             "picture": identity.picture_hash if identity else "",
             "sound": identity.sound_hash if identity else "",

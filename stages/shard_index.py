@@ -87,7 +87,7 @@ def read_index(store: Store) -> ShardIndex | None:
     except FileNotFoundError:
         return None
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)  # see `manifests.table`
         return ShardIndex(tuple(_row(record) for record in table.to_pylist()))
     except (pa.ArrowInvalid, KeyError) as error:
         raise ValueError(f"{store.at(INDEX)} is not a shard index: {error}") from error

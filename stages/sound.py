@@ -13,7 +13,7 @@ from av.container import InputContainer
 from av.filter import Graph
 
 from manifests.records import SAMPLE_RATE_HZ
-from stages.container import MediaError, only, opened, picture_stream, seek, zero_s
+from stages.container import MediaError, only, opened, picture_stream, seek, sound_stream, zero_s
 
 _PREROLL_S = 0.5
 """Decoding begins this much before the wanted part: AAC and Opus need up to 80 ms to settle, MP3 its bit reservoir."""
@@ -62,9 +62,9 @@ def audio_array(path: Path, *, start_s: float, end_s: float, n_samples: int | No
 
 def _resampled(path: Path, start_s: float) -> Iterator[np.ndarray]:
     with opened(path) as container:
-        if not container.streams.audio:
+        stream = sound_stream(container)
+        if stream is None:
             return
-        stream = container.streams.audio[0]
         only(container, stream)
         origin = _origin_s(container, stream)
         at = round(start_s * SAMPLE_RATE_HZ)  # the next sample to give

@@ -71,6 +71,13 @@ def test_a_folder_gives_its_videos_and_nothing_else(tmp_path):
     assert [video.url for video in read(str(tmp_path))] == [str(tmp_path / "b.MP4"), str(tmp_path / "sub/a.webm")]
 
 
+def test_a_folder_is_searched_for_old_endings_too_and_says_what_it_passed_over(tmp_path, caplog):
+    for name in ("a.vob", "b.MPEG4", "c.rm", "c.srt", "d.SRT", "README", ".hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [Path(video.url).name for video in read(str(tmp_path))] == ["a.vob", "b.MPEG4", "c.rm"]
+    assert caplog.messages == [f"{tmp_path}: 3 other files passed over: .srt, README"]
+
+
 def test_a_text_list_skips_comments_and_blank_lines(tmp_path):
     source = written(tmp_path, "urls.txt", "# mine\n\nhttps://youtu.be/abcdefghijk?t=3\nlocal.mp4\n")
     assert [video.url for video in read(source)] == [
@@ -79,11 +86,128 @@ def test_a_text_list_skips_comments_and_blank_lines(tmp_path):
     ]
 
 
+def test_one_file_is_one_video_however_its_path_is_written(tmp_path):
+    path = tmp_path / "a b.mp4"
+    path.write_bytes(b"x")
+    for spelled in (
+        "a b.mp4",
+        path.as_uri(),
+        f"file://localhost{path}",
+        f"{tmp_path}/m/../a b.mp4",
+        f"{tmp_path}//./a b.mp4",
+    ):
+        assert read(written(tmp_path, "v.txt", spelled)) == (Video.of(str(path)),), spelled
+    assert read(path.as_uri()) == (Video.of(str(path)),)
+
+
+def test_a_link_to_a_file_stays_the_path_that_the_list_states(tmp_path):
+    (tmp_path / "here").symlink_to(tmp_path)
+    assert [video.url for video in read(written(tmp_path, "v.txt", f"{tmp_path}/here/a.mp4"))] == [
+        f"{tmp_path}/here/a.mp4"
+    ]
+
+
+def test_a_path_may_begin_at_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    written(tmp_path, "v.txt", "~/a.mp4\n")
+    assert [video.url for video in read("~/v.txt")] == [str(tmp_path / "a.mp4")]
+
+
+def test_colons_in_a_name_are_letters(tmp_path):
+    source = written(tmp_path, "a::b.txt", "c::d.mp4\n")
+    (tmp_path / "c::d.mp4").write_bytes(b"x")
+    for place in (source, str(tmp_path / "c::d.mp4"), str(tmp_path)):
+        assert [video.url for video in read(place)] == [str(tmp_path / "c::d.mp4")]
+
+
+def test_an_address_of_a_known_site_needs_no_scheme_and_a_folder_named_as_a_host_is_a_folder(tmp_path):
+    (tmp_path / "www.talks.org").mkdir()
+    source = written(tmp_path, "v.txt", "www.youtube.com/watch?v=abcdefghijk\nwww.e.org/a.mp4\nwww.talks.org/a.mp4\n")
+    assert [video.url for video in read(source)] == [
+        "https://www.youtube.com/watch?v=abcdefghijk",
+        "https://www.e.org/a.mp4",
+        str(tmp_path / "www.talks.org/a.mp4"),
+    ]
+    assert read("youtu.be/abcdefghijk") == (Video.of("https://www.youtube.com/watch?v=abcdefghijk"),)
+
+
 def test_one_url_or_one_file_is_a_list_of_one(tmp_path):
     (tmp_path / "a.mkv").write_bytes(b"x")
     assert [video.url for video in read(str(tmp_path / "a.mkv"), language="th")] == [str(tmp_path / "a.mkv")]
     (video,) = read("https://www.youtube.com/watch?v=abcdefghijk&list=PL1", language="th")
     assert (video.url, video.language) == ("https://www.youtube.com/watch?v=abcdefghijk", "th")
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\x0c", "\x1e"])
+def test_only_a_line_feed_ends_a_line(tmp_path, end):
+    path = tmp_path / "v.jsonl"
+    videos = (Video.of("/a.mp4", title=f"a{end}b"), Video.of("/b.mp4"))
+    path.write_bytes(to_json_lines(videos).replace(b"\n", b"\r\n"))
+    assert read(str(path)) == videos
+    (video,) = read(written(tmp_path, "v.txt", f"/a{end}b.mp4\n"))
+    assert video.url == f"/a{end}b.mp4"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "url;language\na.mp4;en\n",
+        "sep=,\nurl,language\na.mp4,en\n",
+        "sep=|\r\nurl|language\r\na.mp4|en\r\n",
+        "\n,,\nurl,language\na.mp4,en\n",
+        "url,language\ra.mp4,en\r",
+        '"url"\t"language"\n"a.mp4"\t"en"\n',
+    ],
+)
+def test_a_csv_is_read_as_spreadsheets_write_it(tmp_path, text):
+    path = tmp_path / "v.csv"
+    path.write_bytes(text.encode())
+    assert read(str(path)) == (Video.of(str(tmp_path / "a.mp4"), language="en"),)
+
+
+@pytest.mark.parametrize("heading", ["Start (s),End (s)", "START,END", "start [sec],end_(sec)", "start_ms,End (ms)"])
+def test_a_part_is_found_under_headings_that_name_its_unit(tmp_path, heading, caplog):
+    times = "1500,2000" if "ms" in heading else "1.5,2"
+    (video,) = read(written(tmp_path, "v.csv", f"url,{heading}\na.mp4,{times}\n"))
+    assert (video.start_s, video.end_s) == (1.5, 2.0)
+    assert video.id == Video.of(video.url, start_s=1.5, end_s=2.0).id
+    assert not caplog.messages
+
+
+def test_columns_that_are_not_used_are_told_in_one_line(tmp_path, caplog):
+    source = written(tmp_path, "v.csv", "file,url,start_min,notes\na.mp4,/b.mp4,3,\n,/c.mp4,4,\n")
+    assert [video.url for video in read(source)] == ["/b.mp4", "/c.mp4"]
+    assert caplog.messages == [f"{source}: columns not used: file, start_min"]
+    many = written(tmp_path, "v.jsonl", json.dumps({"url": "a.mp4", "id": 1, **{f"c{i}": i for i in range(20)}}))
+    read(many)
+    assert caplog.messages[-1].endswith("c10, c11 and 8 more")
+
+
+def test_a_language_that_is_not_known_is_not_stated_and_case_does_not_part_tags(tmp_path):
+    rows = ["unknown", "AUTO", "n/a", "EN-us", "en_US", "zh-hANS-cn"]
+    source = written(tmp_path, "v.csv", "url,language\n" + "".join(f"{i}.mp4,{tag}\n" for i, tag in enumerate(rows)))
+    found = [video.language for video in read(source, language="pl")]
+    assert found == ["pl", "pl", "pl", "en-US", "en-US", "zh-Hans-CN"]
+
+
+def test_no_number_in_a_parquet_column_is_an_empty_field(tmp_path):
+    nan = float("nan")
+    rows = {"url": ["a.mp4", "b.mp4"], "start_s": [nan, 1.5], "end_s": [nan, nan]}
+    parquet.write_table(pa.table(rows), tmp_path / "v.parquet")
+    assert [(video.start_s, video.end_s) for video in read(str(tmp_path / "v.parquet"))] == [(None, None), (1.5, None)]
+
+
+def test_a_parquet_column_of_bytes_or_a_damaged_page_is_said_in_one_line(tmp_path):
+    path = tmp_path / "v.parquet"
+    parquet.write_table(pa.table({"url": [b"a.mp4"]}), path)
+    with pytest.raises(ManifestError, match="row 1: field url: not text"):
+        read(str(path))
+    parquet.write_table(pa.table({"url": ["a.mp4", "b.mp4"] * 50}), path, compression="none", use_dictionary=False)
+    whole = path.read_bytes()
+    for damaged in (b"x" * 100 + whole[100:], whole.replace(b"a.mp4", b"\xff.mp4")):
+        path.write_bytes(damaged)
+        with pytest.raises(ManifestError, match=f"^{path}: not Parquet: [^\n]+$"):
+            read(str(path))
 
 
 def test_rows_with_the_same_source_and_part_collapse(tmp_path):
@@ -149,6 +273,24 @@ def test_a_list_may_lie_in_a_bucket_and_its_paths_are_relative_to_it():
         ("v.json", '[{"url": "a.mp4"},\n 5]', "entry 2: neither an object nor a URL"),
         ("v.json", "{", "line 1: not JSON"),
         ("v.json", "7", "neither an array nor an object"),
+        ("v.json", '{"clips": 5}', "neither an array nor an object"),
+        ("v.json", "[" * 20_000 + "]" * 20_000, "nested too deeply"),
+        ("v.jsonl", "[" * 20_000 + "]" * 20_000, "nested too deeply"),
+        ("v.jsonl", '{"url": ["a.mp4", "b.mp4"]}', "line 1: field url: not text"),
+        ("v.jsonl", '{"url": true}', "line 1: field url: not text"),
+        ("v.csv", "url\na.mp4\rb.mp4\nc.mp4\n", "line 2: not CSV: a carriage return outside quotes"),
+        ("v.csv", "sep=;\n\nurl;start_s\na.mp4;soon\n", "line 4: field start_s: 'soon'"),
+        ("v.csv", "url,start_ms\na.mp4,0:01\n", "line 2: field start_ms: '0:01' is not a time in milliseconds"),
+        (
+            "v.csv",
+            "url,language\na.mp4,Deutsch\n",
+            "of a language we know: say de, pt-BR or German",
+        ),
+        (
+            "v.txt",
+            "example.com/a.mp4\n",
+            "line 1: field url: no file 'example.com/a.mp4'; if it is on the web, put https",
+        ),
         ("v.parquet", "PAR?", "not Parquet"),
     ],
 )

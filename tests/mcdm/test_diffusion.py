@@ -52,9 +52,10 @@ def test_min_snr_weights_cap_the_clean_end(prediction):
     assert torch.allclose(in_x0, snr.clamp(max=5.0), rtol=1e-3)
 
 
-def test_noise_is_a_function_of_each_rows_seed_alone():
+@pytest.mark.parametrize("shape", [(3, 2), (16, 70, 80)], ids=["one after another", "side by side"])
+def test_noise_is_a_function_of_each_rows_seed_alone(shape):
     cpu = torch.device("cpu")
-    together = diffusion.draw_normal(torch.tensor([5, 9]), 1, (3, 2), cpu)
-    alone = diffusion.draw_normal(torch.tensor([9]), 1, (3, 2), cpu)
-    assert torch.equal(together[1:], alone)
-    assert not torch.equal(alone, diffusion.draw_normal(torch.tensor([9]), 2, (3, 2), cpu))
+    together = diffusion.draw_normal(torch.tensor([5, 9, 4, 9]), 1, shape, cpu)
+    alone = torch.randn(shape, generator=diffusion.generator(9, 1))
+    assert torch.equal(together[1], alone) and torch.equal(together[3], alone)
+    assert not torch.equal(alone, diffusion.draw_normal(torch.tensor([9]), 2, shape, cpu)[0])

@@ -96,9 +96,9 @@ def saved(run, stage):
     return torch.load(checkpoint.newest(run, stage), weights_only=True)
 
 
-def norms(run, stage):
+def logged(run, stage, name):
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [record["gradient_norm"] for record in records if "loss" in record and record["stage"] == stage]
+    return [record[name] for record in records if name in record and record["stage"] == stage]
 
 
 def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints(shards, tmp_path):
@@ -123,7 +123,9 @@ def test_fsdp_learns_all_stages_as_one_process_does_and_goes_on_bit_by_bit(shard
     for stage in range(4):
         run = tmp_path / ("whole" if stage < 2 else "after")
         whole = saved(run, stage)
-        assert norms(run, stage) == pytest.approx(norms(tmp_path / "alone", stage), rel=1e-4), stage
+        for name in ("gradient_norm", "held_out_loss"):
+            there, here = logged(run, stage, name), logged(tmp_path / "alone", stage, name)
+            assert there and there == pytest.approx(here, rel=1e-4), (stage, name)
         # the prior is small, and the biases of its keys have no gradient but for rounding
         assert same(saved(tmp_path / "alone", stage)["model"], whole["model"], share=1e-4), stage
         if stage < 2:

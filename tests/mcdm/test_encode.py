@@ -1,11 +1,14 @@
 """Encoding as training and the command line do it: in shares, to the same cache, which is then enough to train from."""
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
 
 from mcdm import encode as encoding
 from mcdm.__main__ import main
-from mcdm.config import RECIPES
+from mcdm.config import RECIPES, override, small, tiny
 from mcdm.encode import encode
 from mcdm.shards import Shards
 from tests.mcdm.nano import nano
@@ -62,6 +65,32 @@ def test_two_processes_encode_a_share_each_to_the_cache_of_one_however_long_one_
         for name in ("alone", "shared")
     )
     assert alone == shared and len(alone) == 3 * len(encoding.KINDS)
+
+
+def test_pictures_of_the_wanted_size_are_not_made_again():
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    assert encoding.resize(frames, 8) is frames and encoding.resize(frames, 4).shape == (2, 4, 4, 3)
+
+
+def test_encodings_are_named_by_the_weights_that_made_them_and_not_by_where_these_lie(tmp_path):
+    def named(path):
+        return override(tiny(), [f"codec.path={path}"]).encoding
+
+    vae = tmp_path / "vae"
+    vae.mkdir()
+    assert named(vae) == named(f"{vae}/") != named(tmp_path / "nowhere"), "with nothing there by the path in full"
+    (vae / "config.json").write_text("{}")
+    (vae / "model.safetensors").write_bytes(bytes(100_000))
+    name = named(vae)
+    assert name == named(f"{vae}/") == named(shutil.copytree(vae, tmp_path / "elsewhere"))
+    (vae / "README.md").write_text("of another day")
+    assert named(vae) == name
+    (vae / "model.safetensors").write_bytes(bytes(99_999) + b"1")
+    assert named(vae) != name, "other weights of the same size"
+    (vae / "model.safetensors").write_bytes(bytes(100_000))
+    (vae / "config.json").write_text("[]")
+    assert named(vae) != name
+    assert (tiny().encoding, small().encoding) == ("4cbb9e7dea", "6e6e20e3bb"), "a new one encodes every set anew"
 
 
 def test_what_the_command_line_has_encoded_training_does_not_encode_again(folder, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from mcdm.__main__ import main
 from mcdm.course import Options, train
 from mcdm.encoders import make_audio
 from mcdm.evaluate import EvaluateOptions, read_truth, roll_out
-from mcdm.generate import Talker, place_face
+from mcdm.generate import Talker, place_face, read_reference, usual_landmarks
 from mcdm.shards import Shards
 from mcdm.sound import SoundFile, feature_rows
 from mcdm.video import VideoWriter
@@ -233,10 +233,40 @@ def test_features_of_a_stream_are_those_of_the_whole(tmp_path):
 def test_a_found_face_is_put_where_training_has_it():
     picture, landmarks = draw(person(1), 0.0, (0.1, 0.05))
     wanted = draw(person(1), 0.0, (0, 0), 64)[1]
-    placed = place_face(picture, landmarks, wanted, 64)
+    placed, at = place_face(picture, landmarks, wanted, 64)
+    assert np.abs(at - wanted).max() < 0.5
     true = draw(person(1), 0.0, (0, 0), 64)[0]
     assert landmarks.max() < SIDE_PX
     assert np.abs(placed[16:48, 16:48].astype(int) - true[16:48, 16:48]).mean() < 12
+
+
+def test_a_face_of_other_proportions_says_where_its_landmarks_came_to_lie(world):
+    talker = Talker(world / "run", CPU)
+    face = read_reference(world / "face.png", talker, "sample/faces")
+    true, usual = draw(person(0), 0.3, (0, 0))[1], usual_landmarks(talker)
+    scale = np.linalg.norm(usual - usual.mean(0)) / np.linalg.norm(true - true.mean(0))
+    assert face.landmarks is not None
+    assert np.abs(face.landmarks - ((true - true.mean(0)) * scale + usual.mean(0))).max() < 0.06
+    assert np.abs(face.landmarks - usual).max() > 0.02, "a run of two steps does not know where faces are"
+    began = []
+    begin = talker.begin
+    talker.begin = lambda *given: began.append(given[2]) or begin(*given)
+    audio = talker.recipe.audio
+    list(talker.talk(face, iter(torch.zeros(40, audio.vectors, audio.width)), 8, 0))
+    assert np.array_equal(began[0][0], face.landmarks)
+
+
+def test_behind_the_end_of_a_sound_its_last_row_is_heard(world):
+    talker = Talker(world / "run", CPU)
+    shape, heard = (talker.recipe.audio.vectors, talker.recipe.audio.width), []
+    clip = talker.clip
+    talker.clip = lambda state, audio: heard.append(audio) or clip(state, audio)
+    reference = read_reference(world / "face.png", talker, "")
+    rows = (torch.full(shape, float(n)) for n in range(19))
+    made = sum(len(part) for part in talker.talk(reference, rows, 20, 0))
+    assert made == 20
+    sounds = torch.cat([window[0, -talker.recipe.frames :] for window in heard])
+    assert (sounds[19 + talker.recipe.audio.reach :] == 18).all() and (sounds.mean((1, 2)).diff() >= 0).all()
 
 
 def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(world):
@@ -272,7 +302,8 @@ def test_lips_and_faces_of_an_evaluation_are_read_by_the_packaged_networks(world
 def test_a_lane_that_takes_the_next_video_makes_it_as_a_lane_of_its_own_does(world):
     talker, shards = Talker(world / "run", CPU), Shards(str(world / "shards"))
     options = EvaluateOptions(run=world / "run", shards=shards.url, frames=12, face_pack="")
-    truths = [read_truth(shards, [clip], talker, 12) for clip in shards.clips]
+    audio = make_audio(talker.recipe.audio)
+    truths = [read_truth(shards, [clip], talker, audio, 12) for clip in shards.clips]
     ways = [roll_out(talker, truths, replace(options, lanes=lanes)) for lanes in (3, 2, 1)]
     videos = [np.stack([np.concatenate(made.pictures) for made in way]).astype(int) for way in ways]
     assert videos[0].shape == (3, 12, 32, 32, 3)

@@ -85,6 +85,26 @@ def test_a_run_remembers_what_it_held_out_when_the_shards_change(tmp_path):
         divide(Listed([clip("x", "y")], url="other"), tmp_path)
 
 
+@pytest.mark.parametrize("split", ["", "all", "train"])
+@pytest.mark.parametrize("people", [12, 1])
+def test_a_run_that_goes_on_trains_on_what_it_began_with_whatever_the_split_is_called(tmp_path, split, people):
+    shards = Listed([clip(f"v{i}", f"p{i % people}", split=split) for i in range(24)])
+    first = divide(shards, tmp_path)
+    write_division(tmp_path, first)
+    assert divide(shards, tmp_path) == first and len(first.train) > 20
+
+
+def test_new_clips_of_a_held_out_person_or_video_are_not_trained_on(tmp_path):
+    clips = [clip(f"v{i}", f"p{i}") for i in range(16)]
+    first = divide(Listed(clips), tmp_path)
+    write_division(tmp_path, first)
+    kept = first.held_out[0]
+    near = [clip("new", kept.person), clip(kept.video, "", 7), clip("w", "q", split="val")]
+    far = [clip("other", ""), clip("another", "q")]
+    again = divide(Listed([*clips, *near, *far]), tmp_path)
+    assert again.train == [*first.train, *far] and again.held_out == first.held_out
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [('{"clip', "truncated"), ('{"by": "x"}', "missing required field `clips`"), ('["a"]', "Expected `object`")],

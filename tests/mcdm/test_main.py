@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from mcdm.__main__ import main, stages_of
-from mcdm.config import RECIPES, override, paper, tiny
+from mcdm.config import RECIPES, override, paper, small, tiny
+from mcdm.diffusion import loss_weight, make_schedule
+
+_TALK = ["--reference", "a.png", "--audio", "b.wav", "--out", "{tmp}/c.mp4"]
 
 
 def test_help_needs_no_torch():
@@ -30,20 +33,24 @@ def test_help_needs_no_torch():
         (["train", "--shards", "x", "--out", "{tmp}/run", "--save-every", "0"], "--save-every 0: expected at least 1"),
         (["train", "--shards", "x", "--out", "{tmp}/run", "--held-out", "0"], "--held-out 0: expected at least 1"),
         (["train", "--shards", "x", "--out", "{tmp}/run", "--workers", "-1"], "--workers -1: expected at least 0"),
-        (["train", "--shards", "x", "--out", "{tmp}/run", "--seed", "-1"], "--seed -1: expected at least 0"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--seed", "-1"], "--seed -1: expected 0 to 2147483647"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--seed", "1" + "0" * 20], "expected 0 to 2147483647"),
+        (["generate", *_TALK, "--seed", "2147483648"], "--seed 2147483648: expected 0 to 2147483647"),
+        (["evaluate", "--shards", "x", "--run", "{tmp}", "--seed", "-1"], "--seed -1: expected 0 to 2147483647"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "plans.0=3"], "plans.0: a group of settings;"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "plans=3"], "plans: a group of settings;"),
+        (["encode", "--shards", "x", "--cache", "off"], "--cache off: expected where to write"),
         (["encode", "--shards", "x", "--workers", "0"], "--workers 0: expected at least 1"),
         (["train", "--shards", "x", "--out", "{tmp}/run", "--device", "tpu"], "expected auto, cpu or cuda"),
         (["train", "--shards", "x", "--out", "/dev/null", "--device", "cpu"], "/dev/null"),
         (["evaluate", "--shards", "x", "--run", "{tmp}", "--clips", "0"], "--clips 0: expected at least 1"),
         (["evaluate", "--shards", "x", "--run", "{tmp}", "--lanes", "0"], "--lanes 0: expected at least 1"),
         (["encode", "--shards", "nowhere"], "nowhere: no shards"),
-        (
-            ["generate", "--reference", "a.png", "--audio", "b.wav", "--out", "{tmp}/c.mp4", "--steps", "-1"],
-            "--steps -1: expected at least 0",
-        ),
-        (
-            ["generate", "--run", "{tmp}", "--reference", "a.png", "--audio", "b.wav", "--out", "{tmp}/c.mp4"],
-            "no recipe.json",
+        (["generate", *_TALK, "--steps", "-1"], "--steps -1: expected at least 0"),
+        (["generate", *_TALK, "--run", "{tmp}"], "no recipe.json"),
+        *(
+            (["evaluate", "--shards", "x", "--run", "{tmp}", "--name", name], f"--name {name!r}: expected the name of")
+            for name in ("", "a/b", "..", "recipe", "held_out")
         ),
     ],
 )
@@ -80,6 +87,8 @@ def test_settings_that_need_each_other_are_taken_in_either_order():
     assert one == other and one.unet.strict and not one.unet.memory_zero_init
     with pytest.raises(ValueError, match="no gradient would reach"):
         override(tiny(), [*pair, "unet.memory_zero_init=true"])
+    with pytest.raises(ValueError, match=r"^strict without use_memory: no gradient would reach"):
+        override(tiny(), [*pair, "unet.use_memory=false"])
 
 
 @pytest.mark.parametrize(
@@ -103,6 +112,8 @@ def test_settings_that_need_each_other_are_taken_in_either_order():
         ("unet.groups=5", "unet.groups=5: does not divide unet.channels=48"),
         ("unet.late=0", "unet.late=0.0: expected a number above 0"),
         ("unet.late=nan", "unet.late=nan: expected a number above 0"),
+        ("unet.guidance=nan", "unet.guidance=nan: expected a number"),
+        ("unet.guidance=-inf", "unet.guidance=-inf: expected a number"),
         ("unet.favor_features=0", "unet.favor_features=0: expected at least 1"),
         ("plans.0.batch=0", "plans.0.batch=0: expected at least 1"),
         ("plans.3.steps=0", "plans.3.steps=0: expected at least 1"),
@@ -118,6 +129,20 @@ def test_no_signal_at_the_last_step_and_a_network_that_answers_with_the_noise_ex
     with pytest.raises(ValueError, match=r"^unet\.zero_snr=true: unet\.prediction=eps"):
         override(paper(), ["unet.zero_snr=true"])
     assert override(paper(), ["unet.zero_snr=true", "unet.prediction=v"]).unet.zero_snr
+
+
+def test_no_signal_at_the_last_step_and_weights_that_leave_that_step_out_exclude_each_other():
+    with pytest.raises(ValueError, match=r"^unet\.zero_snr=true: with unet\.min_snr=5 the last step"):
+        override(small(), ["unet.min_snr=5"])
+    assert override(small(), ["unet.min_snr=5", "unet.zero_snr=false"]).unet.min_snr == 5
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_learns_at_the_step_where_sampling_starts(name):
+    unet = RECIPES[name]().unet
+    schedule = make_schedule(unet.schedule, zero_snr=unet.zero_snr)
+    first = torch.tensor(schedule.timesteps(unet.sampling_steps)[:1])
+    assert float(loss_weight(schedule, unet.prediction, first, unet.min_snr)) > 0
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

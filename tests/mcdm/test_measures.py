@@ -7,7 +7,7 @@ import torch
 from mcdm import measures
 from mcdm.config import CodecConfig
 from mcdm.encoders import DctCodec
-from mcdm.faces import CANON, align, mouth_opening, similarity
+from mcdm.faces import CANON, align, mouth_opening, similarity, warped
 from tests.mcdm.shards import draw, person
 
 
@@ -39,6 +39,20 @@ def test_landmarks_come_to_lie_on_the_canon_whatever_scale_and_turn():
     points = (CANON @ turn.T * 40 + 17).astype(np.float32)
     matrix = similarity(points, 48)
     assert np.allclose(points @ matrix[:, :2].T + matrix[:, 2], CANON * 48, atol=1e-2)
+
+
+@pytest.mark.parametrize("scale", [0.06, 0.3, 0.7, 1.5])
+def test_a_picture_that_is_shrunk_shows_the_mean_of_its_pixels_each_in_its_place(scale):
+    angle, side = 0.2, 24
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = np.concatenate([turn, (np.full(2, side / 2) - turn @ (250, 250))[:, None]], 1)
+    noise = np.random.default_rng(0).integers(0, 256, (500, 500), np.uint8)
+    assert warped(noise, matrix, side).std() < 80 * min(1, 1.4 * scale)
+    y, x = np.mgrid[:500, :500]
+    ramp = (x / 4 + y / 4).astype(np.uint8)
+    place = np.linalg.inv(turn) @ (np.stack([np.full(side, 6.0), np.arange(side)]) - matrix[:, 2:])
+    inside = ((place > 20) & (place < 480)).all(0)
+    assert inside.any() and np.abs(warped(ramp, matrix, side)[:, 6] - place.sum(0) / 4)[inside].max() < 1.5
 
 
 def test_the_mouths_opening_is_read_off_the_pixels():

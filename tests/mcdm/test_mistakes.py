@@ -111,6 +111,52 @@ def test_a_weight_that_the_own_checkpoint_lacks_is_named_when_a_stage_goes_on(wo
     assert refused(capsys, *given) == f"mcdm train: {path} lacks the weight unet.conv_in.bias"
 
 
+def test_a_stage_that_stands_on_what_was_trained_on_since_is_named_by_all_that_use_it(world, run, tmp_path, capsys):
+    given = words("train", world / "shards", run)
+    generate = ["generate", "--run", run, "--reference", "x.png", "--audio", "x.wav", "--out", tmp_path / "x.mp4"]
+    assert main(given) == 0
+    shutil.copytree(run / "stage0", tmp_path / "before")
+    further = [*given, "--set", "plans.0.steps=6"]
+    said = "stage 2 was trained on stage 0 at step 4, which is now at step 6: "
+    assert refused(capsys, *further) == f"mcdm train: {said}remove {run / 'stage2'} to train it anew"
+    assert said in refused(capsys, *generate)
+    shutil.rmtree(run / "stage2")
+    assert f"stage 3 was trained on stage 0 at step 4, which is now at step 6: remove {run / 'stage3'}" in refused(
+        capsys, *further
+    )
+    changed(run, 3, lambda saved: saved.pop("ground"))  # one from before this was noted
+    assert main(further) == 0 and "x.png: no such picture" in refused(capsys, *generate)
+    shutil.rmtree(run / "stage0")
+    shutil.copytree(tmp_path / "before", run / "stage0")
+    assert "stage 2 was trained on stage 0 at step 6, which is now at step 4" in refused(capsys, *generate)
+
+
+def test_a_stage_trained_anew_to_the_same_step_is_another_one(world, run, capsys):
+    given = words("train", world / "shards", run)
+    assert main(given) == 0
+    shutil.rmtree(run / "stage1")
+    assert main([*given, "--stages", "1", "--seed", "3"]) == 0
+    assert "stage 3 was trained on stage 1 at step 4, which is another one now: remove " in refused(capsys, *given)
+    shutil.rmtree(run / "stage1")
+    assert main(given) == 0, "the same weights are the same ground"
+
+
+def test_a_first_run_that_was_refused_does_not_bind_its_folder(world, tmp_path, capsys):
+    run, other = tmp_path / "run", ["--set", "motion.token_width=4"]
+    assert "no shards" in refused(capsys, *words("train", tmp_path / "nowhere", run))
+    given = words("train", world / "shards", run, "--stages", "1", "--stop-after", "1")
+    assert main([*given, *other]) == 0
+    assert "is a run of recipe nano" in refused(capsys, *given)
+
+
+@pytest.mark.parametrize("name", ["sd_weights", "motion_weights"])
+def test_weights_to_start_from_that_are_not_there_are_missed_before_anything_trains(world, tmp_path, capsys, name):
+    given = words("train", world / "shards", tmp_path / "run", "--set", f"{name}={tmp_path / 'typo.pt'}")
+    assert refused(capsys, *given) == f"mcdm train: {tmp_path / 'typo.pt'}: no such weights"
+    assert not (tmp_path / "run").exists()
+    assert main([*given, "--stages", "0"]) == 0, "stage 0 wants none"
+
+
 @pytest.mark.parametrize("option", ["--shards", "--cache"])
 @pytest.mark.parametrize(("url", "said"), [("gs://b/x", "gcsfs"), ("foo://b/x", "Protocol not known: foo")])
 def test_a_url_that_cannot_be_reached_is_named_with_the_package_that_is_missing(

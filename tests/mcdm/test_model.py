@@ -8,8 +8,9 @@ import torch
 from mcdm.archive import ArchivedClip, FrameAlignedAttention
 from mcdm.config import ArchiveConfig, tiny
 from mcdm.denoiser import Denoiser
+from mcdm.diffusion import N_TIMESTEPS
 from mcdm.motion import Motion
-from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior
+from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior, _timesteps
 from mcdm.prior import CausalBlock, MotionPrior, TemporalBlock
 from mcdm.sketch import landmarks_of, sketch_channels
 from tests.mcdm.nano import SEEING, nano, random_batch
@@ -229,6 +230,11 @@ def test_timesteps_can_be_drawn_late(stage):
         recipe = dataclasses.replace(recipe, prior=dataclasses.replace(recipe.prior, late=power))
         drawn.append(objectives(recipe)[stage].loss(random_batch(recipe, 64)).t.float())
     assert abs(float(drawn[0].mean()) - 500) < 120 and abs(float(drawn[1].mean()) - 800) < 80
+
+
+def test_a_timestep_is_never_past_the_last():
+    seed = torch.tensor([2849990229])  # draws a number whose fourth root is 1 in float32
+    assert int(_timesteps(seed, 4.0, torch.device("cpu"))) == N_TIMESTEPS - 1
 
 
 @pytest.mark.parametrize(("given", "line"), [({"repaint": 0.5}, "repaint"), ({"pixel_error": True}, "pixel_error")])

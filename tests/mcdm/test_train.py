@@ -10,11 +10,13 @@ import torch
 
 from mcdm import checkpoint, course, distributed
 from mcdm.course import Options, make_objective, train
+from mcdm.data import collate
 from mcdm.distributed import World
 from mcdm.ema import Ema
 from mcdm.objectives import LearnArchive, LearnMotion
 from mcdm.precision import bf16_is_native
-from mcdm.train import Loop, NotFiniteError, rate_at, step_flops
+from mcdm.shards import Shards
+from mcdm.train import Loop, LoopOptions, NotFiniteError, rate_at, step_flops
 from tests.mcdm.nano import nano, nano_of, random_batch
 from tests.mcdm.processes import run_processes
 from tests.mcdm.shards import write_shards
@@ -172,8 +174,6 @@ class Poisoned(LearnArchive):
 
 
 def test_a_nan_is_one_line_with_the_clip_and_the_last_checkpoint_stays_good(shards, tmp_path):
-    from mcdm.shards import Shards
-
     recipe = nano()
     with pytest.raises(NotFiniteError) as caught:
         found = Shards(shards)
@@ -266,6 +266,27 @@ def test_what_is_held_out_is_measured_by_parts_no_larger_than_in_training(shards
         records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         found.append([r["held_out_loss"] for r in records if "held_out_loss" in r])
     assert found[0] == pytest.approx(found[1], rel=1e-3) and len(found[0]) == 1
+
+
+@pytest.mark.parametrize(("held_out", "rows"), [(4, [[2], [2]]), (5, [[2, 1], [2, 2]]), (1, [[1], [1]])])
+def test_processes_share_what_is_held_out_and_together_measure_what_one_does(shards, tmp_path, held_out, rows):
+    """`rows`: of each turn, by process. All take as many turns: FSDP gathers weights in each."""
+    found = Shards(shards)
+    data = course.Data(found, course.divide(found, tmp_path), None)
+    windows = data.windows(LearnArchive(nano()), data.division.held_out, 0)
+    fixed = collate([windows[number] for number in range(held_out)])
+    loop = Loop(make_objective(1, nano(), tmp_path), windows, fixed, LoopOptions(run=tmp_path, micro_batch=2), CPU)
+    alone, parts, turns = loop.validate(), [], []
+    loss = loop.objective.loss
+    for rank in range(2):
+        seen = []
+        loop.objective.loss = lambda batch, seen=seen: seen.append(len(batch["seed"])) or loss(batch)
+        loop.world = World(rank, 2, torch.device("cpu"))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(distributed, "total", lambda value, world: value)
+            parts.append(loop.validate())
+        turns.append(seen)
+    assert sum(parts) == pytest.approx(alone, rel=1e-4) and turns == rows
 
 
 def test_the_rate_warms_up_and_ends_where_the_plan_says():

@@ -1,16 +1,24 @@
 """What the command line takes, and what it answers to what it does not take."""
 
+import errno
 import json
+import os
+import shlex
 import socket
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from rich.console import Console
 from s3fs import S3FileSystem
 
+from manifests.records import Video
 from manifests.store import Store
+from pipeline import finish as finishing
 from pipeline.cli import main, parser
 from pipeline.cluster import Cluster, _Start, connected
-from pipeline.job import Job, write_job
+from pipeline.ending import print_paths
+from pipeline.job import Job, add_videos, read_job, write_job
 from stages import weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli.json"
@@ -151,6 +159,64 @@ def test_a_folder_in_place_of_a_file_is_told_in_one_line(arguments, tmp_path, ca
     write_job(Store(str(tmp_path / "out")), Job(recipe="sample"))
     assert main([*arguments.replace("{place}", str(tmp_path)).split(), "--store", str(tmp_path / "out")]) == 2
     assert "Is a directory" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small(tmp_path) -> Store:
+    """A store of a job and one video that was never run."""
+    store = Store(str(tmp_path / "out"))
+    write_job(store, Job(recipe="sample"))
+    add_videos(store, [Video.of("a.mp4")])
+    return store
+
+
+def test_a_disk_that_is_full_when_the_sheet_is_written_is_told_in_one_line(small, capsys):
+    assert main(["report", "--sheet", "/dev/full", "--store", small.url]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: No space left on device: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["judge --policy strict", "shard", "report"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_no_results_is_told_in_one_line(command, code, small, capsys, monkeypatch):
+    def refused(*_: object, **__: object) -> NoReturn:
+        raise OSError(code, os.strerror(code), "report.html")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finishing, "write_report", refused)
+        assert main([*command.split(), "--store", small.url]) == 2
+    err = capsys.readouterr().err
+    assert err == f"error: {os.strerror(code)}: report.html; mend that and run the same command again\n"
+    assert main([*command.split(), "--store", small.url]) == 0
+
+
+@pytest.mark.parametrize("size", ["0", "-5"])
+def test_a_size_of_shards_that_cannot_be_leaves_the_store_as_it_was(size, small, capsys):
+    assert main(["shard", "--bytes", size, "--store", small.url]) == 2
+    assert f"shard_bytes: {size} is not at least 1" in capsys.readouterr().err
+    assert read_job(small) == Job(recipe="sample")
+    assert main(["report", "--store", small.url]) == 0
+
+
+@pytest.mark.parametrize("name", ["set[final]", "a[/b]/c", "my :fire: set"])
+def test_a_store_s_name_is_shown_as_it_is_and_quoted_in_commands(name, tmp_path, capsys):
+    store = Store(str(tmp_path / name))
+    write_job(store, Job(recipe="sample"))
+    add_videos(store, [Video.of("a.mp4")])
+    for command in ("report", "judge", f"show {Video.of('a.mp4').id}"):
+        assert main([*command.split(), "--store", store.url]) == 0
+    assert f"  report   {store.url}/report.html  the page" in capsys.readouterr().out
+    store.put("shards/train-000000-0.tar", b"")  # there is something to train on
+    print_paths(store, Job(recipe="own"), Console(markup=False, emoji=False))
+    train, judge = (shlex.split(line, comments=True) for line in capsys.readouterr().out.splitlines()[-2:])
+    assert train[:6] == ["python", "-m", "mcdm", "train", "--shards", store.at("shards")]
+    assert judge == ["python", "-m", "pipeline", "judge", "--policy", "strict", "--store", store.url]
+
+
+def test_nobody_is_told_to_train_on_no_clips(small, capsys):
+    assert main(["report", "--store", small.url]) == 0
+    out = capsys.readouterr().out
+    assert "mcdm train" not in out and f"python -m pipeline report --store {small.url}    # no clip was kept" in out
 
 
 def test_a_truth_that_is_none_is_told_in_one_line(tmp_path, capsys):

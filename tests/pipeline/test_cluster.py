@@ -10,7 +10,7 @@ import pytest
 
 from manifests.records import Video
 from manifests.store import Store
-from pipeline.cluster import run_on_ray
+from pipeline.cluster import _broken, run_on_ray
 from pipeline.here import run_here
 from pipeline.ledger import Ledger
 from pipeline.stage import keys
@@ -120,6 +120,17 @@ def test_a_stage_that_fails_on_everything_stops_the_run_with_its_cause(place):
     log, store = place
     with pytest.raises(StageBrokenError, match="20 videos in a row failed at rate, the last with RuntimeError"):
         run_on_ray(stages(log, broken=True), videos(60), store, "a")
+
+
+def test_a_full_disk_stops_the_run_and_is_told_even_where_the_store_could_not_take_the_word(place):
+    log, store = place
+    with pytest.raises(StageBrokenError, match="No space left on device: ") as stopped:
+        run_on_ray(stages(log, fills="python"), videos(3), store, "a")
+    assert stopped.value.by_request
+    for left in (b"", b'["No sp', None):
+        store.delete("broken") if left is None else store.put("broken/a.json", left)
+        told = _broken(store, "a", stopped.value.__cause__)
+        assert told.by_request and str(told) == str(stopped.value)
 
 
 def test_a_stage_that_cannot_open_stops_the_run_with_its_own_words(place):

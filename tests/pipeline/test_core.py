@@ -1,6 +1,8 @@
 """The stage, its key, the ledger and the plain loop."""
 
+import errno
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from manifests.records import Video
 from manifests.scratch import machine
 from manifests.store import Store
 from pipeline.bench import Bench
+from pipeline.disk import disk_fault
 from pipeline.here import run_here
 from pipeline.ledger import Ledger
 from pipeline.override import OverrideError, override
@@ -155,6 +158,30 @@ def test_a_stage_that_fails_on_everything_stops_the_run(place):
     with pytest.raises(StageBrokenError, match="20 videos in a row failed at rate"):
         run_here(stages(log, broken=True), videos(30), store, "a")
     assert calls(log)["rate"] == 20
+
+
+@pytest.mark.parametrize("who", ["python", "PyAV", "yt-dlp"])
+def test_a_full_disk_is_not_held_against_the_videos(place, who):
+    log, store = place
+    for run in "abcd":
+        with pytest.raises(StageBrokenError, match="No space left on device: ") as stopped:
+            run_here(stages(log, fills=who), videos(5), store, run)
+        assert stopped.value.by_request, "told in one line, exit code 2"
+    assert [(d.ok, d.failed, d.quarantined) for d in plan(stages(log), videos(5), store)][1] == (0, 0, 0)
+    assert run_here(stages(log), videos(5), store, "e") == 5
+
+
+def test_a_full_disk_is_told_where_the_store_has_no_room_to_say_so(place, monkeypatch):
+    log, store = place
+    monkeypatch.setattr(store, "create", lambda path, data: Path("/dev/full").write_bytes(data))
+    with pytest.raises(StageBrokenError, match="No space left on device"):
+        run_here(stages(log, fills="python"), videos(5), store, "a")
+
+
+def test_of_two_paths_the_full_disk_is_the_one_written_to():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scratch/made", None, "store/kept")  # as `shutil` has it
+    assert disk_fault(full) == "No space left on device: store/kept; mend that and run the same command again"
+    assert disk_fault(ValueError("nan")) is None
 
 
 def test_a_forgotten_video_is_not_due_again(place):

@@ -1,10 +1,13 @@
 """What a store remembers of the run that made it."""
 
+import hashlib
+
 import pytest
 
+from manifests.codec import to_json
 from manifests.records import Video
 from manifests.store import Store
-from pipeline.job import Job, add_videos, read_job, read_videos, write_job
+from pipeline.job import Job, add_videos, drop_videos, read_job, read_videos, write_job
 from pipeline.stage import keys
 
 
@@ -43,6 +46,57 @@ def test_videos_add_up_and_the_newest_word_wins(store):
 def test_a_part_of_a_video_is_a_video_of_its_own():
     whole, part = Video.of("a"), Video.of("a", start_s=1.0, end_s=2.0)
     assert whole.id != part.id and part.id == Video.of("a", start_s=1, end_s=2).id
+
+
+def test_parts_late_in_a_long_source_are_told_apart_and_others_keep_their_ids():
+    assert Video.of("a", start_s=12345.62, end_s=12350.11).id != Video.of("a", start_s=12345.64, end_s=12350.14).id
+    assert Video.of("a", start_s=1234567, end_s=2e6).id == Video.of("a", start_s=1234567.0, end_s=2000000).id
+    assert Video.of("a", start_s=12.5, end_s=1e6).id == hashlib.sha256(b"a#t=12.5,1e+06").hexdigest()[:16]
+
+
+def test_of_two_runs_that_add_at_once_neither_loses_the_other_s_videos(store, monkeypatch):
+    put, mine, theirs = Store.put, Video.of("mine"), Video.of("theirs")
+
+    def late(self, path, data):  # the other run reads and writes between our reading and our writing
+        monkeypatch.setattr(Store, "put", put)
+        add_videos(Store(store.url), [theirs])
+        put(self, path, data)
+
+    monkeypatch.setattr(Store, "put", late)
+    add_videos(store, [mine])
+    assert {video.url for video in read_videos(store)} == {"mine", "theirs"}
+
+
+def test_a_list_in_one_object_as_it_once_was_is_read_added_to_and_taken_from(store):
+    old = [Video.of("a", language="de"), Video.of("b")]
+    store.put("videos.jsonl", b"\n".join(to_json(video).replace(b',"stamp":""', b"") for video in old))
+    assert {*read_videos(store)} == {*old}
+    add_videos(store, [Video.of("a", language="fr"), Video.of("b")])
+    assert {video.url: video.language for video in read_videos(store)} == {"a": "fr", "b": None}
+    drop_videos(store, [Video.of("a").id])
+    assert read_videos(store) == (Video.of("b"),)
+
+
+def test_what_says_nothing_new_is_not_written_again(store):
+    add_videos(store, [Video.of("a"), Video.of("b")])
+    before = store.list("wanted")
+    add_videos(store, [Video.of("a")])
+    assert store.list("wanted") == before and len(before) == 1
+
+
+def test_a_forgotten_video_does_not_come_back_into_the_list_and_leaves_it_where_it_did(store):
+    gone, other = Video.of("gone"), Video.of("other")
+    add_videos(store, [gone])
+    store.put(f"tombstones/{gone.id}.json", b"{}")
+    assert add_videos(store, [gone, other]) == (other,) == read_videos(store)
+
+
+def test_settings_that_cost_no_measurement_are_compared_by_name():
+    own = Job(recipe="sample", overrides=("sync.reach=10",))
+    judged = own.changed(None, ["policy.max_offset_frames=9"]).changed(None, ["shard_bytes=500"])
+    said = ("policy.max_offset_frames=default (was 9)", "shard_bytes=default (was 500)")
+    assert own.unlike(judged) == said and Job(recipe="sample", policy="sample").unlike(own) == ()
+    assert Job(recipe="sample", policy="strict").unlike(own) == ("policy=strict (was sample)",)
 
 
 def test_a_job_written_before_there_were_cascades_is_none(store):

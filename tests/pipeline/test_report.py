@@ -151,6 +151,39 @@ def test_tables_print_every_stage_language_and_reason(reported):
         assert said in text
 
 
+def test_failures_are_told_with_their_last_line_those_alike_together(tmp_path):
+    error = "stages.outcomes.NetworkError: a.invalid: [generic] {}: HTTP Error 500: no (caused by <HTTPError 500: no>)"
+    bare = {"source": None, "seen": None, "clips": None}
+    known = [
+        *(dataclasses.replace(measured(n), **bare, failed=("fetch", "failed", error.format(n))) for n in "abc"),
+        dataclasses.replace(measured("d"), **bare, failed=("fetch", "quarantined", "its worker died 3 times")),
+    ]
+    figures = write_report(Store(str(tmp_path)), known, (), PAPER, provenance={})
+    assert figures.failures_alike == [
+        ("fetch", "failed", "NetworkError: a.invalid: [generic] HTTP Error 500: no", 3),
+        ("fetch", "quarantined", "its worker died 3 times", 1),
+    ]
+    out = io.StringIO()
+    print_tables(Console(file=out, width=80, markup=False), figures)
+    page = Store(str(tmp_path)).get(REPORT).decode()
+    for said in (
+        "failed: NetworkError: a.invalid: [generic] HTTP Error 500: no",
+        "quarantined: its worker died 3 times",
+        "failed: 3 of 4 videos, tried again by the next run",
+        "given up after three tries: 1 of 4 videos, tried again by run --retry",
+    ):
+        assert said in " ".join(out.getvalue().split()).replace(" 3 · · · ", " ") and said in page
+
+
+def test_tables_fit_into_80_letters_without_cutting_a_word(reported):
+    *_, figures = reported
+    out = io.StringIO()
+    print_tables(Console(file=out, width=80), figures)
+    text = out.getvalue()
+    assert "…" not in text and all(len(line) <= 80 for line in text.splitlines())
+    assert "language  videos  clips  kept  hours  persons  mean s  paper h  lost most to" in text
+
+
 def test_thumbnails_are_the_moments_asked_for(tmp_path):
     store = Store(str(tmp_path))
     one = stored_clip(store, "v0", n_frames=51)

@@ -75,6 +75,12 @@ def test_a_network_that_is_gone_in_a_later_wave_ends_the_search_and_keeps_what_w
     assert len(search.troubles) == 2
 
 
+def test_a_forgotten_video_is_not_found_again(wild, tmp_path):
+    gone, other = videos("de", "a", "b")
+    Store(str(tmp_path)).put(f"tombstones/{gone.id}.json", b"{}")
+    assert wild(de=[[gone, other]], pl=[[]]).next_wave(NOTHING, ()) == (other,)
+
+
 @pytest.mark.parametrize(("until", "waves"), [("fetch", 1), ("identity", 3), (None, 3)])
 def test_a_run_that_ends_before_clips_searches_one_wave(until, waves, monkeypatch, tmp_path):
     store, carried, found = (

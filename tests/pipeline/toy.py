@@ -9,9 +9,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from manifests.records import Video
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, PostponedError, Rejection, Resources, Stage, Work, WorkerSpoiledError
+from stages.encode import ClipWriter
+from stages.outcomes import NetworkError
 
 SMALL = Resources(cpus=0.5, workers=(1, 2))
 
@@ -58,6 +62,15 @@ def note(log: str, stage: str, n: int) -> None:
             f.write(f"{stage} {n} {time.time():.3f}\n")
 
 
+def fill(who: str) -> None:
+    """Meet a full disk, as Python, PyAV or yt-dlp does."""
+    if who == "python":
+        Path("/dev/full").write_bytes(b"1")
+    if who == "yt-dlp":
+        raise NetworkError("x.invalid: unable to write data: [Errno 28] No space left on device")
+    ClipWriter(Path("/dev/full"), 64).finish(np.zeros(16_000, np.int16))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Get(Stage[Media]):
     name, needs, gives = "get", (Video,), Media
@@ -94,6 +107,7 @@ class Rate(Stage[Score]):
     hangs: int = field(default=-1, metadata=RUNTIME)
     spoils: int = field(default=-1, metadata=RUNTIME)
     broken: bool = field(default=False, metadata=RUNTIME)
+    fills: str = field(default="", metadata=RUNTIME)
 
     def open(self) -> Work[Score]:
         def rate(facts: Facts, bench: Bench) -> Score:
@@ -101,6 +115,8 @@ class Rate(Stage[Score]):
             note(self.log, "rate", n)
             if self.broken or n == self.bad:
                 raise RuntimeError("nan")
+            if self.fills:
+                fill(self.fills)
             if n == self.deadly:
                 os._exit(139)
             if n == self.hangs:

@@ -1,13 +1,17 @@
 """Own files and buckets are copied in, and of a longer source the wanted part is stored, to the frame."""
 
+import shutil
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 
 from manifests.records import Source
 from pipeline.stage import PostponedError
+from stages.ffmpeg import ffmpeg_path
 from stages.media import audio_array, frames
 from stages.outcomes import NetworkError
 from tests.media import (
@@ -47,7 +51,12 @@ def test_local_files_and_buckets_are_copied_as_they_are(fetch, clip):
         source = fetch(url, title="T")
         assert isinstance(source, Source)
         assert fetch.store.get(source.file.path) == clip.read_bytes()
-        assert (source.extractor, source.tool, source.title) == ("file", "", "T")
+        assert (source.extractor, source.tool, source.title, source.start_s) == ("file", "", "", 0.0)
+
+
+def test_a_file_may_have_any_name(fetch, clip, tmp_path):
+    for name in ("a::b.mp4", "c:d.mp4", "[e]*?.mp4", "100% #1.mp4"):
+        assert isinstance(fetch(shutil.copy(clip, tmp_path / name)), Source), name
 
 
 def test_a_local_file_that_cannot_be_used_says_why(fetch, clip, tmp_path):
@@ -113,6 +122,52 @@ def test_every_container_is_cut_to_the_frame(fetch, tmp_path, name, codec, tone,
     assert click_times(audio_array(part, start_s=0.0, end_s=1.9)) == pytest.approx(
         [at - start_s for at in heard], abs=0.02
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "starts"),
+    [
+        ("a.mp4", Fraction(25), {1.521: 1.52, 3.97: 3.96, 4.0: 4.0}),
+        ("b.mp4", Fraction(25, 2), {1.601: 1.6, 3.99: 3.92}),
+        ("c.mkv", Fraction(30_000, 1001), {3.95: 3.937}),  # times in milliseconds
+        ("d.webm", Fraction(25), {1.521: 1.52}),
+        ("e.ts", Fraction(25), {0.013: 0.0, 3.97: 3.96}),  # encoded anew
+    ],
+)
+def test_a_part_begins_with_the_picture_shown_at_its_start_and_sound_and_picture_stay_in_step(
+    fetch, tmp_path, name, rate, starts
+):
+    web = name.endswith("webm")
+    sound = Sound(samples=hum(6) * 20, codec="libopus" if web else "aac")
+    look = Look(codec="libvpx-vp9", b_frames=0, gop=100) if web else Look(gop=100)
+    late_s = 0.0 if web else 0.08  # sound may begin before the picture, which time counts from
+    path = numbered_video(tmp_path / name, times_at(rate, 5, late_s), look=look, sound=sound)
+    for asked_s, start_s in starts.items():
+        source = fetch(path, start_s=asked_s, end_s=asked_s + 1.0)
+        assert isinstance(source, Source)
+        assert source.start_s == pytest.approx(start_s, abs=1e-6)
+        part = fetch.store.get_file(source.file.path, tmp_path)
+        numbers = [read_number(image) for batch in frames(part) for image in batch.images]
+        shown = [read_number(image) for batch in frames(path, start_s=start_s) for image in batch.images]
+        assert numbers[0] == round(start_s * rate) and numbers[:20] == shown[:20]
+        heard, around = audio_array(part, start_s=0.3, end_s=0.8), audio_array(path, start_s=start_s, end_s=start_s + 1)
+        lag_s = np.correlate(around.astype(float), heard.astype(float), "valid").argmax() / 16_000 - 0.3
+        assert abs(lag_s) < 0.002
+
+
+def test_of_several_sound_tracks_the_default_one_is_heard_and_cut(fetch, clip, tmp_path):
+    """As in films: the dubbed sound first, the original marked; here the original is the one with clicks."""
+    original = click_flash(tmp_path / "original.mp4", times_at(Fraction(25), 4), [1.0, 3.0])
+    path = tmp_path / "film.mkv"
+    both = ["-i", str(clip), "-i", str(original), "-map", "0:v", "-map", "0:a", "-map", "1:a", "-c:v", "copy"]
+    kinds = ["-c:a", "aac", "-ac:a:0", "2", "-ac:a:1", "1", "-disposition:a:0", "0", "-disposition:a:1", "default"]
+    subprocess.run([ffmpeg_path(), "-v", "error", *both, *kinds, str(path)], check=True)
+    whole, part = fetch(path), fetch(path, start_s=2.0)
+    assert isinstance(whole, Source) and isinstance(part, Source)
+    assert (whole.audio.channels, part.audio.channels) == (1, 1)
+    for source, clicked in ((whole, [1.0, 3.0]), (part, [1.0])):
+        stored = fetch.store.get_file(source.file.path, tmp_path)
+        assert click_times(audio_array(stored, start_s=0.0, end_s=3.9)) == pytest.approx(clicked, abs=0.005)
 
 
 def test_the_parts_of_one_source_share_one_download(fetch, clip):

@@ -9,8 +9,9 @@ import imageio_ffmpeg
 import pytest
 
 from stages import ffmpeg
+from stages.container import opened, picture_stream
 from stages.ffmpeg import CutError, bounded_ffmpeg, cut, ffmpeg_path
-from stages.media import picture_index, probe
+from stages.media import probe
 from tests.media import Sound, hum, numbered_video, times_at
 
 
@@ -49,14 +50,21 @@ def test_the_bounded_ffmpeg_is_the_real_one(tmp_path, monkeypatch):
 def test_a_cut_that_hangs_ends_with_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(ffmpeg, "_MARGIN_S", 0.5)
     with pytest.raises(CutError, match="longer than"):
-        cut(tmp_path / "a.mp4", tmp_path / "b.mp4", 0.0, 0.01, picture=0, copy=True)
+        cut(tmp_path / "a.mp4", tmp_path / "b.mp4", 0.0, 0.01, streams=(0, 1), copy=True)
 
 
 def test_a_cut_of_what_is_not_there_says_so(tmp_path):
     path = numbered_video(tmp_path / "a.mp4", times_at(Fraction(25), 1), sound=Sound(samples=hum(1)))
-    cut(path, tmp_path / "b.mp4", 0.2, 0.8, picture=0, copy=True)
+    cut(path, tmp_path / "b.mp4", 0.2, 0.8, streams=(0, 1), copy=True)
     with pytest.raises(CutError, match="No such file"):
-        cut(tmp_path / "none.mp4", tmp_path / "b.mp4", 0.0, 1.0, picture=0, copy=True)
+        cut(tmp_path / "none.mp4", tmp_path / "b.mp4", 0.0, 1.0, streams=(0, 1), copy=True)
+
+
+def test_a_full_disk_is_not_blamed_on_the_file_that_is_cut(tmp_path):
+    path = numbered_video(tmp_path / "a.mp4", times_at(Fraction(25), 1), sound=Sound(samples=hum(1)))
+    (tmp_path / "full.mp4").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        cut(path, tmp_path / "full.mp4", 0.2, 0.8, streams=(0, 1), copy=True)
 
 
 def test_a_part_is_cut_from_the_stream_that_is_watched(tmp_path):
@@ -70,7 +78,8 @@ def test_a_part_is_cut_from_the_stream_that_is_watched(tmp_path):
     inputs = [part for path in (small, large, sound) for part in ("-i", str(path))]
     maps = ["-map", "0:v", "-map", "1:v", "-map", "2:a"]
     subprocess.run([ffmpeg_path(), "-v", "error", *inputs, *maps, "-c", "copy", str(both)], check=True)
-    assert picture_index(both) == 1
-    cut(both, tmp_path / "part.mp4", 0.4, 1.6, picture=picture_index(both), copy=True)
+    with opened(both) as container:
+        assert picture_stream(container).index == 1
+    cut(both, tmp_path / "part.mp4", 0.4, 1.6, streams=(1, 2), copy=True)
     found = probe(tmp_path / "part.mp4")
     assert (found.video.width_px, found.video.height_px) == (640, 360)

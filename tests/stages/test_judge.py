@@ -98,6 +98,19 @@ def test_a_language_may_have_its_own_limit():
     assert only(judge([spoken("zh-CN")], PAPER)).kept
 
 
+@pytest.mark.parametrize("tag", ["zh", "cmn", "zho", "chi", "ZH_Hans", "cmn-Hans-CN"])
+def test_a_limit_by_language_holds_for_every_code_of_it(tag):
+    assert PAPER.limit("min_confidence", tag) == 2.0
+    assert Policy(by_language=(ForLanguage(tag, "min_confidence", 1.0),)).limit("min_confidence", "zh") == 1.0
+
+
+@pytest.mark.parametrize("tag", [None, "und", "mul", "zxx"])
+def test_where_the_expected_language_says_nothing_the_one_heard_chooses_the_limit(tag):
+    heard = (speech("v0-0000", language="zh", verdict=""),)
+    one = measured(language=tag, syncs=(sync("v0-0000", confidence=2.5),), speeches=heard)
+    assert only(judge([one], PAPER)).kept
+
+
 def test_a_limit_by_language_that_is_no_limit_is_refused():
     with pytest.raises(ValueError, match="no limit 'confidence' for language 'zh'"):
         Policy(by_language=(ForLanguage("zh", "confidence", 2.0),))

@@ -12,7 +12,7 @@ import pytest
 
 from stages.container import Decoded, whole
 from stages.ffmpeg import cut
-from stages.media import audio, frames, picture_index, pictures, probe
+from stages.media import audio, frames, pictures, probe
 from tests import media
 
 
@@ -121,13 +121,13 @@ def test_a_part_of_a_transport_stream_is_as_long_as_was_asked_and_keeps_every_sh
     """Key frames are 10 s apart, and the size changes within the part."""
     looks = [(disc(320, 240), Fraction(1)), (disc(640, 360), Fraction(1))]
     path = programmes(tmp_path / "b.ts", *looks, length_s=30)
-    cut(path, tmp_path / "part.mp4", 27.0, 33.0, picture=picture_index(path), copy=False, changing=(320, 240))
+    cut(path, tmp_path / "part.mp4", 27.0, 33.0, streams=(0, 1), copy=False, changing=(320, 240))
     found, shown = probe(tmp_path / "part.mp4"), images(tmp_path / "part.mp4")
     assert found.duration_s == pytest.approx(6.0, abs=0.1) and len(shown) == pytest.approx(150, abs=2)
     assert extent(shown[40]) == pytest.approx((121, 121), abs=3)
     assert extent(shown[110]) == pytest.approx((91, 91), abs=3)
     assert len(np.concatenate(list(audio(tmp_path / "part.mp4")))) / 16_000 == pytest.approx(6.0, abs=0.1)
-    cut(path, tmp_path / "late.mp4", 25.0, 28.0, picture=picture_index(path), copy=False, changing=(320, 240))
+    cut(path, tmp_path / "late.mp4", 25.0, 28.0, streams=(0, 1), copy=False, changing=(320, 240))
     assert len(images(tmp_path / "late.mp4")) == pytest.approx(75, abs=2)
 
 
@@ -145,7 +145,8 @@ def interlaced(path: Path, made: list[np.ndarray], *coding: str) -> Path:
 def test_a_part_that_is_encoded_anew_has_its_interlaced_pictures_made_whole(tmp_path, name):
     made = woven(50)
     path = interlaced(tmp_path / name, made, "-c:v", "mpeg2video", "-q:v", "2")
-    cut(path, tmp_path / "part.mp4", 0.4, 1.6, picture=0, copy=False, changing=(320, 240) if name == "i.mpg" else None)
+    changing = (320, 240) if name == "i.mpg" else None
+    cut(path, tmp_path / "part.mp4", 0.4, 1.6, streams=(0, 1), copy=False, changing=changing)
     shown = images(tmp_path / "part.mp4")
     assert 29 <= len(shown) <= 31
     assert np.mean([combing(picture) for picture in shown]) < np.mean([combing(picture) for picture in made]) / 5

@@ -1,0 +1,25 @@
+"""Disks that are full or read-only: an error that says nothing about a video, and nothing about the program."""
+
+import errno
+import os
+import re
+import traceback
+
+_SAID = re.compile(
+    "("
+    + "|".join(re.escape(os.strerror(code)) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
+    + "|No usable temporary directory"  # `tempfile`, where every disk for scratch is full
+    + r")(?:: (?:'[^']+' -> )?'([^']+)')?"  # of two paths, what was written to
+)
+
+
+def disk_fault(error: BaseException) -> str | None:
+    """One line for the user if such a disk is behind an error, else None.
+
+    Told by the words of the system: they come through where the errno does not, out of ffmpeg, yt-dlp and Ray.
+    """
+    found = _SAID.search("".join(traceback.format_exception(error)))
+    if found is None:
+        return None
+    place = found[2] or "the disk of the store or that of scratch (TMPDIR)"
+    return f"{found[1]}: {place}; mend that and run the same command again"

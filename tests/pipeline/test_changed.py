@@ -1,0 +1,181 @@
+"""What a run does about rows, files and settings that are not what they were, and what it says of them."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from manifests.records import Video
+from manifests.store import Store
+from pipeline import run as running
+from pipeline.changed import Changes
+from pipeline.cli import main
+from pipeline.job import add_videos, read_videos
+from pipeline.ledger import Ledger, Outcome
+from pipeline.plan import plan
+from pipeline.recipes import TalkingFaces, build
+from pipeline.sources import own_videos
+from pipeline.stage import keys
+
+STAGES = build("sample").stages()
+NAMES = keys(STAGES, Video)
+EVERY = {stage.name for stage in STAGES}
+GONE = Outcome(status="rejected", body={"reason": "gone", "measured": {}})
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(str(tmp_path / "out"))
+
+
+@pytest.fixture
+def film(tmp_path) -> Path:
+    path = tmp_path / "films" / "a.mp4"
+    path.parent.mkdir()
+    path.write_bytes(b"first")
+    return path
+
+
+def pass_all(store, *videos):
+    """As if they had passed every stage, each of which left a blob."""
+    add_videos(store, videos)
+    for video in videos:
+        for key in NAMES.values():
+            Ledger(store).begin(key, video.id, "run")
+            Ledger(store).write(key, video.id, Outcome(status="ok"))
+            store.put(f"blobs/{key}/{video.id[:2]}/{video.id}/x", b"x")
+
+
+def due(store, videos, **given):
+    return {one.stage.name: one.enter for one in plan(STAGES, videos, store, **given) if one.enter}
+
+
+def about(store, video):
+    return {path.split("/")[1] for folder in ("ledger", "blobs") for path in store.list(folder) if video.id in path}
+
+
+def test_another_expected_language_makes_speech_due_again_for_that_video_alone(store):
+    video, other = Video.of("a.mp4", language="de"), Video.of("b.mp4", language="de")
+    pass_all(store, video, other)
+    Ledger(store).write("speech-otherwise", video.id, Outcome(status="ok"))
+    words = [replace(video, language="en"), other]
+    changes = Changes.of(read_videos(store), words, STAGES)
+    assert due(store, words, again=changes.again) == {"speech": (video.id,)}, "a dry run sees it, and removes nothing"
+    assert changes.lines == ("videos now expected in another language, their speech measured anew: 1",)
+    changes.take_back(store)
+    assert due(store, words) == {"speech": (video.id,)}
+    assert about(store, video) == {key for name, key in NAMES.items() if name != "speech"}
+    assert about(store, other) == {*NAMES.values()}
+
+
+def test_what_was_made_of_a_changed_outcome_is_due_again_too():
+    video = Video.of("a.mp4", stamp="1-1")
+    changes = Changes.of([video], [replace(video, stamp="1-2")], TalkingFaces(cascade=True).stages())
+    assert changes.again == {name: {video.id} for name in EVERY}
+
+
+def test_another_file_under_the_same_name_is_measured_anew(store, film):
+    (video,) = own_videos(str(film.parent), None)
+    pass_all(store, video)
+    film.write_bytes(b"second")
+    words = own_videos(str(film.parent), None)
+    assert [word.id for word in words] == [video.id]
+    changes = Changes.of(read_videos(store), words, STAGES)
+    assert changes.lines == ("videos that changed since they were fetched, measured anew: 1",)
+    changes.take_back(store)
+    assert about(store, video) == set() and not store.list("tombstones")
+    assert due(store, add_videos(store, words)) == {"fetch": (video.id,)}
+    assert not Changes.of(read_videos(store), own_videos(str(film.parent), None), STAGES).again
+
+
+def test_a_file_of_the_same_size_is_told_by_its_time(film):
+    old = own_videos(film.as_uri(), None)
+    os.utime(film, ns=(0, film.stat().st_mtime_ns + 1000))
+    assert Changes.of(old, own_videos(film.as_uri(), None), STAGES).again["fetch"] == {old[0].id}
+
+
+def test_a_file_that_is_missing_for_a_while_changes_nothing(store, film, tmp_path):
+    (tmp_path / "list.txt").write_text("films/a.mp4\nhttps://h.invalid/b.mp4\n")
+    rows = add_videos(store, own_videos(str(tmp_path / "list.txt"), None))
+    film.rename(tmp_path / "elsewhere")
+    words = own_videos(str(tmp_path / "list.txt"), None)
+    assert not Changes.of(rows, words, STAGES).again and add_videos(store, words) == rows
+    (tmp_path / "elsewhere").rename(film)
+    assert not Changes.of(rows, own_videos(str(tmp_path / "list.txt"), None), STAGES).again
+    assert [row.stamp for row in rows if row.url.startswith("https")] == [""], "nobody asks a web site"
+
+
+def test_a_file_that_was_never_there_is_fetched_once_it_is(store, film, tmp_path):
+    (tmp_path / "list.txt").write_text("films/late.mp4\n")
+    (row,) = add_videos(store, own_videos(str(tmp_path / "list.txt"), None))
+    film.rename(film.with_name("late.mp4"))
+    assert Changes.of([row], own_videos(str(tmp_path / "list.txt"), None), STAGES).again["fetch"] == {row.id}
+
+
+def test_a_row_of_before_there_were_stamps_takes_one_and_is_not_due_again(store, film):
+    words = own_videos(str(film), None)
+    rows = add_videos(store, [replace(word, stamp="") for word in words])
+    assert not Changes.of(rows, words, STAGES).again and add_videos(store, words) == words
+
+
+@pytest.fixture
+def own(store, tmp_path):
+    """A run over a list of two files that are gone, which nothing is due for, and what it printed."""
+    listed = tmp_path / "list.csv"
+    listed.write_text("url,language\na.mp4,de\nb.mp4,en\n")
+    for video in own_videos(str(listed), None):
+        Ledger(store).write(NAMES["fetch"], video.id, GONE)
+    return lambda *more: main(["run", "sample", "--manifest", str(listed), "--store", store.url, *more])
+
+
+def test_forgotten_videos_stay_out_of_the_list_and_the_run_and_show_say_so(own, store, tmp_path, capsys):
+    assert own() == 0 and "left out" not in capsys.readouterr().out
+    (video,) = (one for one in read_videos(store) if one.url.endswith("a.mp4"))
+    assert main(["forget", f"video:{video.id}", "--store", store.url]) == 0
+    capsys.readouterr()
+    assert own() == 0
+    assert "videos of the manifest left out, as they were forgotten: 1\n" in capsys.readouterr().out
+    assert [one.url for one in read_videos(store)] == [str(tmp_path / "b.mp4")]
+    assert main(["show", video.id[:8], "--store", store.url]) == 2
+    assert f"{video.id} was forgotten: nothing is kept" in capsys.readouterr().err
+
+
+def test_rows_that_left_the_manifest_are_said_to_stay(own, tmp_path, capsys):
+    assert own() == 0 and own("--langs", "de", "--dry") == 0
+    assert "in no row of" not in capsys.readouterr().out, "those of another language are rows all the same"
+    (tmp_path / "list.csv").write_text("url,language\na.mp4,de\n")
+    assert own() == 0
+    said = capsys.readouterr().out
+    assert f"videos of this store in no row of {tmp_path / 'list.csv'}, which stay in the set" in said
+    assert "(`forget` takes them out): 1\n" in said
+
+
+def test_a_run_says_which_settings_of_judge_and_shard_it_replaces(own, store, capsys):
+    assert own() == 0 and "other settings" not in capsys.readouterr().out
+    assert main(["judge", "--set", "policy.max_offset_frames=9", "--store", store.url]) == 0
+    assert main(["shard", "--bytes", "500", "--store", store.url]) == 0
+    capsys.readouterr()
+    assert own() == 0
+    said = "in force in this store: policy.max_offset_frames=default (was 9), shard_bytes=default (was 500)"
+    assert said in capsys.readouterr().out
+    assert own() == 0 and "other settings" not in capsys.readouterr().out
+
+
+def test_the_results_hold_what_another_run_on_the_store_added_meanwhile(own, store, monkeypatch):
+    theirs = Video.of("theirs.mp4")
+    monkeypatch.setattr(running, "_carry", lambda *_: add_videos(store, [theirs]))
+    assert own() == 0
+    assert theirs.id in {*pd.read_parquet(store.at("videos.parquet")).video} and len(read_videos(store)) == 3
+
+
+def test_a_run_takes_back_what_its_manifest_says_otherwise_and_a_dry_one_does_not(own, store, tmp_path, capsys):
+    videos = own_videos(str(tmp_path / "list.csv"), None)
+    pass_all(store, *videos)
+    (tmp_path / "list.csv").write_text("url,language\na.mp4,pl\nb.mp4,en\n")
+    assert own("--dry") == 0 and not due(store, videos)
+    assert "videos now expected in another language" in capsys.readouterr().out
+    assert own("--until", "fetch") == 0
+    assert due(store, videos) == {"speech": (videos[0].id,)}
+    assert {video.language for video in read_videos(store)} == {"pl", "en"}
