@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from mcdm.encoders import Wav2Vec2Audio
 from mcdm.faces import Floats
+from stages.container import sound_stream
 
 CHUNK_FRAMES = 250
 """Features are made ten seconds at a time."""
@@ -111,10 +112,11 @@ class Level:
 
 def _decode(path: Path) -> Iterator[Floats]:
     with av.open(str(path)) as container:
-        if not container.streams.audio:
+        stream = sound_stream(container)
+        if stream is None:
             return
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
-        for frame in container.decode(container.streams.audio[0]):
+        for frame in container.decode(stream):
             for part in resampler.resample(frame):
                 yield part.to_ndarray()[0].astype(np.float32) / np.float32(32768)
         for part in resampler.resample(None):

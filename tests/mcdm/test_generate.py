@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from dataclasses import replace
 
 import av
@@ -19,6 +20,7 @@ from mcdm.generate import Talker, place_face, read_reference, usual_landmarks
 from mcdm.shards import Shards
 from mcdm.sound import SoundFile, feature_rows
 from mcdm.video import VideoWriter
+from stages.ffmpeg import ffmpeg_path
 from tests.mcdm.nano import SEEING, nano
 from tests.mcdm.shards import SIDE_PX, draw, person, speech, wav, write_shards
 from tests.mcdm.test_frechet import Pictures, Videos
@@ -228,6 +230,15 @@ def test_features_of_a_stream_are_those_of_the_whole(tmp_path):
     whole = encoder(torch.from_numpy(samples.astype(np.float32) / 32768))
     assert rows.shape == whole.shape == (600, 1, 128)
     assert torch.allclose(rows[:-26], whole[:-26], atol=1e-3)
+
+
+def test_of_several_sound_tracks_the_default_one_speaks(tmp_path):
+    (tmp_path / "speech.wav").write_bytes(wav(speech(10, 1)[0]))
+    (tmp_path / "silence.wav").write_bytes(wav(np.zeros(6400, np.int16)))
+    both = ["-i", tmp_path / "silence.wav", "-i", tmp_path / "speech.wav", "-map", "0:a", "-map", "1:a"]
+    marks = ["-disposition:a:0", "0", "-disposition:a:1", "default", tmp_path / "film.mka"]
+    subprocess.run([ffmpeg_path(), "-v", "error", *both, *marks], check=True)
+    assert max(np.abs(samples).max() for samples in SoundFile(tmp_path / "film.mka", 10)) > 0.1
 
 
 def test_a_found_face_is_put_where_training_has_it():
