@@ -15,6 +15,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from manifests import parquet
 from manifests.records import Video
 from manifests.tags import UNSTATED, UnknownLanguageError, language_tag
 from manifests.urls import canonical, host_without_scheme, is_web_host, is_youtube_id, local, youtube_url
@@ -254,11 +255,9 @@ def _json(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _parquet(source: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import pyarrow as pa
-    from pyarrow import parquet
 
     try:
-        # The threads of `read_table` now and then abort a process that ends right after, as it does on damaged files.
-        rows = parquet.ParquetFile(io.BytesIO(data)).read(use_threads=False).to_pylist()
+        rows = parquet.read(data).to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a damaged page, text that is not UTF-8
         raise ManifestError(f"{source}: not Parquet: {' '.join(str(error).split())}") from None
     for number, row in enumerate(rows, 1):

@@ -92,7 +92,7 @@ def ddim_step(schedule: Schedule, x: Tensor, eps: Tensor, t_next: int) -> Tensor
     return float(schedule.alpha[t_next]) * x + float(schedule.sigma[t_next]) * eps
 
 
-_LARGE = 1 << 16
+_LARGE = 1 << 16  # numbers in a row, from which on threads pay
 
 
 @cache

@@ -17,6 +17,7 @@ import av
 import fsspec
 import numpy as np
 
+from manifests import parquet
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from mcdm.faces import Bytes, Floats
 
@@ -189,11 +190,9 @@ def chains(clips: Iterable[Clip]) -> list[list[Clip]]:
 
 def _from_index(data: bytes) -> list[Clip]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)  # see `manifests.table`
-        rows: list[dict[str, Any]] = table.to_pylist()
+        rows: list[dict[str, Any]] = parquet.read(data).to_pylist()
         return [
             Clip(
                 members={member["name"]: (member["offset"], member["length"]) for member in row["members"]},

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from manifests.records import RATE_HZ, Verdict
+from manifests.tags import primary
 from stages.judge import Candidate, Measured, candidates, tightest
 from stages.policies import Policy
 
@@ -177,9 +178,9 @@ def _languages(known: Sequence[Measured], judged: Sequence[Judged]) -> tuple[lis
     videos: dict[str, list[Measured]] = defaultdict(list)
     clips: dict[str, list[Judged]] = defaultdict(list)
     for one in known:
-        videos[_subtag(one.video.language)].append(one)
+        videos[primary(one.video.language or "")].append(one)
     for clip in judged:
-        clips[_subtag(clip.clip.measured.video.language)].append(clip)
+        clips[primary(clip.clip.measured.video.language or "")].append(clip)
     found = [_language(name, videos[name], clips[name]) for name in sorted(videos)]
     found.sort(key=lambda one: (-one.hours, one.name))
     return found, _language("all", known, judged)
@@ -201,10 +202,6 @@ def _language(name: str, videos: Sequence[Measured], clips: Sequence[Judged]) ->
         paper_hours=PAPER["hours"] if name == "all" else PAPER_HOURS.get(name),
         top_reason=reasons.most_common(1)[0][0] if reasons else "",
     )
-
-
-def _subtag(language: str | None) -> str:
-    return (language or "").split("-")[0].lower()
 
 
 def _rules(judged: Sequence[Judged]) -> list[Rule]:

@@ -55,11 +55,10 @@ def own_videos(manifest: str, language: str | None) -> tuple[Video, ...]:
 
 def _stamp(url: str) -> str:
     """Bytes and nanoseconds of the last change of a file on a disk of this machine, "" for what lies elsewhere."""
-    path = url.removeprefix("file://")
-    if "://" in path:
+    if "://" in url:  # not so a `file://`, of which the list has made a path
         return ""
     try:
-        about = Path(path).stat()
+        about = Path(url).stat()
     except (OSError, ValueError):  # not there, or no name that a file may have
         return MISSING
     return f"{about.st_size}-{about.st_mtime_ns}"

@@ -1,13 +1,12 @@
 """The catalogue: `clips.parquet`, one row per clip, kept or dropped, and `videos.parquet`, one per video."""
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from manifests import parquet
 from manifests.codec import to_plain
 from manifests.records import RATE_HZ, Clip, Track, Verdict
 from manifests.store import Store
@@ -106,14 +105,14 @@ def write_catalogue(store: Store, measured: Iterable[Measured], verdicts: Iterab
 
 def read_catalogue(store: Store, name: str = CLIPS) -> pa.Table:
     """One of the two tables as a `pyarrow.Table`; raises `FileNotFoundError` if nothing was judged yet."""
-    return pq.ParquetFile(io.BytesIO(store.get(name))).read(use_threads=False)  # see `manifests.table`
+    return parquet.read(store.get(name))
 
 
 def keep_rows(store: Store, name: str, condition: pc.Expression) -> None:
     """Write one of the tables anew with the rows that meet a condition; nothing happens if there is none."""
     if not store.exists(name):
         return
-    _write(store, name, read_catalogue(store, name).filter(condition))
+    store.put(name, parquet.write(read_catalogue(store, name).filter(condition)))
 
 
 def status(one: Measured) -> tuple[str, str, str]:
@@ -126,13 +125,7 @@ def status(one: Measured) -> tuple[str, str, str]:
 
 
 def _put(store: Store, path: str, rows: Sequence[Mapping[str, Any]], schema: Any) -> None:
-    _write(store, path, pa.Table.from_pylist(list(rows), schema=schema))
-
-
-def _write(store: Store, path: str, table: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    store.put(path, buffer.getvalue())
+    store.put(path, parquet.write(pa.Table.from_pylist(list(rows), schema=schema)))
 
 
 def _about(one: Measured) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +10,8 @@ from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from manifests import parquet
 from manifests.store import Store
 from stages.tars import Member, Sample
 
@@ -87,8 +86,7 @@ def read_index(store: Store) -> ShardIndex | None:
     except FileNotFoundError:
         return None
     try:
-        table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)  # see `manifests.table`
-        return ShardIndex(tuple(_row(record) for record in table.to_pylist()))
+        return ShardIndex(tuple(_row(record) for record in parquet.read(data).to_pylist()))
     except (pa.ArrowInvalid, KeyError) as error:
         raise ValueError(f"{store.at(INDEX)} is not a shard index: {error}") from error
 
@@ -96,9 +94,7 @@ def read_index(store: Store) -> ShardIndex | None:
 def write_index(store: Store, index: ShardIndex) -> None:
     """Write it whole: from now on these are the shards."""
     table = pa.Table.from_pylist([_record(row) for row in index.rows], schema=_SCHEMA)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    store.put(INDEX, buffer.getvalue())
+    store.put(INDEX, parquet.write(table))
 
 
 def drop_stale(store: Store, index: ShardIndex) -> tuple[str, ...]:

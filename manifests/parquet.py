@@ -1,0 +1,27 @@
+"""Tables as Parquet files, from bytes and to bytes. pyarrow."""
+
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read(data: bytes) -> "pa.Table":
+    """The table of a file. Raises what pyarrow does: `ArrowException`, `OSError`, `ValueError`, `OverflowError`.
+
+    Without threads: those of pyarrow's `read_table` now and then abort a process that ends right after, as it does on
+    damaged files and as short commands do.
+    """
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+
+
+def write(table: "pa.Table") -> bytes:
+    """The bytes of a file that holds a table, compressed by zstd."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
