@@ -11,6 +11,7 @@ import tarfile
 import wave
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import av
@@ -36,6 +37,11 @@ _ABOUT = {
 
 _TAIL_BYTES = 1 << 16
 """Of a member, hashed where there is no index: all of a small one; an mp4 ends with the sizes of all its frames."""
+
+
+_PARSING = Lock()
+"""Held while a `.npy` header is parsed: where two threads do so at once CPython 3.11 may raise "SystemError: AST
+constructor recursion depth mismatch" (its `ast` counts depth once for all of them). `encode` reads clips in threads."""
 
 
 class SampleError(Exception):
@@ -116,7 +122,9 @@ class Shards:
         """A `.npy` member of this shape, finite, as float32; raises `SampleError` for any other. The pipeline fills
         gaps: no frame of it lacks a landmark or a pose."""
         try:
-            array = np.lib.format.read_array(io.BytesIO(self.read(clip, member)), allow_pickle=False)
+            data = io.BytesIO(self.read(clip, member))
+            with _PARSING:
+                array = np.lib.format.read_array(data, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise SampleError(clip.key, f"{member} is no array") from error
         if array.shape != shape:

@@ -1,9 +1,13 @@
 """Markers, one Ray for the session, a bucket, random states put back."""
 
+import ast
 import os
 import random
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +45,24 @@ def _random_states() -> Iterator[None]:
     yield
     random.setstate(python)
     np.random.set_state(numpy)
+
+
+@pytest.fixture
+def fragile_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ast.parse` that always fails where CPython 3.11's sometimes does: called by two threads at once. numpy calls it
+    for the header of every array it reads."""
+    inside, parse = threading.Lock(), ast.parse
+
+    def one_at_a_time(*args: Any, **options: Any) -> ast.AST:
+        if not inside.acquire(blocking=False):
+            raise SystemError("AST constructor recursion depth mismatch")
+        try:
+            time.sleep(0.02)
+            return parse(*args, **options)
+        finally:
+            inside.release()
+
+    monkeypatch.setattr(ast, "parse", one_at_a_time)
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,11 @@ def test_two_processes_encode_a_share_each_to_the_cache_of_one_however_long_one_
     assert alone == shared and len(alone) == 3 * len(encoding.KINDS)
 
 
+def test_threads_that_encode_never_parse_two_arrays_at_once(fragile_parser, folder, tmp_path):
+    shards = Shards(str(folder))
+    assert encode(shards, nano(), str(tmp_path), device=torch.device("cpu"), workers=3) == []
+
+
 def test_pictures_of_the_wanted_size_are_not_made_again():
     frames = np.zeros((2, 8, 8, 3), np.uint8)
     assert encoding.resize(frames, 8) is frames and encoding.resize(frames, 4).shape == (2, 4, 4, 3)

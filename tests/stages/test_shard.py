@@ -123,6 +123,13 @@ def test_bytes_do_not_depend_on_workers_on_order_or_on_the_store(shards, tmp_pat
     assert other.get(INDEX) == store.get(INDEX)
 
 
+def test_threads_that_write_shards_never_parse_two_arrays_at_once(fragile_parser, tmp_path):
+    store = Store(str(tmp_path))
+    videos = three_videos(store)
+    done = shard(store, videos, judge(videos, POLICY), size_bytes=1, workers=4)
+    assert len(done.written) == 3
+
+
 def test_a_store_without_a_disk_holds_the_same_shards(shards):
     store, _, done = shards
     remote = Store("memory://shard-test")
