@@ -1,6 +1,6 @@
 """Where to look for wild video, language by language: `manifests/wild/*.toml`, and what `--langs` may say."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +22,7 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: Text  # in English
     own_name: Text  # in the language itself
     hours: Annotated[float, msgspec.Meta(gt=0)]  # wanted in the data set; the paper's hours of this language
-    licence: Literal["cc", "any"] = "cc"
+    licence: Literal["cc", "any"] = "cc"  # what is searched for, and fetched of what was found
     queries: tuple[Text, ...] = ()  # search words, written in the language
     channels: tuple[Url, ...] = ()
     playlists: tuple[Url, ...] = ()  # and feeds
@@ -79,11 +79,6 @@ def languages(selection: str, available: Sequence[str]) -> tuple[str, ...]:
     if unknown:
         raise ValueError(f"--langs {selection}: no {', '.join(unknown)} here; must be {allowed}")
     return tuple(tag for tag in available if tag in wanted)
-
-
-def strictest(chosen: Iterable[Language]) -> Literal["cc", "any"]:
-    """The licence rule that all of the languages agree to."""
-    return "cc" if any(language.licence == "cc" for language in chosen) else "any"
 
 
 def _tag(language: Language) -> str:

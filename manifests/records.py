@@ -38,6 +38,7 @@ class Video:
     title: str = ""
     channel: str = ""
     licence: str = ""  # as the manifest states it; Source.licence is what the site states
+    licence_rule: str = ""  # "cc" or "any": what its language may be fetched under (`Fetch.licence`); "": not stated
     duration_s: float | None = None  # a hint for longest-first scheduling, never trusted
     stamp: str = ""  # of a file on a disk, when the manifest was read: tells another under the same name
 
@@ -86,6 +87,7 @@ class Source:
     video: VideoStream
     audio: AudioStream
     start_s: float = 0.0  # where in what lies at the URL the stored file begins, from its first picture
+    stop_s: float | None = None  # where in the stored file the wanted part ends, if the file goes on; at 25 fps
     page_url: str = ""
     title: str = ""
     uploader: str = ""
@@ -147,6 +149,7 @@ class Piece:
     n_frames: int
     contiguous_with_prev: bool  # same track, and the previous piece ends where this one begins
     others_in_view: tuple[int, ...]  # the other tracks whose middle lies inside the crop in some frame
+    still_s: float  # longest time without motion of the face, seconds: a frozen picture, also inside a live one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +157,7 @@ class Clip(Piece):
     """A candidate clip: one face, at most 30 s, square, 25 fps, with 16 kHz mono audio of exactly matching length."""
 
     size_px: int
+    effective_face_px: float  # of the face's size (as `Track.face_px`) what has detail, source pixels: less if enlarged
     video: Ref  # mp4
     audio: Ref  # wav, int16, n_frames * 640 samples
     arrays: Ref  # npz: box (F,5) crop pixels + score, lmk (F,5,2) crop pixels, pose (F,3) degrees, crop (F,4) source px
@@ -192,7 +196,7 @@ class Syncs:
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """One spoken word; times are seconds inside the clip, None where no aligner knew the language."""
+    """One spoken word, in languages without spaces a character; times are seconds inside the clip, None if unknown."""
 
     text: str
     start_s: float | None
@@ -224,7 +228,7 @@ class Speech:
     text: str
     words: tuple[Word, ...]
     avg_logprob: float
-    aligned: bool
+    aligned: bool  # whether a forced aligner gave all word times; if not, the recogniser did
 
 
 @dataclass(frozen=True, kw_only=True)

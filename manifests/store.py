@@ -1,14 +1,17 @@
 """Bytes by path in any place that fsspec knows: a folder, `s3://`, `gs://`, `memory://`. Put whole, get, list."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -17,6 +20,16 @@ from manifests.records import Ref
 from manifests.scratch import is_alive, machine, prefix
 
 _PARTIAL = ".partial-"
+
+_S3_REQUESTS = 10
+"""Per operation before it is given up: a minute or more of waiting, where s3fs by itself ends after 8 s. A short outage
+of the store must not end a run of days."""
+
+_NOT_IMPLEMENTED = 501  # what a copy of S3 answers for good to what it does not know
+
+
+class UnreachableError(OSError):
+    """A store that does not answer, or only with faults of its own, however often it is asked."""
 
 
 def results(url: str) -> "Store":
@@ -38,13 +51,14 @@ class Store:
             raise ValueError(f"{url!r}: not a place for results; give a folder or a URL such as s3://bucket/set")
         self.url = re.sub(r"^file:/+$", "/", url).rstrip("/")
         remote = "://" in url and not url.startswith("file://")
-        options = {"use_listings_cache": False} if remote else {"auto_mkdir": True}
+        options = {"use_listings_cache": False, **_patience(url)} if remote else {"auto_mkdir": True}
         try:
-            self._fs, root = fsspec.core.url_to_fs(self.url or "/", **options)
+            fs, root = fsspec.core.url_to_fs(self.url or "/", **options)
         except (ImportError, OSError) as error:  # gs:// wants a package of its own, ftp:// asks its host at once
             raise ValueError(f"{url}: {error}") from None
         self._root = root.rstrip("/")
-        self.local = Path(self._root or "/") if isinstance(self._fs, LocalFileSystem) else None
+        self.local = Path(self._root or "/") if isinstance(fs, LocalFileSystem) else None
+        self._fs: Any = _Remote(fs, self.url) if remote else fs
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         return Store, (self.url or "/",)
@@ -141,12 +155,12 @@ class Store:
 
     def delete(self, path: str) -> None:
         """Remove an object or a folder of objects; nothing happens if it is not there."""
-        if self._fs.exists(f"{self._root}/{path}"):
+        with contextlib.suppress(FileNotFoundError):  # also where another run on this store was faster
             self._fs.rm(f"{self._root}/{path}", recursive=True)
 
-    def sweep(self) -> int:
+    def sweep(self, below: str = "") -> int:
         """Remove what killed processes of this machine left half written; returns how many files."""
-        left = [] if self.local is None else list(self.local.rglob(f"{_PARTIAL}{machine()}-*"))
+        left = [] if self.local is None else list((self.local / below).rglob(f"{_PARTIAL}{machine()}-*"))
         dead = [path for path in left if not is_alive(int(path.name.rsplit("-", 2)[1]))]
         for path in dead:
             path.unlink(missing_ok=True)
@@ -161,3 +175,50 @@ class Store:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+class _Remote:
+    """A file system whose outages are all told as `UnreachableError`."""
+
+    def __init__(self, fs: Any, url: str) -> None:
+        self._fs, self._url = fs, url
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._fs, name)
+
+        @functools.wraps(method)
+        def call(*given: Any, **options: Any) -> Any:
+            outages = _outages()
+            kinds: tuple[type[Exception], ...] = (OSError, *outages)
+            try:
+                return method(*given, **options)
+            except kinds as error:
+                if not isinstance(error, outages) and (_status(error) < 500 or _status(error) == _NOT_IMPLEMENTED):
+                    raise
+                raise UnreachableError(f"{self._url} does not answer: {' '.join(str(error).split())}") from error
+
+        return call
+
+
+def _outages() -> tuple[type[Exception], ...]:
+    """Errors of a connection: Python's own, and those of the clients of stores that were loaded."""
+    names = {
+        "botocore.exceptions": ("ConnectionError", "HTTPClientError"),
+        "aiohttp": ("ClientConnectionError", "ClientPayloadError"),
+    }
+    loaded = [(sys.modules[module], name) for module, of in names.items() if module in sys.modules for name in of]
+    return ConnectionError, TimeoutError, *(getattr(module, name) for module, name in loaded)
+
+
+def _status(error: Exception) -> int:
+    """What the store answered (503: busy), 0 if it is not known."""
+    answer: Any = getattr(error.__cause__, "response", None)  # of botocore, behind the error that s3fs makes of it
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(answer, dict) else 0
+
+
+def _patience(url: str) -> dict[str, Any]:
+    """How often S3 is asked, where neither the environment nor the user's fsspec configuration says it."""
+    if not url.startswith("s3://") or not {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}.isdisjoint(os.environ):
+        return {}
+    retries = {"mode": "standard", "total_max_attempts": _S3_REQUESTS}
+    return {"config_kwargs": {"retries": retries, **fsspec.config.conf.get("s3", {}).get("config_kwargs", {})}}

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,11 +34,12 @@ def parser() -> argparse.ArgumentParser:
     encode.add_argument("--shards", required=True, help="folder or URL of the shards")
     encode.add_argument("--cache", default="auto", metavar="URL", help="where to write; default: <shards>/encoded")
     encode.add_argument("--device", default="auto")
-    encode.add_argument("--workers", type=int, default=2, help="clips at once on a CPU (default 2)")
+    encode.add_argument("--workers", type=int, default=2, help="clips at once (default 2)")
     generate = commands.add_parser("generate", help="make a talking-face video of one picture and a voice")
     generate.add_argument("--run", type=Path, default=Path("runs/tiny"), help="what `train` wrote (default runs/tiny)")
     generate.add_argument("--reference", type=Path, required=True, help="picture of one face")
     generate.add_argument("--audio", type=Path, required=True, help="any sound file; made 16 kHz mono")
+    generate.add_argument("--driving", type=Path, metavar="VIDEO", help="video of a face whose head to move like")
     generate.add_argument("--seconds", type=float, help="length; default: the sound's; longer repeats it")
     generate.add_argument("--out", type=Path, required=True, help="mp4 to write")
     generate.add_argument("--seed", type=int, default=0)
@@ -88,6 +90,12 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     )
     train.add_argument("--log-every", type=int, default=20, metavar="STEPS")
     train.add_argument("--validate-every", type=int, default=100, metavar="STEPS")
+    train.add_argument(
+        "--samples-every",
+        type=int,
+        metavar="STEPS",
+        help="in stage 3, at a checkpoint, a few seconds of held-out video; 0: never (default: a fifth of the stage)",
+    )
     train.add_argument("--held-out", type=int, default=32, metavar="SAMPLES", help="to validate on (default 32)")
     train.add_argument(
         "--stop-after",
@@ -97,7 +105,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         help="end after so many steps of a stage; the next run goes on",
     )
     train.add_argument("--ray", action="store_true", help="train on Ray, on the pipeline's cluster")
-    train.add_argument("--ray-workers", type=int, default=1)
+    train.add_argument("--ray-workers", type=int, help="with --ray: how many processes (default 1)")
 
 
 def stages_of(text: str) -> tuple[int, ...]:
@@ -122,7 +130,7 @@ def _train(given: argparse.Namespace) -> None:
         from mcdm.ray_train import connect, train_on_ray, uses_gpu
 
         gpus = connect()  # the cluster's: this machine may have none
-        train_on_ray(recipe, options, workers=given.ray_workers, gpu=uses_gpu(given.device, gpus))
+        train_on_ray(recipe, options, workers=given.ray_workers or 1, gpu=uses_gpu(given.device, gpus))
         return
     from mcdm.course import train
 
@@ -142,9 +150,14 @@ def _check_seed(given: argparse.Namespace) -> None:
 
 def _options(given: argparse.Namespace) -> "Options":
     stages = stages_of(given.stages)
-    saved = ["save_every"] if given.save_every is not None else []
-    _at_least(given, 1, *saved, "log_every", "validate_every", "held_out", "ray_workers")
-    _at_least(given, 0, "micro_batch", "workers", "stop_after")
+    if given.ray_workers is not None and not given.ray:
+        raise ValueError(f"--ray-workers {given.ray_workers}: goes with --ray, which is not asked for")
+    if given.fsdp and not given.ray and "RANK" not in os.environ:
+        raise ValueError("--fsdp: shares a model over processes, which torchrun starts, or --ray")
+    stated = [name for name in ("save_every", "ray_workers") if getattr(given, name) is not None]
+    _at_least(given, 1, *stated, "log_every", "validate_every", "held_out")
+    sampled = [] if given.samples_every is None else ["samples_every"]
+    _at_least(given, 0, *sampled, "micro_batch", "workers", "stop_after")
     _check_seed(given)
     from mcdm.course import Options
 
@@ -164,6 +177,7 @@ def _options(given: argparse.Namespace) -> "Options":
         log_every=given.log_every,
         validate_every=given.validate_every,
         held_out=given.held_out,
+        samples_every=given.samples_every,
         stop_after=given.stop_after,
     )
 
@@ -201,6 +215,7 @@ def _generate(given: argparse.Namespace) -> None:
         run=given.run,
         reference=given.reference,
         audio=given.audio,
+        driving=given.driving,
         out=given.out,
         seconds=given.seconds,
         seed=given.seed,
@@ -236,6 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {"train": _train, "encode": _encode, "generate": _generate, "evaluate": _evaluate}[given.command](given)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"mcdm {given.command}: {error}\n")
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is imported by the commands that need it
+            raise
+        way = f": --lanes {given.lanes // 2} (now {given.lanes}) needs less" if "lanes" in given else ""
+        sys.stderr.write(f"mcdm {given.command}: the memory of the GPU is too small{way}\n")
         return 2
     return 0
 

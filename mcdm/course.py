@@ -1,10 +1,12 @@
 """The course of training: stages in order, what each stands on, and the data they share."""
 
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +23,7 @@ from mcdm.import_weights import check_pretrained, load_pretrained
 from mcdm.motion import Motion
 from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior, Objective
 from mcdm.precision import bf16_is_native
+from mcdm.samples import make_samples
 from mcdm.shards import Clip, Shards
 from mcdm.train import Loop, LoopOptions
 
@@ -46,11 +49,18 @@ class Options:
     log_every: int = 20
     validate_every: int = 100
     held_out: int = 32  # samples that are measured on
+    samples_every: int | None = None  # steps of stage 3, at the next checkpoint; None: a fifth of them; 0: never
     stop_after: int = 0  # steps of a stage, and the call ends with it; 0: to the end of all plans
 
     def steps_between_saves(self, plan: StagePlan) -> int:
         """As asked for, or by the length of the plan: a checkpoint of `paper` is 14 GB."""
         return self.save_every or max(200, plan.steps // 20)
+
+    def steps_between_samples(self, stage: int, plan: StagePlan) -> int:
+        """As asked for, or a fifth of stage 3; 0: never, as in all other stages."""
+        if stage != 3:
+            return 0
+        return math.ceil(plan.steps / 5) if self.samples_every is None else self.samples_every
 
 
 def train(recipe: Recipe, options: Options) -> None:
@@ -68,16 +78,53 @@ def train(recipe: Recipe, options: Options) -> None:
         write_division(options.run, division)
         counts = (len(division.train), len(division.held_out), division.by)
         log.info("%d clips to train on, %d held out by %s", *counts)
+    check_batches(recipe, options, world)
     encoded = prepare(shards, recipe, options, world)
     for stage in options.stages:
         check_needs(options.run, stage, recipe)
         if checkpoint.finished(options.run, stage, recipe):
             log.info("stage %d is finished", stage)
             continue
-        fit(make_objective(stage, recipe, options.run, options.seed), Data(shards, division, encoded), options, world)
+        data = Data(shards, division, encoded)
+        try:
+            fit(make_objective(stage, recipe, options.run, options.seed), data, options, world)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(_too_large(recipe, stage, options, world)) from error
         if not checkpoint.finished(options.run, stage, recipe):
             log.info("stage %d stops after %d steps; the next run goes on from there", stage, options.stop_after)
             return
+
+
+def largest_world(recipe: Recipe, most: int) -> int:
+    """The largest number of processes, `most` at the most and 1 at least, into which every stage's batch divides."""
+    together = math.gcd(*(plan.batch for plan in recipe.plans))
+    return next(size for size in range(max(most, 1), 0, -1) if together % size == 0)
+
+
+def check_batches(recipe: Recipe, options: Options, world: World) -> None:
+    """Raise `ValueError`, before hours of other stages, for a stage still to come whose batch does not divide."""
+    for stage in options.stages:
+        batch = recipe.plans[stage].batch
+        if checkpoint.finished(options.run, stage, recipe):
+            continue
+        if batch % world.size:
+            fitting = largest_world(recipe, world.size)
+            raise ValueError(
+                f"stage {stage} of {recipe.name} takes {batch} clips a step, which do not divide into {world.size} "
+                f"processes: start {fitting}, or --set plans.{stage}.batch"
+            )
+        share = batch // world.size
+        if options.micro_batch and share % options.micro_batch:
+            raise ValueError(
+                f"--micro-batch {options.micro_batch}: does not divide the {share} clips that a process takes of a "
+                f"step of stage {stage}"
+            )
+
+
+def _too_large(recipe: Recipe, stage: int, options: Options, world: World) -> str:
+    now = options.micro_batch or recipe.plans[stage].batch // world.size
+    way = f"--micro-batch {now // 2} (now {now}) needs less and learns the same" if now > 1 else "--fsdp shares it"
+    return f"stage {stage}: the memory of the GPU is too small: {way}"
 
 
 def check_shared(run: Path, world: World) -> None:
@@ -112,19 +159,26 @@ def fit(objective: Objective, data: Data, options: Options, world: World) -> Non
     windows = data.windows(objective, data.division.train, options.seed)
     held_out = data.windows(objective, data.division.held_out, options.seed)
     fixed = collate([held_out[number] for number in range(options.held_out)])
+    stage, plan, device = objective.stage, objective.recipe.plans[objective.stage], world.device
+    samples_every = options.steps_between_samples(stage, plan)
+    if samples_every and options.sharded:
+        samples_every = 0
+        if world.rank == 0:
+            log.info("stage %d: no samples with --fsdp, for a model that may fit no single device", stage)
     loop_options = LoopOptions(
         run=options.run,
-        bf16=options.precision == "bf16" or (options.precision == "auto" and bf16_is_native(world.device)),
+        bf16=options.precision == "bf16" or (options.precision == "auto" and bf16_is_native(device)),
         micro_batch=options.micro_batch,
         workers=options.workers,
         compiled=options.compiled,
         sharded=options.sharded,
-        save_every=options.steps_between_saves(objective.recipe.plans[objective.stage]),
+        save_every=options.steps_between_saves(plan),
         log_every=options.log_every,
         validate_every=options.validate_every,
+        samples_every=samples_every,
         stop_after=options.stop_after,
     )
-    Loop(objective, windows, fixed, loop_options, world).run()
+    Loop(objective, windows, fixed, loop_options, world, partial(make_samples, options.run, data.shards, device)).run()
 
 
 def usable(clips: list[Clip], encoded: Encoded | None) -> list[Clip]:

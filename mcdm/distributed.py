@@ -71,6 +71,16 @@ def wrap(objective: nn.Module, world: World, *, sharded: bool) -> nn.Module:
     return DistributedDataParallel(objective, device_ids=[world.device.index] if world.device.type == "cuda" else None)
 
 
+def share_weights(wrapped: nn.Module) -> None:
+    """Under FSDP: let go of weights that a `forward` without a backward has left gathered; what is written into those
+    would be lost."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for part in wrapped.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def hold_gradients(wrapped: nn.Module) -> AbstractContextManager[None]:
     """While it accumulates: do not exchange gradients yet."""
     return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()

@@ -21,6 +21,15 @@ class Ema:
         shadows = list(self.shadow.values())
         torch._foreach_lerp_(shadows, [live[name].detach().float() for name in self.shadow], 1 - decay)
 
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the averages with the model's weights, to the bit; a second call puts both back."""
+        live = dict(model.named_parameters())
+        for name, shadow in self.shadow.items():
+            held = live[name].detach().clone()
+            live[name].copy_(shadow)
+            shadow.copy_(held)
+
     def state_dict(self) -> dict[str, Tensor | int]:
         """Shadows by parameter name, and the number of updates."""
         return {**self.shadow, "updates": self.updates}

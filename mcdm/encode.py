@@ -12,6 +12,8 @@ import io
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -110,7 +112,8 @@ def encode(
     workers: int = 2,
     tick: Callable[[Clip], None] = lambda _: None,
 ) -> list[SampleError]:
-    """Encode the clips that are not encoded yet; returns those that could not be."""
+    """Encode the clips that are not encoded yet, `workers` at a time; returns those that could not be. On a GPU they
+    take turns with the encoders, which are fast, while the others read, decode, align and write."""
     encoded = Encoded(url, recipe.encoding)
     wanted = shards.clips if clips is None else clips
     done = {clip.key for clip in encoded.whole(wanted)}
@@ -118,11 +121,11 @@ def encode(
     if not todo:
         return []
     store = Store(encoded.url)
-    encoders = [make(part).to(device) for make, part in _encoders(recipe)]
+    encoders, turn = [make(part).to(device) for make, part in _encoders(recipe)], _turn(device)
 
     def one(clip: Clip) -> SampleError | None:
         try:
-            arrays = encode_clip(shards, clip, recipe, encoders, device)
+            arrays = encode_clip(shards, clip, recipe, encoders, device, turn)
         except SampleError as error:
             log.warning("skipped %s", error)
             return error
@@ -133,7 +136,7 @@ def encode(
         tick(clip)
         return None
 
-    with ThreadPoolExecutor(workers if device.type == "cpu" else 1) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         return [error for error in pool.map(one, todo) if error is not None]
 
 
@@ -141,9 +144,19 @@ def _encoders(recipe: Recipe) -> list[tuple[Callable[[Any], nn.Module], Any]]:
     return [(make_codec, recipe.codec), (make_audio, recipe.audio), (make_image, recipe.image)]
 
 
+def _turn(device: torch.device) -> AbstractContextManager[object]:
+    """Held by the thread that uses the encoders: on a GPU by one at a time, so that its memory holds one chunk."""
+    return nullcontext() if device.type == "cpu" else Lock()
+
+
 @torch.no_grad()
 def encode_clip(
-    shards: Shards, clip: Clip, recipe: Recipe, encoders: list[Any], device: torch.device
+    shards: Shards,
+    clip: Clip,
+    recipe: Recipe,
+    encoders: list[Any],
+    device: torch.device,
+    turn: AbstractContextManager[object],
 ) -> dict[str, NDArray[Any]]:
     """All arrays of one clip; raises `SampleError`. Pictures pass by chunks: a clip is never whole in memory."""
     codec, audio, image = encoders
@@ -159,17 +172,21 @@ def encode_clip(
             shown = view.move(landmarks)
         frames = view.cut(frames)
         face, point = align(frames, shown[start:stop], recipe.motion.face_px)
-        small = torch.from_numpy(resize(frames, recipe.codec.size_px)).to(device)
-        latents.append(encode_pictures(codec, small[None])[0].half().cpu().numpy())
-        candidates = small[-start % REFERENCE_STRIDE :: REFERENCE_STRIDE].permute(0, 3, 1, 2).float() / 127.5 - 1
-        if len(candidates):
-            images.append(image(candidates).half().cpu().numpy())
+        shrunk = torch.from_numpy(resize(frames, recipe.codec.size_px))
+        with turn:
+            small = shrunk.to(device)
+            latents.append(encode_pictures(codec, small[None])[0].half().cpu().numpy())
+            candidates = small[-start % REFERENCE_STRIDE :: REFERENCE_STRIDE].permute(0, 3, 1, 2).float() / 127.5 - 1
+            if len(candidates):
+                images.append(image(candidates).half().cpu().numpy())
         faces.append(face)
         points.append(point)
-    sound = torch.from_numpy(shards.sound(clip)).to(device)
+    sound = torch.from_numpy(shards.sound(clip))
+    with turn:
+        heard = audio(sound.to(device)).half().cpu().numpy()
     return {
         "latent": np.concatenate(latents),
-        "audio": audio(sound).half().cpu().numpy(),
+        "audio": heard,
         "image": np.concatenate(images),
         "face": np.concatenate(faces),
         "points": np.concatenate(points),

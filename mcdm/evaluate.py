@@ -347,6 +347,7 @@ def not_measured(options: EvaluateOptions, videos: list[dict[str, Any]]) -> dict
         "fvd": (options.fvd, "--fvd"),
     }
     found = {name: f"no network given ({flag})" for name, (value, flag) in wanted.items() if not value}
+    found["e_fid"] = "would take a network that reads a 3-D morphable face model's expression off a picture"
     if options.sync and not any("sync" in video for video in videos):
         found["sync"] = "all videos are too short"
     return found

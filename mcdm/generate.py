@@ -15,6 +15,7 @@ from mcdm.checkpoint import load_learned, read_recipe
 from mcdm.config import Recipe
 from mcdm.denoiser import Denoiser
 from mcdm.diffusion import N_TIMESTEPS, draw_normal
+from mcdm.driving import heads_like, read_driving
 from mcdm.encoders import encode_pictures, freeze, heard, make_audio, make_codec, make_image
 from mcdm.faces import Bytes, Floats, warped
 from mcdm.identity import FacePack
@@ -89,9 +90,10 @@ class Talker:
         return State(torch.tensor(seeds), latents, at, image, latents.expand(-1, a, -1, -1, -1), tokens)
 
     @torch.no_grad()
-    def clip(self, state: State, audio: Tensor) -> tuple[Tensor, State]:
-        """The next f frames, latents (b, f, c, h, w), for sound (b, history + f, k, c) in audio tokens."""
-        tokens = self._move(state, audio)
+    def clip(self, state: State, audio: Tensor, heads: Tensor | None = None) -> tuple[Tensor, State]:
+        """The next f frames, latents (b, f, c, h, w), for sound (b, history + f, k, c) in audio tokens, and for head
+        states (b, history + f, 13) where the head is to move like these."""
+        tokens = self._move(state, audio, heads)
         loud = torch.ones(tokens.shape[2], 1, device=self.device)
         loud[self.recipe.motion.head_tokens :] = self.recipe.prior.gain
         latents, carries = self._paint(state, tokens * loud)
@@ -109,8 +111,8 @@ class Talker:
             number=state.number + 1,
         )
 
-    def _move(self, state: State, audio: Tensor) -> Tensor:
-        """Motion tokens (b, f, n, d) from the prior."""
+    def _move(self, state: State, audio: Tensor, heads: Tensor | None) -> Tensor:
+        """Motion tokens (b, f, n, d) from the prior; those of the head as they are given, which it does not answer."""
         recipe, w = self.recipe, self.prior.window
         shape = (w, recipe.motion.tokens, recipe.motion.token_width)
         z = draw_normal(state.seeds, 2 * state.number + _MOTION_NOISE + 100, shape, self.device)
@@ -118,13 +120,19 @@ class Talker:
         known = torch.zeros(len(z), w, dtype=torch.bool, device=self.device)
         known[:, : self.history] = not state.fresh
         given = torch.cat([state.tokens[:, -self.history :] if self.history else z[:, :0], z[:, self.history :]], 1)
+        landmarks = self.motion.of_head(heads) if heads is not None else None
+        has_landmarks = known.new_ones(len(z)) if heads is not None else None
         steps = self.motion_schedule.timesteps(recipe.prior.sampling_steps)
         for t, t_next in zip(steps, [*steps[1:], -1], strict=True):
             z = torch.where(known[:, :, None, None], given, z)
             at = torch.full((len(z),), t, device=self.device)
-            answer = self.prior(z, at, audio, state.image, known=known)
+            answer = self.prior(
+                z, at, audio, state.image, landmarks=landmarks, has_landmarks=has_landmarks, known=known
+            )
             x, eps = diffusion.split(self.motion_schedule, recipe.prior.prediction, z, answer, at)
             z = diffusion.ddim_step(self.motion_schedule, x.clamp(-4, 4), eps, t_next)
+        if landmarks is not None:
+            z = torch.cat([landmarks, z[:, :, recipe.motion.head_tokens :]], 2)
         return z[:, -recipe.frames :]
 
     def _paint(self, state: State, tokens: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
@@ -167,11 +175,15 @@ class Talker:
         pictures: Bytes = torch.unflatten(shown, 0, latents.shape[:2]).cpu().numpy()
         return pictures
 
-    def talk(self, reference: "Reference", rows: Iterator[Tensor], frames: int, seed: int) -> Iterator[Bytes]:
-        """One video: pictures (n, side, side, 3), clip after clip, `frames` in all, for audio feature rows (v, c)."""
+    def talk(
+        self, reference: "Reference", rows: Iterator[Tensor], frames: int, seed: int, driving: Floats | None = None
+    ) -> Iterator[Bytes]:
+        """One video: pictures (n, side, side, 3), clip after clip, `frames` in all, for audio feature rows (v, c). The
+        head moves by itself, or like landmarks (frames, 5, 2) of another."""
         f, reach = self.recipe.frames, self.recipe.audio.reach
         points = None if reference.landmarks is None else reference.landmarks[None]
         state = self.begin(reference.picture[None], [seed], points)
+        heads = None if driving is None else heads_like(driving, state.points[0].cpu().numpy())
         first = next(rows)
         heard_rows = [first] * (self.history + reach + 1)
         for done in range(0, frames, f):
@@ -179,7 +191,9 @@ class Talker:
             for _ in range(missing):  # the sound's last row stands for what follows it, as in training
                 heard_rows.append(next(rows, heard_rows[-1]))
             window = heard(torch.stack(heard_rows).to(self.device), reach)
-            latents, state = self.clip(state, window[None])
+            at = np.arange(done - self.history, done + f).clip(0, frames - 1)
+            move = None if heads is None else torch.from_numpy(heads[at]).to(self.device)[None]
+            latents, state = self.clip(state, window[None], move)
             yield self.pictures(latents)[0, : frames - done]
             heard_rows = heard_rows[f:]
 
@@ -245,6 +259,7 @@ def generate_file(
     run: Path,
     reference: Path,
     audio: Path,
+    driving: Path | None = None,
     out: Path,
     seconds: float | None,
     seed: int,
@@ -252,7 +267,8 @@ def generate_file(
     face_pack: str,
     device: str,
 ) -> None:
-    """Make `out` (mp4) of a picture and a sound file; raises `ValueError` with one line for what the user can mend."""
+    """Make `out` (mp4) of a picture and a sound file, the head moving by itself or like that of the `driving` video;
+    raises `ValueError` with one line for what the user can mend."""
     from rich.progress import Progress
 
     if out.is_dir():
@@ -260,12 +276,13 @@ def generate_file(
     talker = Talker(run, distributed.start(device).device, steps=steps)
     picture = read_reference(reference, talker, face_pack)
     spoken = sound_chunks(audio, seconds)
+    moves = None if driving is None else read_driving(driving, spoken.frames, face_pack)
     audio_encoder = make_audio(talker.recipe.audio).to(talker.device)
     with VideoWriter(out, talker.recipe.codec.size_px) as writer:
         rows = feature_rows(writer.listen(spoken), audio_encoder, talker.device)
         with Progress(transient=True) as progress:
             task = progress.add_task("frames", total=spoken.frames)
-            for pictures in talker.talk(picture, rows, spoken.frames, seed):
+            for pictures in talker.talk(picture, rows, spoken.frames, seed, moves):
                 writer.show(pictures)
                 progress.advance(task, len(pictures))
     log.info("%s: %d frames, %.1f s", out, spoken.frames, spoken.frames / 25)

@@ -124,7 +124,7 @@ class TrainingLog:
             file.write(json.dumps(record) + "\n")
         flat = {name: value for name, value in record.items() if isinstance(value, float)}
         console.info("stage %d step %d/%d  %s", self.stage, record["step"], self.steps, _spelled(flat))
-        for group in ("loss_by_timestep", "gradient_norms"):
+        for group in ("loss_by_timestep", "gradient_norms", "samples"):
             if record.get(group):
                 console.info("    %s  %s", group, _spelled(record[group]))
         if self._board is not None:

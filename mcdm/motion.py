@@ -136,6 +136,13 @@ class Motion(nn.Module):
             level: Tensor = (self.raw(faces, head) - self.mean) / self.spread
         return level
 
+    def of_head(self, head: Tensor) -> Tensor:
+        """Head states (b, f, 13) to normalised head tokens (b, f, k, d), the first of `tokens`."""
+        k = self.config.head_tokens
+        raw = torch.unflatten(self.head(head.flatten(0, 1)), 0, head.shape[:2])
+        level: Tensor = (raw - self.mean[:k]) / self.spread[:k]
+        return level
+
     def head_of(self, tokens: Tensor) -> Tensor:
         """Head states (b, f, 13) of normalised motion tokens (b, f, n, d)."""
         k = self.config.head_tokens

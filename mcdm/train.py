@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,9 @@ from mcdm.unet import Block, ResBlock, SpatialTransformer
 log = logging.getLogger("mcdm")
 
 
+_MOST_GRAPHS = 64
+
+
 class NotFiniteError(ValueError):
     """A loss or a gradient that is not finite: which step, which clips."""
 
@@ -46,6 +49,7 @@ class LoopOptions:
     save_every: int = 200
     log_every: int = 20
     validate_every: int = 100
+    samples_every: int = 0  # 0: never
     stop_after: int = 0
 
 
@@ -67,13 +71,20 @@ def rate_at(plan: StagePlan, step: int) -> float:
 
 
 class Loop:
-    """One stage of training: from its newest checkpoint, or from the start, to the end of its plan."""
+    """One stage of training: from its newest checkpoint, or from the start, to the end of its plan. `show` makes
+    samples with the newest checkpoint, of a step."""
 
     def __init__(
-        self, objective: Objective, windows: RandomWindows, held_out: Drawn, options: LoopOptions, world: World
+        self,
+        objective: Objective,
+        windows: RandomWindows,
+        held_out: Drawn,
+        options: LoopOptions,
+        world: World,
+        show: Callable[[int], dict[str, float]] = lambda _: {},
     ) -> None:
         recipe = objective.recipe
-        self.objective, self.windows, self.options, self.world = objective, windows, options, world
+        self.objective, self.windows, self.options, self.world, self.show = objective, windows, options, world, show
         self.recipe, self.stage, self.plan = recipe, objective.stage, recipe.plans[objective.stage]
         self.share = self.plan.batch // world.size
         self.micro = options.micro_batch or self.share
@@ -119,6 +130,7 @@ class Loop:
             workers=options.workers,
             pin=self.world.device.type == "cuda",
         )
+        saved = first
         for step in range(first, last):
             self._step(step, stream)
             done = step + 1
@@ -126,6 +138,10 @@ class Loop:
                 self.log.write({"stage": self.stage, "step": done, "held_out_loss": self.validate()})
             if done % options.save_every == 0 or done == last:
                 self._save(done)
+                every = options.samples_every
+                if every and (done // every > saved // every or done == self.plan.steps):
+                    self._sample(done)
+                saved = done
         self.log.close()
 
     def _resume(self) -> int:
@@ -144,9 +160,14 @@ class Loop:
         state, writes = (objective.model, self.ema, self.optimizer), self.world.rank == 0
         saved = checkpoint.contents(self.recipe, self.stage, step, *state, writes=writes)
         saved |= {"seed": self.windows.seed, "idle": self.objective.idle, "ground": self.ground}
-        if writes:
-            checkpoint.write(self.options.run, saved)
-        distributed.barrier(self.world)
+        with distributed.together(self.world):  # 14 GB with `paper`: NCCL gives up waiting after ten minutes
+            if writes:
+                checkpoint.write(self.options.run, saved)
+
+    def _sample(self, step: int) -> None:
+        with distributed.together(self.world):
+            if self.world.rank == 0 and (numbers := self.show(step)):
+                self.log.write({"stage": self.stage, "step": step, "samples": numbers})
 
     def _step(self, step: int, stream: Iterator[Drawn]) -> None:
         rate = rate_at(self.plan, step)
@@ -203,8 +224,10 @@ class Loop:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """The loss of the fixed held-out batch, whose noise is fixed too. Every process takes a part of it."""
+        """The loss of the fixed held-out batch, whose noise is fixed too, with the averaged weights, which are what
+        `generate` and the next stage take. Every process takes a part of it."""
         self.objective.eval()
+        self.ema.swap(self.objective.model)
         tensors, count, size = self.held_out.tensors, len(self.held_out.keys), self.world.size
         least = min(self.micro, math.ceil(count / size))  # no more at once than in training
         starts = list(range(0, count, least))
@@ -217,6 +240,8 @@ class Loop:
                 loss: Loss = self.wrapped(rows)  # not `objective.loss`, for the same reason
             if turn + self.world.rank < len(starts):
                 total += loss.total.float() * min(least, count - start) / count
+        distributed.share_weights(self.wrapped)
+        self.ema.swap(self.objective.model)
         self.objective.train()
         return float(distributed.total(total, self.world))
 
@@ -250,10 +275,13 @@ def step_flops(objective: Objective, drawn: Drawn, batch: int) -> float:
 
 
 def compile_blocks(objective: Objective) -> None:
-    """`torch.compile` for every transformer and residual block: the same few graphs serve all levels. Raises
+    """`torch.compile` for every transformer and residual block: the same graphs serve all parts of one shape. Raises
     `ValueError` where there is no compiler: it writes C++ for processors and C to start a GPU's kernels."""
     if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name):
         raise ValueError("--compile needs a C++ compiler (g++ or clang++, or its path in CXX); none is on the PATH")
+    # A graph per shape, and again without gradients: `small` has more shapes of ResBlock than the 8 graphs of a
+    # function after which torch silently computes without.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
     for part in objective.model.modules():
         if isinstance(part, (Block, ResBlock, CausalBlock, TemporalBlock)):
             part.compile()  # type: ignore[no-untyped-call]

@@ -24,8 +24,9 @@ from manifests.records import Video
 from manifests.store import Store
 from pipeline.disk import disk_fault
 from pipeline.plan import plan, queue
-from pipeline.stage import Resources, Stage, WorkerSpoiledError
+from pipeline.stage import Resources, Stage, Work, WorkerSpoiledError
 from pipeline.step import Notify, StageBrokenError, Step, Ticket
+from stages.cuda import has_gpu
 
 WAVE = 20_000
 """Videos per Ray Data flow: beyond about 100,000 blocks one flow strains the driver."""
@@ -34,6 +35,7 @@ OBJECT_STORE_BYTES = 300 << 20
 """Tickets are small; Ray's default would take 30 % of the machine's memory."""
 
 _SPOILED_EXIT = 86
+_STARTS = 3
 _KNOCK_S = 20.0
 
 
@@ -46,7 +48,10 @@ class Cluster:
 
 
 class _Worker(Step):
-    """A `Step` in a Ray actor: ends its process when spoiled, so that Ray makes a fresh one and tries again."""
+    """A `Step` in a Ray actor, on no other GPU than Ray gave it.
+
+    Ends its process when spoiled, so that Ray makes a fresh one and tries again.
+    """
 
     def __call__(self, ticket: Ticket) -> list[Ticket]:
         try:
@@ -54,6 +59,31 @@ class _Worker(Step):
         except WorkerSpoiledError:
             logging.getLogger(__name__).exception("%s: this worker is spoiled and ends", self.stage.name)
             os._exit(_SPOILED_EXIT)
+
+    def open(self) -> Work[Any]:
+        """Open the stage. Raises `ValueError` if Ray counts on a GPU that this process does not see."""
+        import ray
+
+        if not ray.get_gpu_ids():
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray itself hides none from workers that ask for none
+        elif not has_gpu():
+            raise ValueError(
+                f"{self.stage.name}: Ray announces a GPU on {socket.gethostname()}, but CUDA finds none: mend the "
+                "driver or the container (ImageId in ray_cluster.yaml), or set CUDA_VISIBLE_DEVICES= to do without"
+            )
+        return super().open()
+
+    def node(self) -> str:
+        """The node that Ray put this worker on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def is_lost(self, node: str) -> bool:
+        """Whether a node is alive no more: a spot machine was taken away."""
+        import ray
+
+        return not any(one["NodeID"] == node and one["Alive"] for one in ray.nodes())
 
 
 class _Tally:
@@ -93,9 +123,12 @@ def run_on_ray(
     Raises `StageBrokenError` if a stage fails on everything, with the cause of the last failure.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     with connected(cluster or Cluster()):
-        tally = ray.remote(num_cpus=0)(_Tally).remote()
+        # Here: Ray would put it anywhere, and it would go with a node that is taken away.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        tally = ray.remote(num_cpus=0, scheduling_strategy=here)(_Tally).remote()
         with _listening(tally, notify):
             try:
                 by_source = sorted(videos, key=lambda video: (video.url, video.id))
@@ -196,20 +229,12 @@ def connected(cluster: Cluster) -> Iterator[None]:
 
     started = not ray.is_initialized()
     if started:
-        local: dict[str, Any] = {
-            "num_cpus": cluster.cpus,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
-        with warnings.catch_warnings(), _Start(address):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(
-                # without "local" Ray would join any head started on this machine, even one that is gone
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if address else local),
-            )
+            if address:
+                _join(address)
+            else:
+                start_local(num_cpus=cluster.cpus, object_store_memory=OBJECT_STORE_BYTES)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -226,26 +251,43 @@ def connected(cluster: Cluster) -> Iterator[None]:
             ray.shutdown()
 
 
-class _Start:
-    """Ray gives its own start 30 s, a number fixed inside it, and says so with a bare `Exception`; that none runs where
-    one is looked for ("auto"), or more than one, with a `ConnectionError`."""
+def start_local(**options: Any) -> None:
+    """Start a Ray of our own, quiet and without a dashboard. Tried three times: Ray gives an agent of its node 15 s, a
+    number fixed inside it, and the first start on a busy machine reads its programs from the disk. Raises `ValueError`.
+    """
+    import ray
 
-    def __init__(self, address: str | None) -> None:
-        self.address = address
+    for _ in range(_STARTS):
+        with _Late() as late:
+            # without "local" Ray would join any head started on this machine, even one that is gone
+            ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
+        if not late.came:
+            return
+        ray.shutdown()
+    raise ValueError(f"Ray did not start, {_STARTS} times: the machine is too busy; try again when it is not")
 
-    def __enter__(self) -> None:
-        """Nothing to do."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is Exception and "timed out during startup" in str(error):
-            raise ValueError(
-                "Ray did not start within 30 s: the machine is too busy; try again when it is not"
-            ) from None
-        if self.address and kind is not None and issubclass(kind, ConnectionError):
-            said = str(error).partition("\n")[0]
-            raise ValueError(f"no Ray to join at {self.address} (--address or RAY_ADDRESS): {said}") from None
+class _Late:
+    """Catches what Ray says, with a bare `Exception`, when its start took too long."""
+
+    came = False
+
+    def __enter__(self) -> "_Late":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        self.came = kind is Exception and "timed out during startup" in str(error)
+        return self.came
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:  # none runs where one is looked for ("auto"), or more than one
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"no Ray to join at {address} (--address or RAY_ADDRESS): {said}") from None
 
 
 def knock(address: str) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests.store import Store, results
+from pipeline.cli import DEFAULT_STORE
 from pipeline.ending import print_end, print_paths
 from pipeline.finish import Snapshot, finish, snapshot
 from pipeline.job import Job, read_job, read_videos, write_job
@@ -107,6 +108,8 @@ def verify(options: Namespace, console: Console) -> int:
     """Read every member back; exit code 1 if anything is wrong."""
     from stages.verify import verify as read_back
 
+    if options.shards is not None and options.store != DEFAULT_STORE:
+        raise ValueError(f"verify {options.shards}: these shards, or those of --store {options.store}, not both")
     place = (options.shards or f"{options.store}/shards").rstrip("/")
     parent, slash, folder = place.rpartition("/")
     found = read_back(Store(parent or slash or "."), folder)

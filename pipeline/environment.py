@@ -4,6 +4,7 @@
 `.venv` beside `requirements.txt` (once; 8.5 GB on the disk) and starts the same command again inside it.
 """
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.txt"
 _UV = "uv==0.13.9"
+_TRIES = 3  # 4.6 GB come over lines that break; what has come is kept
 _WITNESSES = ("ray", "torch", "whisperx", "insightface", "webdataset")
 
 
@@ -25,11 +27,13 @@ def ensure() -> None:
     python = environment / "bin" / "python"
     if Path(sys.prefix).resolve() == environment.resolve():
         _stop(f"{environment} lacks packages of requirements.txt; remove that folder and run the command again")
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    stamp = environment / "locked"
-    if not stamp.exists() or stamp.read_text() != digest:
-        _make(environment, python)
-        stamp.write_text(digest)
+    with LOCK.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two commands at once: the second waits, and finds all done
+        digest = hashlib.sha256(lock.read()).hexdigest()
+        stamp = environment / "locked"
+        if not stamp.exists() or stamp.read_text() != digest:
+            _make(environment, python)
+            stamp.write_text(digest)
     os.execv(python, [str(python), *sys.orig_argv[1:]])
 
 
@@ -37,19 +41,21 @@ def _make(environment: Path, python: Path) -> None:
     if not (3, 11) <= sys.version_info[:2] < (3, 13):
         _stop(f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}")
     sys.stderr.write(f"First run: installing the locked environment into {environment.name}/ (once, 8.5 GB) ...\n")
-    if not python.exists():
-        _run([sys.executable, "-m", "venv", str(environment)])
-    _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _UV])
+    if not python.exists() or subprocess.run([str(python), "-c", "import pip"], stderr=subprocess.DEVNULL).returncode:
+        _run([sys.executable, "-m", "venv", "--clear", str(environment)])  # none, or one whose making was broken off
+    _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _UV], tries=_TRIES)
     uv = [str(environment / "bin" / "uv"), "pip"]
-    inside = {**os.environ, "VIRTUAL_ENV": str(environment)}
-    _run([*uv, "install", "--quiet", "--no-deps", "--require-hashes", "-r", str(LOCK)], inside)
-    _run([*uv, "install", "--quiet", "--no-deps", "-e", str(ROOT)], inside)
+    inside = {"UV_HTTP_TIMEOUT": "300", **os.environ, "VIRTUAL_ENV": str(environment)}
+    _run([*uv, "install", "--quiet", "--no-deps", "--require-hashes", "-r", str(LOCK)], inside, tries=_TRIES)
+    _run([*uv, "install", "--quiet", "--no-deps", "-e", str(ROOT)], inside, tries=_TRIES)
 
 
-def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
-    done = subprocess.run(command, env=environment, check=False)
-    if done.returncode:
-        _stop(f"setting up failed (exit {done.returncode}): {' '.join(command)}")
+def _run(command: list[str], environment: dict[str, str] | None = None, *, tries: int = 1) -> None:
+    for _ in range(tries):
+        done = subprocess.run(command, env=environment, check=False)
+        if not done.returncode:
+            return
+    _stop(f"setting up failed (exit {done.returncode}): {' '.join(command)}")
 
 
 def _stop(why: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from manifests.codec import from_plain
 from manifests.records import Clips, Identities, Seen, Source, Speeches, Syncs, Video
 from manifests.store import Store
-from pipeline.ledger import Ledger, Outcome, forgotten
+from pipeline.ledger import STATUSES, Ledger, Outcome, forgotten
 from pipeline.stage import Rejection, Stage, keys
 from stages.judge import Measured
 
@@ -32,30 +32,29 @@ def outcomes(stages: Sequence[Stage[Any]], video: str, store: Store) -> dict[str
 
 
 def measured(stages: Sequence[Stage[Any]], videos: Iterable[Video], store: Store) -> list[Measured]:
-    """One record per video, in the order given. Reads only what listings say is there."""
+    """One record per video, in the order given. Reads only what listings say is there.
+
+    What it reads may differ from what was listed minutes before, where a run goes on meanwhile: what is read counts.
+    """
     names, ledger = keys(stages, Video), Ledger(store)
-    settled = {stage.name: {s: ledger.videos(names[stage.name], s) for s in ("ok", "rejected")} for stage in stages}
-    unsettled = {
-        stage.name: ledger.videos(names[stage.name], "failed") | ledger.videos(names[stage.name], "quarantined")
+    listed = {
+        stage.name: set[str]().union(*(ledger.videos(names[stage.name], status) for status in STATUSES))
         for stage in stages
     }
 
     def one(video: Video) -> Measured:
         known: dict[str, Any] = {}
         for stage in stages:
-            key = names[stage.name]
-            if video.id in settled[stage.name]["ok"]:
-                outcome = ledger.read(key, video.id)
-                assert outcome is not None
+            outcome = ledger.read(names[stage.name], video.id) if video.id in listed[stage.name] else None
+            if outcome is None:
+                break
+            if outcome.status == "ok":
                 known[_FIELDS[stage.gives]] = from_plain(outcome.body, stage.gives)
-            elif video.id in settled[stage.name]["rejected"]:
-                outcome = ledger.read(key, video.id)
-                assert outcome is not None
+            elif outcome.status == "rejected":
                 rejection = from_plain(outcome.body, Rejection)
                 return Measured(video=video, **known, rejected=(stage.name, rejection.reason, rejection.measured))
             else:
-                if video.id in unsettled[stage.name] and (outcome := ledger.read(key, video.id)):
-                    known["failed"] = (stage.name, outcome.status, str(outcome.body["error"]).strip().splitlines()[-1])
+                known["failed"] = (stage.name, outcome.status, str(outcome.body["error"]).strip().splitlines()[-1])
                 break
         return Measured(video=video, **known)
 

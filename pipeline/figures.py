@@ -96,6 +96,7 @@ class Figures:
     judged: list[Judged] = field(default_factory=list)
     splits: dict[str, tuple[int, float, int]] = field(default_factory=dict)  # clips, hours, groups
     licences: list[tuple[str, int]] = field(default_factory=list)  # of kept clips
+    word_times: list[tuple[str, int]] = field(default_factory=list)  # of kept clips: who gave them
     models: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -133,6 +134,9 @@ def collect(known: Sequence[Measured], verdicts: Iterable[Verdict], policy: Poli
         groups = {one.verdict.group for one in inside}
         figures.splits[split] = (len(inside), _hours(inside), len(groups))
     figures.licences = Counter(one.clip.measured.licence or "none stated" for one in kept).most_common()
+    spoken = [one.clip.speech for one in kept if one.clip.speech is not None and one.clip.speech.words]
+    givers = Counter("a forced aligner" if one.aligned else "the recogniser itself" for one in spoken)
+    figures.word_times = givers.most_common()
     for one in known:
         for stage, record in (("sync", one.syncs), ("speech", one.speeches), ("identity", one.identities)):
             if record is not None:

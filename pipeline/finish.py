@@ -1,7 +1,7 @@
 """After the stages: judge, split, shards, catalogue, score and report of the whole store."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,15 @@ from manifests.store import Store
 from pipeline.facts import measured
 from pipeline.figures import Figures
 from pipeline.job import Job
-from pipeline.plan import plan
+from pipeline.ledger import Ledger, forgotten
+from pipeline.plan import plan, with_followers
 from pipeline.recipes import TalkingFaces
 from pipeline.report import REPORT, write_report
 from pipeline.stage import keys, semantic
 from stages.catalogue import CLIPS, VIDEOS, write_catalogue
 from stages.judge import Measured, judge
-from stages.shard import Sharded, shard
-from stages.shard_index import INDEX
+from stages.shard import ChangedBlobsError, Sharded, shard
+from stages.shard_index import INDEX, tars
 
 _FINISHED = "finished.json"
 
@@ -54,7 +55,12 @@ def is_finished(store: Store, recipe: TalkingFaces, videos: Sequence[Video]) -> 
     results = (_FINISHED, INDEX, REPORT, CLIPS, VIDEOS)
     if not all(store.exists(path) for path in results):
         return False
-    return store.get(_FINISHED) == to_json(_digest(recipe, videos, _settled(recipe, videos, store)))
+    return store.get(_FINISHED) == _mark(_digest(recipe, videos, _settled(recipe, videos, store)), tars(store))
+
+
+def _mark(digest: str, shards: Sequence[str]) -> bytes:
+    """What finished results are known by: of two commands that end at once, one may remove the other's shards."""
+    return to_json({"digest": digest, "shards": sorted(shards)})
 
 
 def _settled(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> Sequence[Any]:
@@ -75,17 +81,37 @@ def judged(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> tuple
 
 
 def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Finished:
-    """Write shards, catalogue and report. Each is written whole; doing it again changes nothing."""
+    """Write shards, catalogue and report. Each is written whole; doing it again changes nothing.
+
+    Without what was forgotten while they were written: then they are written again. Raises `ValueError` where clips are
+    not those that were scored; they are due again then, and the results as they were.
+    """
     store.delete(_FINISHED)  # whoever is broken off from here on leaves results of two minds
     known = seen.known
     verdicts = judge(known, recipe.policy)
-    sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes)
+    try:
+        sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes)
+    except ChangedBlobsError as changed:
+        _take_back_clips(recipe, changed.videos, store)
+        n = len(changed.videos)
+        raise ValueError(f"{changed}; the next run measures anew the {n} videos with such clips") from None
     write_catalogue(store, known, verdicts, recipe.policy)
     figures = write_report(
         store, known, verdicts, recipe.policy, provenance=_provenance(recipe, job), notes=notes(recipe)
     )
-    store.put(_FINISHED, to_json(_digest(recipe, seen.videos, seen.settled)))
+    if gone := forgotten(store) & {video.id for video in seen.videos}:
+        left = [video for video in seen.videos if video.id not in gone]
+        return finish(recipe, job, snapshot(recipe, left, store), store)
+    store.put(_FINISHED, _mark(_digest(recipe, seen.videos, seen.settled), sharded.index.shards))
     return Finished(known, verdicts, sharded, figures)
+
+
+def _take_back_clips(recipe: TalkingFaces, videos: Iterable[str], store: Store) -> None:
+    """Forget how clips were cut, and what was measured on them: it holds for other bytes than those that are there."""
+    names, ledger = keys(recipe.stages(), Video), Ledger(store)
+    for stage in with_followers(recipe.clip.name, recipe.stages()):
+        for video in videos:
+            ledger.forget(names[stage], video)
 
 
 def notes(recipe: TalkingFaces) -> tuple[str, ...]:

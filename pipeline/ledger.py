@@ -4,6 +4,7 @@ One small object per (stage key, video), `ledger/{stage key}/{status}/{id[:2]}/{
 so a listing is a summary. It is written last, after the blobs it speaks of: the outcome is the commit.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -13,7 +14,12 @@ from manifests.store import Store
 
 Status = Literal["ok", "rejected", "failed", "quarantined"]
 STATUSES: tuple[Status, ...] = ("ok", "rejected", "quarantined", "failed")
+"""What counts first comes first: of several that two runs left, the first is the outcome."""
 SETTLED: tuple[Status, ...] = ("ok", "rejected", "quarantined")
+
+MAX_LOST = 10
+"""Attempts of one video in one run that end with their node before they are held against it after all: a spot machine
+is taken away now and then, but a video may also take its machine down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,8 @@ class _Tries:
     run: str
     count: int
     said: str = ""
+    node: str = ""  # where the last attempt began; "" where that is no matter
+    lost: int = 0  # attempts that are not counted, since their node is gone
 
 
 class Ledger:
@@ -60,20 +68,29 @@ class Ledger:
         return None
 
     def write(self, key: str, video: str, outcome: Outcome) -> None:
-        """Record an outcome; one of another status that stood there before is removed afterwards."""
+        """Record an outcome; what stood there before and counts for less, in the order of `STATUSES`, goes afterwards.
+
+        What counts for more stays and is what is read: of two runs on one store one may fail where the other measured.
+        """
         self.store.put(self._at(key, outcome.status, video), to_json(outcome))
         if outcome.attempt > 1:
-            for other in STATUSES:
-                if other != outcome.status:
-                    self.store.delete(self._at(key, other, video))
+            for other in STATUSES[STATUSES.index(outcome.status) + 1 :]:
+                self.store.delete(self._at(key, other, video))
 
-    def begin(self, key: str, video: str, run: str) -> int:
+    def begin(
+        self, key: str, video: str, run: str, node: str = "", is_lost: Callable[[str], bool] = lambda node: False
+    ) -> int:
         """Count an attempt before it is made, so that a dying worker leaves a trace; returns its number in this run.
 
         Only attempts of one run are added up: when the run itself is killed, the videos then at work are not to blame.
+        Nor are they for a `node` that was taken away with all its workers, which `is_lost` tells afterwards.
         """
         before = self._tries(key, video)
-        now = _Tries(run, before.count + 1, before.said) if before.run == run else _Tries(run, 1)
+        if before.run != run:
+            before = _Tries(run, 0)
+        elif before.node and before.lost < MAX_LOST and is_lost(before.node):
+            before = replace(before, count=before.count - 1, lost=before.lost + 1)
+        now = replace(before, count=before.count + 1, node=node)
         self.store.put(self._at(key, "tries", video), to_json(now))
         return now.count
 
@@ -89,7 +106,7 @@ class Ledger:
 
     def put_off(self, key: str, video: str, run: str, count: int) -> None:
         """Take back the attempt that `begin` counted, of a call that was postponed: nobody died of it."""
-        self.store.put(self._at(key, "tries", video), to_json(_Tries(run, count - 1)))
+        self.store.put(self._at(key, "tries", video), to_json(_Tries(run, count - 1)))  # and no node: none is lost
 
     def videos(self, key: str, status: Status) -> set[str]:
         """Ids of all videos with that outcome at that stage, by one listing."""

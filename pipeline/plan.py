@@ -41,9 +41,12 @@ def plan(
     *,
     retry: bool = False,
     again: Mapping[str, Collection[str]] | None = None,
+    if_rejected: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Due, ...]:
     """By listings alone: four per stage, no object is read. Failed videos are due again, with `retry` quarantined ones
-    too, and those that `again` names by stage, whatever became of them there (see `pipeline.changed`)."""
+    too, and those that `again` names by stage, whatever became of them there, and `if_rejected` if it was that (see
+    `pipeline.changed`).
+    """
     names, ledger = keys(stages, Video), Ledger(store)
     ids = {video.id for video in videos} - forgotten(store)
     found = []
@@ -51,6 +54,7 @@ def plan(
         key = names[stage.name]
         old = ids.difference((again or {}).get(stage.name, ()))
         ok, rejected = (ledger.videos(key, status) & old for status in ("ok", "rejected"))  # type: ignore[arg-type]
+        rejected = rejected.difference((if_rejected or {}).get(stage.name, ()))
         quarantined = (ledger.videos(key, "quarantined") & old) - ok - rejected
         failed = (ledger.videos(key, "failed") & old) - ok - rejected - quarantined
         if retry:
@@ -68,3 +72,14 @@ def release(stages: Sequence[Stage[Any]], store: Store) -> None:
         # Of two runs on one store one may have given up what the other measured: that stays.
         for video in ledger.videos(key, "quarantined") - ledger.videos(key, "ok") - ledger.videos(key, "rejected"):
             ledger.forget(key, video)
+
+
+def with_followers(first: str, stages: Sequence[Stage[Any]]) -> set[str]:
+    """Names of a stage and of all that need what it gives, at any remove."""
+    names: set[str] = set()
+    given: set[type] = set()
+    for stage in stages:
+        if stage.name == first or not given.isdisjoint(stage.inputs()):
+            names.add(stage.name)
+            given.add(stage.gives)
+    return names

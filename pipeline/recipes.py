@@ -1,13 +1,14 @@
 """Recipes: which stages with which parameters. The order of the fields is the order of the stages."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from manifests.languages import load, strictest
 from pipeline.override import override
 from pipeline.stage import Resources, Stage
 from stages.clip import CutClips
+from stages.discover import Discovery
 from stages.faces import Faces
 from stages.fetch import Fetch
 from stages.identity import Recognise
@@ -23,6 +24,7 @@ from stages.watch import Watch
 class TalkingFaces:
     """Wild video in, talking-face clips out."""
 
+    discover: Discovery = field(default_factory=Discovery)  # no stage: how `wild` comes by its videos
     fetch: Fetch = field(default_factory=Fetch)
     watch: Watch = field(default_factory=Watch)
     clip: CutClips = field(default_factory=CutClips)
@@ -69,14 +71,15 @@ def own() -> TalkingFaces:
 def wild() -> TalkingFaces:
     """The full models on real sources: insightface buffalo_l, SyncNet v2, Whisper large-v3.
 
-    Licences as the manifests ask: Creative Commons only, unless every language says otherwise. Most of what is found
-    is dropped in the end, so nothing is measured of it that cannot save it (`cascade`).
+    Licences as each language's manifest asks. Most of what is found is dropped in the end, so nothing is measured of
+    it that cannot save it (`cascade`).
 
     Fetching asks for the custom resource `net`, of which each fetching node of `ray_cluster.yaml` has four.
     """
     recipe = own()
     net = Resources(cpus=0.5, workers=(1, 32), custom={"net": 1.0})
-    return replace(recipe, cascade=True, fetch=replace(recipe.fetch, licence=strictest(load()), resources=net))
+    fetch = replace(recipe.fetch, licence="per_language", resources=net)
+    return replace(recipe, cascade=True, fetch=fetch)
 
 
 def sample() -> TalkingFaces:
@@ -100,6 +103,9 @@ RECIPES = {"sample": sample, "wild": wild, "own": own}
 def build(name: str, policy: str | None = None, overrides: Iterable[str] = ()) -> TalkingFaces:
     """A recipe by name with a policy and `--set` assignments applied.
 
+    A limit that is assigned holds for every language: the policy's own exceptions to it go. The name of a policy that
+    was changed says by what, since samples and tables carry no more of it: `paper+min_confidence=6`.
+
     Raises `ValueError` with one line that says what is allowed.
     """
     if name not in RECIPES:
@@ -109,4 +115,13 @@ def build(name: str, policy: str | None = None, overrides: Iterable[str] = ()) -
         if policy not in POLICIES:
             raise ValueError(f"--policy {policy}: no such policy; there are {', '.join(POLICIES)}")
         recipe = replace(recipe, policy=POLICIES[policy])
-    return override(recipe, *overrides)
+    before, sets = recipe.policy, tuple(overrides)
+    if name != "wild" and (vain := [one for one in sets if re.match(r"discover\b", one)]):
+        raise ValueError(f"--set {vain[0]}: belongs to the recipe wild; {name} is told its videos and looks for none")
+    of_policy = dict(one.removeprefix("policy.").split("=", 1) for one in sets if re.match(r"policy\.\w+=", one))
+    by_language = tuple(one for one in before.by_language if one.limit not in of_policy)
+    recipe = override(replace(recipe, policy=replace(before, by_language=by_language)), *sets)
+    if recipe.policy == before or not of_policy or "name" in of_policy:
+        return recipe
+    said = ",".join(f"{name}={value}" for name, value in sorted(of_policy.items()))
+    return replace(recipe, policy=replace(recipe.policy, name=f"{before.name}+{said}"))

@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
@@ -21,6 +21,7 @@ from manifests.store import Store, results
 from pipeline.changed import Changes
 from pipeline.cluster import Cluster, knock, run_on_ray
 from pipeline.finish import finish, is_finished, judged, snapshot
+from pipeline.forget import objects, remove
 from pipeline.job import Job, add_videos, read_job, read_videos, refuse_other, write_job
 from pipeline.ledger import forgotten
 from pipeline.plan import Due, plan, release
@@ -31,7 +32,6 @@ from pipeline.stage import Stage
 from pipeline.step import StageBrokenError
 from pipeline.train import train_on, trainer_recipe, trainer_settings
 from stages import weights
-from stages.discover import Discovery
 
 _PACKAGES = ("yt-dlp", "ray", "torch", "insightface", "whisperx", "syncnet-python", "scenedetect", "av")
 
@@ -76,8 +76,10 @@ def run(options: Namespace, console: Console) -> int:
     videos = of_languages(rows, options.langs, options.manifest) if options.manifest else rows
     refuse_other(this.store, job)
     before = read_videos(this.store)
+    videos = videos if wild is None else wild.ruled_otherwise(before)
     changes = Changes.of(before, videos, this.recipe.stages())
-    due = plan(stages, (*before, *videos), this.store, retry=options.retry, again=changes.again)
+    every = (*before, *videos)
+    due = plan(stages, every, this.store, retry=options.retry, again=changes.again, if_rejected=changes.rejected)
     for line in (*changes.lines, *_notices(this, rows, before)):
         console.print(line, markup=False, soft_wrap=True)
     if options.dry:
@@ -86,7 +88,12 @@ def run(options: Namespace, console: Console) -> int:
     if options.address:
         knock(options.address)
     # Hours of search and download are worth nothing where the models are out of reach.
-    _prepare(stages if wild is not None else [d.stage for d in _reached(due)])
+    entering = {id for d in due for id in d.enter}
+    expected = {video.language for video in every if video.id in entering}
+    if wild is None:
+        _prepare([d.stage for d in _reached(due)], expected)
+    else:
+        _prepare(stages, expected.union(language.tag for language in wild.languages))
     write_job(this.store, job)
     this.store.sweep()
     sweep()
@@ -129,10 +136,9 @@ def _refuse_contradictions(name: str, options: Namespace) -> None:
 
 def _wanted(this: _Run) -> tuple[Wild | None, tuple[Video, ...]]:
     """The search of the recipe wild, or the videos of the manifest, in all languages, or of the sample."""
-    options, fetch = this.options, this.recipe.fetch
+    options, recipe = this.options, this.recipe
     if this.job.recipe == "wild":
-        discovery = Discovery(access=fetch.access, manners=fetch.manners)
-        return Wild(options.langs, options.hours, this.store, discovery), ()
+        return Wild(options.langs, options.hours, this.store, recipe.discover, recipe.fetch), ()
     if options.manifest:
         return None, own_videos(options.manifest, options.language)
     return None, sample_videos(options.langs)
@@ -171,12 +177,18 @@ def _carry(this: _Run, videos: Sequence[Video], due: Sequence[Due]) -> None:
             if broken.by_request:
                 raise ValueError(str(broken)) from None
             raise
+    # What `forget` took out meanwhile, a worker may have measured once more.
+    if gone := forgotten(this.store) & {id for d in due for id in d.enter}:
+        remove(this.store, objects(this.store, gone))
 
 
-def _prepare(stages: Sequence[Stage[Any]]) -> None:
-    """Have the weights of the stages that will run, before anything runs. Raises `WeightsMissingError`."""
+def _prepare(stages: Sequence[Stage[Any]], languages: Collection[str | None]) -> None:
+    """Have the weights of the stages that will run, before anything runs. Raises `WeightsMissingError`.
+
+    `languages` are those that the videos are expected in.
+    """
     for stage in stages:
-        for name in stage.models():
+        for name in (*stage.models(), *stage.models_for(languages)):
             weights.path(name)
 
 
@@ -228,6 +240,7 @@ def _end(this: _Run, seconds: float) -> int:
     if is_finished(this.store, this.recipe, videos):
         print_paths(this.store, this.job, this.console)
         return 0
+    write_job(this.store, this.job)  # again: a `judge` meanwhile has left its own policy
     finished = finish(this.recipe, this.job, snapshot(this.recipe, videos, this.store), this.store)
     print_end(this.job, finished, this.console, seconds)
     if has_truth(this.job, this.options.manifest):

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import structs
+
 from manifests import table
 from manifests.languages import Language, languages, load
 from manifests.records import RATE_HZ, Verdict, Video
@@ -14,9 +16,10 @@ from manifests.tags import language_tag
 from pipeline.job import MISSING
 from pipeline.ledger import forgotten
 from stages.discover import Discovery, discover
+from stages.fetch import Fetch
 from stages.judge import Measured
 from stages.outcomes import NetworkError
-from stages.politeness import HostClosedError
+from stages.politeness import HostClosedError, SharedPace
 
 SAMPLE_HOST = "http://sample.invalid"
 """Where the corpus seems to lie: addresses that no port changes, so that ids and shards are the same in every run."""
@@ -99,18 +102,31 @@ class Hours:
 class Wild:
     """Finds videos in waves until every language has its hours kept, or nothing more is found."""
 
-    def __init__(self, langs: str | None, hours: float | None, store: Store, options: Discovery) -> None:
-        """`hours` wanted per language; None: what each language's manifest asks for. Raises `ValueError`."""
+    def __init__(self, langs: str | None, hours: float | None, store: Store, options: Discovery, fetch: Fetch) -> None:
+        """`hours` wanted per language; None: what each language's manifest asks for. Raises `ValueError`.
+
+        What is searched for is what `fetch` lets pass: under each language's rule, or under its own for all.
+        """
         every = load()
         tags = languages(str(len(every)) if langs is None else langs, tuple(language.tag for language in every))
-        self.languages: Sequence[Language] = [language for language in every if language.tag in tags]
+        self._rules = {language.tag: language.licence for language in every if language.tag in tags}
+        rule = {} if fetch.licence == "per_language" else {"licence": fetch.licence}
+        self.languages: Sequence[Language] = [structs.replace(one, **rule) for one in every if one.tag in tags]
         self._wanted = {language.tag: hours or language.hours for language in self.languages}
         self._options = options
+        self._fetch = fetch
         self._store = store
-        self._pace_url = store.at("pace")
+        self._pace = SharedPace(fetch.pace_url or store.at("pace"), fetch.manners)
         self._found = {language.tag: self._all_of(language) for language in self.languages}
         self.troubles: list[HostClosedError | NetworkError] = []
         """Of the last wave: hosts that want to be left alone, languages of which nothing could be listed."""
+
+    def ruled_otherwise(self, known: Iterable[Video]) -> tuple[Video, ...]:
+        """Videos that were found while another licence rule was their language's, under the one of now."""
+        if self._fetch.licence != "per_language":  # the rules decide nothing, and a later run is to see them change
+            return ()
+        rules = ((video, self._rules.get(video.language or "", video.licence_rule)) for video in known)
+        return tuple(replace(video, licence_rule=rule) for video, rule in rules if rule != video.licence_rule)
 
     def next_wave(self, hours: Hours, known: Iterable[Video]) -> tuple[Video, ...]:
         """More videos for every language that is short of its hours; none when all are satisfied or run dry.
@@ -146,7 +162,7 @@ class Wild:
                 return
             if video.id not in known:
                 taken += (video.duration_s or self._options.unknown_duration_s) / 3600
-                yield video
+                yield replace(video, licence_rule=self._rules[language.tag])
 
     def _all_of(self, language: Language) -> Iterator[Video]:
-        return discover(language, float("inf"), self._options, pace_url=self._pace_url)
+        return discover(language, float("inf"), self._options, self._fetch.access, self._pace)

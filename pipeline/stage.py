@@ -16,7 +16,10 @@ RUNTIME = {"semantic": False}
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one worker of a stage holds while it is alive, and how many workers there may be."""
+    """What one worker of a stage holds while it is alive, and how many workers there may be.
+
+    A stage that asks for no GPU uses none; one that does works on the processor where there is none.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
@@ -39,6 +42,10 @@ class WorkerSpoiledError(Exception):
 
 class PostponedError(Exception):
     """Raised by a stage that could learn nothing now (a host wants to be left alone): the video stays due."""
+
+
+class MemoryFullError(PostponedError):
+    """The same for a GPU without free memory, which others hold at the moment: many in a row stop the run."""
 
 
 T = TypeVar("T")
@@ -89,6 +96,10 @@ class Stage(ABC, Generic[FactT]):
 
     def models(self) -> tuple[str, ...]:
         """Names of the weights that `open` will want (see `stages.weights`), so that a run can have them beforehand."""
+        return ()
+
+    def models_for(self, languages: Iterable[str | None]) -> tuple[str, ...]:
+        """Names of the weights that videos expected in these languages (tags; None: not stated) want besides."""
         return ()
 
     def weights(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from manifests.store import Store
 from pipeline.bench import Bench
 from pipeline.disk import disk_fault
 from pipeline.ledger import SETTLED, Ledger, Outcome
-from pipeline.stage import Facts, PostponedError, Rejection, Stage, Work, WorkerSpoiledError, keys
+from pipeline.stage import Facts, MemoryFullError, PostponedError, Rejection, Stage, Work, WorkerSpoiledError, keys
 
 MAX_TRIES = 3
 MAX_FAILURES_IN_A_ROW = 20
@@ -69,9 +69,21 @@ class Step:
             outcome = self._attempt(ticket, 0 if outcome is None else outcome.attempt)
         return [ticket] if outcome is not None and outcome.status == "ok" else []
 
+    def open(self) -> Work[Any]:
+        """Open the stage, in the process that does its work."""
+        return self.stage.open()
+
+    def node(self) -> str:
+        """The node of a cluster that this process runs on, "" where there is none to lose."""
+        return ""
+
+    def is_lost(self, node: str) -> bool:
+        """Whether a node was taken away, with all that ran there."""
+        return False
+
     def _attempt(self, ticket: Ticket, failed_before: int) -> Outcome | None:
         started = time.monotonic()
-        tries = self.ledger.begin(self.key, ticket["id"], self.run)
+        tries = self.ledger.begin(self.key, ticket["id"], self.run, self.node(), self.is_lost)
         if tries > MAX_TRIES:
             died = f"its worker died {MAX_TRIES} times, or passed its deadline"
             last = self.ledger.last_words(self.key, ticket["id"])
@@ -100,9 +112,12 @@ class Step:
         if self._work is None:
             sweep()  # a worker takes the place of a dead one: nobody else cleans up on this machine
         try:
-            self._work = self._work or self.stage.open()
+            self._work = self._work or self.open()
             with Bench(self.store, self.key, ticket["id"]) as bench, deadline(self.stage.deadline_s):
                 result = self._work(self._facts(ticket), bench)
+        except MemoryFullError as error:
+            self._count_failure(error)
+            raise
         except PostponedError:
             raise
         except WorkerSpoiledError:
@@ -111,19 +126,26 @@ class Step:
         except Exception as error:
             if fault := disk_fault(error):
                 raise self._broken(fault, by_request=True) from error
-            self.failures_in_a_row += 1
             if self._work is None:  # not a fact about the video
                 request = isinstance(error, ValueError)
                 message = str(error) if request else f"{self.stage.name} cannot start: {error!r}"
                 raise self._broken(message, by_request=request) from error
-            if self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
-                rows = f"{self.failures_in_a_row} videos in a row"
-                raise self._broken(f"{rows} failed at {self.stage.name}, the last with {error!r}") from error
+            self._count_failure(error)
             log.warning("%s %s failed: %r", self.stage.name, ticket["id"], error)
             body = {"error": traceback.format_exc()}
             return outcome("failed" if attempt < MAX_TRIES else "quarantined", body)
         self.failures_in_a_row = 0
         return outcome("rejected" if isinstance(result, Rejection) else "ok", to_plain(result))
+
+    def _count_failure(self, error: Exception) -> None:
+        """Raise `StageBrokenError` if it is one too many in a row."""
+        self.failures_in_a_row += 1
+        if self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+            rows = f"{self.failures_in_a_row} videos in a row"
+            raise self._broken(
+                f"{rows} failed at {self.stage.name}, the last with {error!r}",
+                by_request=isinstance(error, MemoryFullError),
+            ) from error
 
     def _broken(self, message: str, *, by_request: bool = False) -> StageBrokenError:
         trace = traceback.format_exc()

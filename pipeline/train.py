@@ -36,7 +36,8 @@ def trainer_recipe(name: str, assignments: list[str]) -> "Recipe":
 
 
 def train_on(store: Store, recipe: "Recipe", cluster: Cluster, console: Console) -> Path:
-    """Train all stages on the store's shards, one worker per GPU or one on a CPU; returns the run's folder.
+    """Train all stages on the store's shards, a worker on each GPU that their batches divide among, or one on a CPU;
+    returns the run's folder.
 
     The run lies beside the shards in a local store, else below `runs/`, which workers of several machines must share.
     A run that was broken off goes on. Raises `ValueError` for what the user can mend.
@@ -45,12 +46,15 @@ def train_on(store: Store, recipe: "Recipe", cluster: Cluster, console: Console)
     console.print(f"training recipe {recipe.name}, stages 0-3, into {run}", soft_wrap=True)
     with connected(cluster), _showing(run / "log.jsonl", recipe, console):
         from mcdm.config import STAGES
-        from mcdm.course import Options
+        from mcdm.course import Options, largest_world
         from mcdm.ray_train import train_on_ray, uses_gpu
 
         there = gpus()
+        workers = largest_world(recipe, there)
+        if workers < there:
+            console.print(f"training on {workers} of {there} GPUs: the batches of {recipe.name} divide into no more")
         options = Options(shards=store.at("shards"), run=run, stages=STAGES)
-        train_on_ray(recipe, options, workers=max(there, 1), gpu=uses_gpu(options.device, there))
+        train_on_ray(recipe, options, workers=workers, gpu=uses_gpu(options.device, there))
     console.print("next:")
     command = shlex.join(["python", "-m", "mcdm", "evaluate", "--run", str(run), "--shards", store.at("shards")])
     console.print(f"  {command}", soft_wrap=True)

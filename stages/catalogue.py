@@ -44,6 +44,8 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "size_px": pa.int32(),
     "track": pa.int32(),
     "faces_in_view": pa.int32(),
+    "still_s": pa.float64(),
+    "effective_face_px": pa.float64(),
     **{name: pa.float64() for name, kind in Track.__annotations__.items() if kind is float},
     "sync_confidence": pa.float64(),
     "sync_distance": pa.float64(),
@@ -53,6 +55,7 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "speech_share": pa.float64(),
     "transcript": pa.string(),
     "avg_logprob": pa.float64(),
+    "aligned": pa.bool_(),  # whether a forced aligner gave the word times; else the recogniser itself
     "speech_model": pa.string(),
     "identity_cosine": pa.float64(),
     "picture_hash": pa.string(),
@@ -180,6 +183,7 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
             "speech_share": speech.speech_share,
             "transcript": speech.text,
             "avg_logprob": speech.avg_logprob,
+            "aligned": speech.aligned,
             "speech_model": one.measured.speeches.model if one.measured.speeches else None,
         }
     if identity is not None:

@@ -14,7 +14,12 @@ from stages.crop import pieces, windows
 from stages.encode import ClipWriter, write_wav
 from stages.judge import Candidate, Measured
 from stages.media import MediaError, audio_array, pictures
+from stages.picture import Picture
+from stages.quality import DETAIL_PX, effective_px, face_power, longest_still_s
 from stages.spare import BY_TRACK, Limits, breaks, policy_of
+
+_DETAIL_LOOKS = 4
+"""Pictures of a clip whose face is looked at in full: the sharpest of them speaks for all, so few are enough."""
 
 _JOIN_FRAMES = 50
 """Cuts less than this apart share one pass: to decode two idle seconds costs less than to open and seek again."""
@@ -33,6 +38,7 @@ class _Cut:
     window: np.ndarray  # (n, 4) source pixels
     contiguous: bool
     others_in_view: tuple[int, ...]
+    still_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +54,8 @@ class CutClips(Stage[Clips]):
 
     name = "clip"
     # 2: others_in_view names tracks, it was a number; 3: fractions of pixels by Lanczos filters; 4: interlaced pictures
-    # are made whole, and windows follow a picture that changes its size
-    version = 4
+    # are made whole, and windows follow a picture that changes its size; 5: still_s and effective_face_px
+    version = 5
     needs = (Video, Source, Seen)
     gives = Clips
 
@@ -93,8 +99,9 @@ class CutClips(Stage[Clips]):
             for run in _runs({number: cut for number, cut in enumerate(cuts) if number not in useless}):
                 path = bench.fetch(source.file)
                 size = source.video.width_px, source.video.height_px
-                for number, n_frames in self._film(path, run, size, bench.scratch):  # each leaves scratch when done
-                    clips.append(self._clip(video, number, cuts[number], n_frames, bench))
+                for number, n_frames, detail_px in self._film(path, run, size, bench.scratch):
+                    # each leaves scratch when done
+                    clips.append(self._clip(video, number, cuts[number], n_frames, detail_px, bench))
         except MediaError as error:
             for clip in clips:
                 bench.drop(clip.video, clip.audio, clip.arrays)
@@ -150,16 +157,19 @@ class CutClips(Stage[Clips]):
                             window=window,
                             contiguous=start > track.start_frame,
                             others_in_view=_in_view(window, start, others),
+                            still_s=longest_still_s(arrays[f"{track.number}/motion"][part]),
                         )
                     )
         return sorted(cuts, key=lambda cut: (cut.start_frame, cut.track.number))
 
-    def _film(self, path: Path, run: "_Run", size: tuple[int, int], folder: Path) -> Iterator[tuple[int, int]]:
-        """Decode a run once and write every clip in it; gives each clip's number and frames as it is finished.
+    def _film(self, path: Path, run: "_Run", size: tuple[int, int], folder: Path) -> Iterator[tuple[int, int, float]]:
+        """Decode a run once and write every clip in it; gives each clip's number, frames and effective face size in
+        source pixels as it is finished.
 
         `size`: width and height of the source pixels that windows are given in.
         """
         first, last = min(cut.start_frame for cut in run.values()), max(cut.end_frame for cut in run.values())
+        powers: dict[int, list[np.ndarray]] = {number: [] for number in run}
         writers: dict[int, ClipWriter] = {}  # nothing else holds one: an encoder is megabytes, and a talk has hundreds
         try:
             for picture in pictures(path, start_s=first / RATE_HZ, end_s=last / RATE_HZ, threads=self.threads):
@@ -171,22 +181,24 @@ class CutClips(Stage[Clips]):
                         writers[number] = ClipWriter(folder / f"{number:04d}.mp4", self.size_px)
                     window = picture.shape.fitted(cut.window[frame - cut.start_frame].tolist(), size)
                     writers[number].write(picture.crop(window, self.size_px))
+                    if (frame - cut.start_frame) % -(-len(cut.box) // _DETAIL_LOOKS) == 0:
+                        powers[number].append(_power(picture, cut.box[frame - cut.start_frame], size))
                     if frame + 1 == cut.end_frame:
-                        yield number, _finish(writers.pop(number), path, cut.start_frame, folder / f"{number:04d}.wav")
+                        yield _finish(writers.pop(number), path, number, cut, powers.pop(number), folder)
             for number in list(writers):  # the pictures ended early
-                start_frame = run[number].start_frame
-                yield number, _finish(writers.pop(number), path, start_frame, folder / f"{number:04d}.wav")
+                yield _finish(writers.pop(number), path, number, run[number], powers.pop(number), folder)
         finally:
             for writer in writers.values():
                 writer.close()
 
-    def _clip(self, video: Video, number: int, cut: _Cut, n_frames: int, bench: Bench) -> Clip:
+    def _clip(self, video: Video, number: int, cut: _Cut, n_frames: int, detail_px: float, bench: Bench) -> Clip:
         name = f"{number:04d}"
         arrays = bench.scratch / f"{name}.npz"
         np.savez(arrays, allow_pickle=False, **_in_crop(cut, n_frames, self.size_px))
         return Clip(
             **_piece(video, number, cut, n_frames),
             size_px=self.size_px,
+            effective_face_px=detail_px,
             video=bench.keep(bench.scratch / f"{name}.mp4", f"{name}.mp4"),
             audio=bench.keep(bench.scratch / f"{name}.wav", f"{name}.wav"),
             arrays=bench.keep(arrays, f"{name}.npz"),
@@ -208,6 +220,7 @@ def _piece(video: Video, number: int, cut: _Cut, n_frames: int) -> dict[str, Any
         "n_frames": n_frames,
         "contiguous_with_prev": cut.contiguous,
         "others_in_view": cut.others_in_view,
+        "still_s": cut.still_s,
     }
 
 
@@ -224,12 +237,29 @@ def _runs(cuts: _Run) -> Iterator[_Run]:
         yield run
 
 
-def _finish(writer: ClipWriter, path: Path, start_frame: int, wav: Path) -> int:
-    start_s, n_samples = start_frame / RATE_HZ, writer.n_frames * SAMPLES_PER_FRAME
+def _finish(
+    writer: ClipWriter, path: Path, number: int, cut: _Cut, powers: list[np.ndarray], folder: Path
+) -> tuple[int, int, float]:
+    start_s, n_samples = cut.start_frame / RATE_HZ, writer.n_frames * SAMPLES_PER_FRAME
     sound = audio_array(path, start_s=start_s, end_s=start_s + writer.n_frames / RATE_HZ, n_samples=n_samples)
     writer.finish(sound)
-    write_wav(wav, sound)
-    return writer.n_frames
+    write_wav(folder / f"{number:04d}.wav", sound)
+    bands = min(len(power) for power in powers)  # a face that comes nearer has more of them
+    mean = np.mean([power[:bands] for power in powers], axis=0)
+    return number, writer.n_frames, effective_px(mean, float(np.median(_side_px(cut.box))))
+
+
+def _side_px(box: np.ndarray) -> np.ndarray:
+    """Square roots of the areas of boxes (..., 4 and more)."""
+    return np.asarray(np.sqrt((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1])))
+
+
+def _power(picture: Picture, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Of the square of the face's own size about its middle, on whole pixels: scaling would take detail away."""
+    x0, y0, x1, y1 = picture.shape.fitted(box[:4].tolist(), size)
+    side = max(2 * round(float(_side_px(np.array([x0, y0, x1, y1]))) / 2), 2)
+    left, top = (2 * round((low + high - side) / 4) for low, high in ((x0, x1), (y0, y1)))
+    return face_power(picture.crop((left, top, left + side, top + side), min(side, DETAIL_PX)))
 
 
 def _in_view(window: np.ndarray, start_frame: int, others: dict[int, tuple[np.ndarray, np.ndarray]]) -> tuple[int, ...]:

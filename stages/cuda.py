@@ -1,17 +1,81 @@
-"""What a GPU library's error means for the worker that met it."""
+"""Whether a stage may use a GPU and does, and what a GPU library's error means for the worker that met it."""
 
+import ctypes
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
-from pipeline.stage import WorkerSpoiledError
+from pipeline.stage import MemoryFullError, WorkerSpoiledError
 
 _LASTING = (
     *("illegal memory access", "illegal address", "illegal instruction", "misaligned address"),
     *("invalid program counter", "hardware stack error", "unspecified launch failure", "launch timed out"),
-    *("shared address space", "peer gpu memory", "cuda error: unknown error"),
+    *("shared address space", "peer gpu memory"),
+    # 999, as torch, CTranslate2 and ONNX Runtime have it
+    *("cuda error: unknown error", "cuda failed with error unknown error", "cuda failure 999: unknown error"),
     *("device-side assert", "uncorrectable", "mapping_error", "execution_failed", "internal_error"),
 )
-_HARMLESS = ("out of memory", "allocation_failed")
+_FULL = ("out of memory", "allocation_failed", "alloc_failed", "failed to allocate memory")
+
+_ON_GPU = "CUDAExecutionProvider"
+
+
+def has_gpu() -> bool:
+    """Whether this process may use a CUDA device: asks the driver, which heeds CUDA_VISIBLE_DEVICES.
+
+    What there is to be used and cannot be is an error, told by those below: the libraries themselves go on without a
+    word on the processor, at the price of the GPU. ONNX Runtime lists its CUDA provider on machines without a device.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int()
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+def torch_device(wanted: str, gpus: float) -> str:
+    """Where a stage's torch and CTranslate2 networks run; "auto": on a GPU if it asks for `gpus` and one is there.
+
+    Raises `ValueError` for a GPU that is not to be had.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if gpus and has_gpu() else "cpu"
+    if wanted.startswith("cuda"):
+        import torch
+
+        if not gpus:
+            raise ValueError(f"device {wanted}: the stage asks for no GPU: --set STAGE.resources.gpus=0.25")
+        try:
+            torch.empty(0, device=wanted)
+        except (RuntimeError, AssertionError) as error:  # what torch says of a driver, or of a build without CUDA
+            raise ValueError(f"torch cannot use the GPU: {str(error).splitlines()[0]}") from error
+    return wanted
+
+
+def onnx_providers(gpus: float) -> list[str]:
+    """Where a stage that asks for `gpus` has its ONNX sessions made; see `hold`."""
+    return [_ON_GPU, "CPUExecutionProvider"] if gpus and has_gpu() else ["CPUExecutionProvider"]
+
+
+def hold(session: Any, providers: list[str]) -> None:
+    """Keep an ONNX session where it was wanted. Raises `ValueError` if that is a GPU which cannot be used.
+
+    ONNX Runtime falls back to the processor for good, unseen, when it makes a session as when it runs one.
+    """
+    session.disable_fallback()
+    if providers[0] in session.get_providers():
+        return
+    refusals: tuple[type[Exception], ...] = (RuntimeError, *_onnx_kinds())
+    try:
+        session.set_providers(providers)  # again, since now it says why: maybe the memory was full for a moment
+    except refusals as error:
+        said = re.search(r"\w+ failure \d+: [^;\n]*", str(error))
+        why = said[0].strip() if said else str(error).splitlines()[0]
+        raise ValueError(f"ONNX Runtime cannot use the GPU: {why}") from error
+    if providers[0] not in session.get_providers():
+        raise ValueError("ONNX Runtime cannot load its CUDA provider: are the packages those of requirements.txt?")
 
 
 def spoils(error: Exception) -> bool:
@@ -21,22 +85,34 @@ def spoils(error: Exception) -> bool:
     the GPU, a mistake of ours) is a failure like others, of which the run says the cause.
     """
     said = str(error).lower()
-    return any(word in said for word in _LASTING) and not any(word in said for word in _HARMLESS)
+    return any(word in said for word in _LASTING) and not full(error)
+
+
+def full(error: Exception) -> bool:
+    """Whether a library found no memory: not for a video's sake, since what goes to a GPU at once is of one size."""
+    return any(word in str(error).lower() for word in _FULL)
 
 
 @contextmanager
 def spoiled_by(*kinds: type[Exception]) -> Iterator[None]:
-    """Raise `WorkerSpoiledError` for an error of these kinds after which the CUDA context is of no use."""
+    """Raise `WorkerSpoiledError` for an error of these kinds after which the CUDA context is of no use, and
+    `MemoryFullError` for one of memory."""
     try:
         yield
     except kinds as error:
         if spoils(error):
             raise WorkerSpoiledError(str(error)) from error
+        if full(error):
+            raise MemoryFullError(str(error).splitlines()[0]) from error
         raise
 
 
 def onnx_errors() -> AbstractContextManager[None]:
     """`spoiled_by` the errors of ONNX Runtime, which are no `RuntimeError`."""
+    return spoiled_by(*_onnx_kinds())
+
+
+def _onnx_kinds() -> tuple[type[Exception], ...]:
     from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
-    return spoiled_by(EPFail, Fail, RuntimeException)
+    return EPFail, Fail, RuntimeException

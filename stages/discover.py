@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -13,13 +13,15 @@ from manifests.tags import primary
 from manifests.urls import canonical, is_youtube_id, youtube_url
 from pipeline.stage import Rejection
 from stages.outcomes import NetworkError
-from stages.politeness import HostClosedError, Manners, SharedPace, host_of
+from stages.politeness import HostClosedError, Pace, host_of
 from stages.site import Access, Info, Site, spoken_hint
 
 log = logging.getLogger(__name__)
 
 _LIVE = {"is_live", "is_upcoming", "post_live"}
 _DEEPEST = 2  # a channel's page lists its tabs, and those their videos
+
+_QUERY = "{query}"
 
 # YouTube's own search filters: videos under a Creative Commons licence; videos of any.
 _YOUTUBE_SEARCH = {
@@ -30,7 +32,7 @@ _YOUTUBE_SEARCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Discovery:
-    """How videos are looked for."""
+    """How videos are looked for. Raises `ValueError` for what can find nothing."""
 
     min_duration_s: float = 60.0  # shorter or longer ones are passed over; unknown durations are not
     max_duration_s: float = 2 * 3600.0
@@ -38,18 +40,25 @@ class Discovery:
     per_source: int = 200  # listings are not read further than this
     look: bool = False  # open each video's page and pass over those whose site says another language is spoken
     search: str = ""  # a results page with {query}, or e.g. "bilisearch50:{query}"; "": YouTube under the licence rule
-    access: Access = field(default=Access())
-    manners: Manners = field(default=Manners())
+
+    def __post_init__(self) -> None:
+        if self.search and _QUERY not in self.search:
+            raise ValueError(f"search: {self.search!r} has no {_QUERY} where the words go")
+        if not 0 <= self.min_duration_s <= self.max_duration_s:
+            raise ValueError(f"min_duration_s: {self.min_duration_s:g} is not from 0 to max_duration_s")
+        for name, value in (("unknown_duration_s", self.unknown_duration_s), ("per_source", self.per_source)):
+            if value <= 0:
+                raise ValueError(f"{name}: {value:g} is not more than 0")
 
 
-def discover(language: Language, hours: float, options: Discovery, *, pace_url: str) -> Iterator[Video]:
+def discover(language: Language, hours: float, options: Discovery, access: Access, pace: Pace) -> Iterator[Video]:
     """Videos of a language, each once, until `hours` of source are found or every source is read to its end.
 
     Sources take turns, so a small budget is spread over all queries. A source that fails is passed over with a
     warning; raises `NetworkError` if all of them fail, and `HostClosedError` when a host wants to be left alone, after
-    all that others have was yielded. `pace_url` is where workers agree on turns: a folder or a bucket.
+    all that others have was yielded.
     """
-    site = Site(options.access, SharedPace(pace_url, options.manners))
+    site = Site(access, pace)
     failures: list[str] = []
     sources = [(host, _guarded(source, failures)) for host, source in _sources(language, options, site)]
     found_s, seen = 0.0, set[str]()
@@ -82,7 +91,7 @@ def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tup
     search = options.search or _YOUTUBE_SEARCH[language.licence]
     yield from (read(path) for path in (*language.files, *language.id_lists))
     yield from (listed(url) for url in (*language.urls, *language.channels, *language.playlists))
-    yield from (listed(search.format(query=quote_plus(query))) for query in language.queries)
+    yield from (listed(search.replace(_QUERY, quote_plus(query))) for query in language.queries)
 
 
 def _guarded(source: Callable[[], Iterable[Video]], failures: list[str]) -> Iterator[Video]:

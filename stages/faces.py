@@ -1,6 +1,5 @@
 """Observer: faces and their landmarks, by insightface's SCRFD, at a cadence that tightens where faces move."""
 
-import ctypes
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.stage import RUNTIME
+from stages.cuda import hold, onnx_providers
 from stages.quality import Quality
 from stages.tracks import Detections
 
@@ -52,15 +52,18 @@ class Faces:
     keep_score: float = 0.3  # weaker finds are kept for the linking, which may continue a track with them
     threads: int = field(default=1, metadata=RUNTIME)
 
-    def open(self) -> "Detector":
-        """Load the network. Raises `WeightsMissingError`."""
-        return Detector(self)
+    def open(self, gpus: float = 0.0) -> "Detector":
+        """Load the network, for a stage that asks for `gpus`.
+
+        Raises `WeightsMissingError`, and `ValueError` for a GPU that cannot be used.
+        """
+        return Detector(self, gpus)
 
 
 class Detector:
-    """SCRFD of an insightface pack, on a GPU if there is one; looks at several frames in one pass."""
+    """SCRFD of an insightface pack, on a GPU if it may and one is there; looks at several frames in one pass."""
 
-    def __init__(self, config: Faces) -> None:
+    def __init__(self, config: Faces, gpus: float) -> None:
         import onnxruntime
         from insightface.app import FaceAnalysis
 
@@ -71,8 +74,7 @@ class Detector:
         # One pool of threads per worker process, of the size it was given: the default takes every core of the machine.
         options.intra_op_num_threads = config.threads
         options.inter_op_num_threads = 1
-        gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and has_gpu()
-        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if gpu else ["CPUExecutionProvider"]
+        providers = onnx_providers(gpus)
         pack = FaceAnalysis(
             name=str(weights.path(config.pack)),
             allowed_modules=["detection"],
@@ -80,9 +82,9 @@ class Detector:
             sess_options=options,
         )
         size = (config.det_size_px, config.det_size_px)
-        pack.prepare(ctx_id=0 if gpu else -1, det_thresh=config.keep_score, det_size=size)
+        pack.prepare(ctx_id=0 if len(providers) > 1 else -1, det_thresh=config.keep_score, det_size=size)
         self._net = pack.det_model
-        self._net.session.disable_fallback()  # or an error of the GPU would move the worker to the CPU for good, unseen
+        hold(self._net.session, providers)
         self._size: tuple[int, int] = self._net.static_input_size or size
 
     def detect(self, images: Sequence[Image]) -> list[Found]:
@@ -134,19 +136,6 @@ def _back(box: NDArray[np.float32], lmk: NDArray[np.float32], corner: tuple[int,
     box, lmk = box.copy(), lmk.copy()
     box[:, :4] = (box[:, :4] - (x, y, x, y)) / scale
     return Found(box.astype(np.float32), ((lmk - (x, y)) / scale).astype(np.float32))
-
-
-def has_gpu() -> bool:
-    """Whether this process may use a CUDA device: asks the driver, which heeds CUDA_VISIBLE_DEVICES.
-
-    onnxruntime lists its CUDA provider on machines without one, and falls back to the CPU with a warning per session.
-    """
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int()
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Fetch: the bytes of a wanted video, from a web site, a disk or a bucket, into the store, and what they are."""
 
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -10,19 +11,21 @@ from typing import ClassVar, Literal
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from manifests.records import AudioStream, Source, Video, VideoStream
+from manifests.records import RATE_HZ, AudioStream, Source, Video, VideoStream
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
 from stages.ffmpeg import COPYABLE, CutError, cut
 from stages.held import Held
 from stages.politeness import Manners, SharedPace
-from stages.site import Access, Downloaded, Info, Site, spoken_hint, version
+from stages.site import TRAFFIC, Access, Downloaded, Info, Site, spoken_hint, version
 
 _FREE = re.compile(r"creative.?commons|\bcc[ -]?(by|0|zero)\b|public.?domain", re.IGNORECASE)
 _LIVE = {"is_live", "is_upcoming", "post_live"}
 _NO_SUFFIX = {".unknown_video", ""}
 _ABOUT_PART = frozenset({"out_of_range", "too_long"})  # what `_vet_part` says: another part may be within bounds
 _FOLLOWED = {"generic", "html5"}  # yt-dlp states where redirections led them, often to signed addresses that expire
+_OVERRUN_S = 1.0  # stored beyond a part's end: how long its last picture is shown, and its last sound, depend on it
+_STAMP_SLACK_S = 0.0005  # of stamps in whole milliseconds: no frame is lost to their rounding
 _LEAST_SHARE = 0.8  # of the length that a file declares; sound is often a little longer than the pictures
 
 
@@ -32,8 +35,10 @@ class Fetch(Stage[Source]):
 
     Web pages go through yt-dlp; local paths and fsspec URLs are copied as they are. With `start_s` or `end_s` only
     that part is stored, and time 0 of the stored file is that of the picture shown at `start_s` (see
-    `stages.ffmpeg.cut`), which `Source.start_s` states; parts of one source that come to a worker one after another
-    share one download. What the manifest says of a video is not repeated: `stages.origin` joins the two.
+    `stages.ffmpeg.cut`), which `Source.start_s` states. The part is as many frames at 25 fps as fit
+    before `end_s`: who reads the file stops at `Source.stop_s`, since a second of what follows is stored as well. Parts
+    of one source that come to a worker one after another share one download. What the manifest says of a video is not
+    repeated: `stages.origin` joins the two.
 
     Rejections: `gone`, `private`, `members_only`, `geo`, `age`, `blocked`, `live`, `playlist`, `too_long`, `too_big`,
     `no_audio`, `no_video_stream`, `not_a_video`, `empty`, `truncated`, `undecodable`, `out_of_range`, `licence`.
@@ -46,12 +51,14 @@ class Fetch(Stage[Source]):
     gives: ClassVar[type] = Source
     # 2: parts of transport streams began late, those of interlaced files were woven. 3: the sound of parts was up to a
     # picture late, the first sound track was taken and not the default one, `Source` held the manifest's words
-    version: ClassVar[int] = 3
+    # 4: parts ran over their end by a few frames, of which pictures and sound were missing
+    version: ClassVar[int] = 4
 
     max_height_px: int = 1080
     max_duration_s: float = 4 * 3600.0  # of the wanted part
     max_size_bytes: int = 8 << 30  # of what has to be downloaded for it
-    licence: Literal["cc", "any"] = "any"  # "cc": from web sites, only what states Creative Commons or public domain
+    # of web sites, "cc": only what states Creative Commons or public domain; "per_language": by `Video.licence_rule`
+    licence: Literal["cc", "any", "per_language"] = "any"
     access: Access = field(default=Access(), metadata=RUNTIME)
     manners: Manners = field(default=Manners(), metadata=RUNTIME)
     pace_url: str = field(default="", metadata=RUNTIME)  # where workers agree on turns; "": below the run's own store
@@ -70,7 +77,7 @@ class _Fetching:
     def __call__(self, facts: Facts, bench: Bench) -> Source | Rejection:
         video = facts[Video]
         is_part = video.start_s is not None or video.end_s is not None
-        source = f"{video.url} {video.licence}"  # a row's own licence may be what lets it pass
+        source = f"{video.url} {video.licence} {video.licence_rule}"  # a row's own may be what lets it pass
         if self._held.holds(source) or (is_part and _is_remote(video.url)):
             found = self._held.get(source, lambda folder: self._fetched(video, folder, bench), about_part=_ABOUT_PART)
             if not isinstance(found, Rejection):
@@ -93,18 +100,19 @@ class _Fetching:
     def _open_site(self, bench: Bench) -> Site:
         if self._site is None:
             pace_url = self._config.pace_url or bench.store.at("pace")
-            self._site = Site(self._config.access, SharedPace(pace_url, self._config.manners))
+            traffic = SharedPace(f"{pace_url}/_traffic", TRAFFIC)
+            self._site = Site(self._config.access, SharedPace(pace_url, self._config.manners), traffic)
         return self._site
 
     def _stored(self, video: Video, found: Downloaded, bench: Bench) -> Source | Rejection:
         from stages.media import MediaError
 
         try:
-            path, start_s = found.path, 0.0
+            path, start_s, stop_s = found.path, 0.0, None
             probed = _probed(path)
             if not isinstance(probed, Rejection) and (video.start_s is not None or video.end_s is not None):
                 path = bench.scratch / "part.mp4"
-                start_s, probed = _part(found.path, path, video, probed)
+                start_s, stop_s, probed = _part(found.path, path, video, probed)
         except MediaError as error:
             return Rejection(error.reason, {"said": str(error)[:300]})
         except CutError as error:
@@ -112,6 +120,8 @@ class _Fetching:
         if isinstance(probed, Rejection):
             return probed
         duration_s, picture, sound = probed
+        if stop_s is not None:
+            duration_s = min(duration_s, stop_s)
         if duration_s > self._config.max_duration_s:
             return _too_long(duration_s, self._config)
         suffix = path.suffix.lower()
@@ -122,6 +132,7 @@ class _Fetching:
             video=picture,
             audio=sound,
             start_s=start_s,
+            stop_s=stop_s,
             page_url=video.url if page.get("extractor") in _FOLLOWED else str(page.get("webpage_url") or video.url),
             title=str(page.get("title") or ""),
             uploader=str(page.get("uploader") or page.get("channel") or ""),
@@ -151,8 +162,9 @@ def _probed(path: Path) -> _Streams | Rejection:
     return found.duration_s, found.video, found.audio
 
 
-def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, _Streams | Rejection]:
-    """Cut the wanted part out of a file; where it begins in there, and what it is. Raises `CutError`, `MediaError`."""
+def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, float | None, _Streams | Rejection]:
+    """Cut the wanted part out of a file, and a second more; where it begins in there, where to stop in what was cut
+    (None: at its end), and what that is. Raises `CutError`, `MediaError`."""
     from stages.container import (
         has_decoding_times_only,
         is_transport_stream,
@@ -166,7 +178,7 @@ def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, 
     duration_s, picture, sound = whole
     start_s, end_s = video.start_s or 0.0, duration_s if video.end_s is None else min(video.end_s, duration_s)
     if end_s <= start_s:
-        return start_s, Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
+        return start_s, None, Rejection("out_of_range", {"start_s": start_s, "duration_s": duration_s})
     with opened(path) as container:
         watched, heard = picture_stream(container), sound_stream(container)
         assert heard is not None, "a file without sound is not cut"
@@ -174,10 +186,14 @@ def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, 
         timed, live = not has_decoding_times_only(container), is_transport_stream(container)
         zero_s = float(lead_s(container, watched))
         start_s = float(time_shown(container, watched, start_s))
+    n_frames = math.floor((end_s - start_s + _STAMP_SLACK_S) * RATE_HZ)
+    stop_s = n_frames / RATE_HZ if end_s < duration_s else None
+    if stop_s == 0:
+        return start_s, stop_s, Rejection("out_of_range", {"start_s": start_s, "end_s": end_s})
     copy = timed and not live and {picture.codec, sound.codec} <= COPYABLE
     size = (picture.width_px, picture.height_px) if live else None
-    cut(path, out, zero_s + start_s, zero_s + end_s, streams=streams, copy=copy, changing=size)
-    return start_s, _probed(out)
+    cut(path, out, zero_s + start_s, zero_s + end_s + _OVERRUN_S, streams=streams, copy=copy, changing=size)
+    return start_s, stop_s, _probed(out)
 
 
 def is_free(licence: str) -> bool:
@@ -190,8 +206,9 @@ def _vet(config: Fetch, video: Video) -> Callable[[Info], Rejection | None]:
         if info.get("live_status") in _LIVE or info.get("is_live"):
             return Rejection("live", {"said": str(info.get("live_status") or "is_live")})
         licence = str(info.get("license") or video.licence)
-        if config.licence == "cc" and not is_free(licence):
-            return Rejection("licence", {"stated": licence, "wanted": config.licence})
+        rule = (video.licence_rule or "cc") if config.licence == "per_language" else config.licence
+        if rule == "cc" and not is_free(licence):
+            return Rejection("licence", {"stated": licence, "wanted": rule})
         if (rejection := _vet_part(config, video, info)) is not None:
             return rejection
         chosen = info.get("requested_formats") or [info]

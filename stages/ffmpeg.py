@@ -65,10 +65,11 @@ def cut(
     one is read as if it began with the next, and the sound would be late by what is left of it, up to a frame.
 
     With `copy` (of `COPYABLE` codecs) packets begin at the keyframe before `start_s`, and the file's edit list hides
-    what lies before it, so time 0 of the part is `start_s` of the source; the last few frames may lie past `end_s`, by
-    at most the reorder delay. Otherwise H.264 and AAC are made anew: for codecs that live in containers without edit
-    lists (VP8, Vorbis, WMV), for AVI, whose frames carry no presentation times to shift, and for transport streams.
-    Interlaced pictures are made whole then, since H.264 would weave their fields for good.
+    what lies before it, so time 0 of the part is `start_s` of the source. They end by decoding time: every picture
+    before `end_s` is there, and a few after it, between which others are missing. Otherwise H.264 and AAC are made
+    anew: for codecs that live in containers without edit lists (VP8, Vorbis, WMV), for AVI, whose frames carry no
+    presentation times to shift, and for transport streams. Interlaced pictures are made whole then, since H.264 would
+    weave their fields for good.
 
     `changing`: of a transport stream, width and height of its first picture in square pixels. Those of another shape
     are put into its middle, as `stages.media.frames` has them; and as there is no index and ffmpeg finds the keyframe

@@ -38,9 +38,11 @@ class Glance:
         *,
         short_side_px: int,
         sure: float,
+        end_s: float | None = None,
         threads: int = 1,
     ) -> Rejection | None:
-        """Says "no_face" where no face is found with a score of `sure`; None at the first, and wherever there is doubt.
+        """Says "no_face" where no face is found with a score of `sure` before `end_s` (else the file's end); None at
+        the first, and wherever there is doubt.
 
         Doubt: a short video, key frames too far apart, times that do not grow, many weak finds. Raises `MediaError`.
         """
@@ -48,7 +50,7 @@ class Glance:
             return None
         edges = [0.0]  # the start, the key frames, the end
         scores: list[float] = []  # of every key frame's best find
-        shown = key_frames(path, short_side_px=short_side_px, threads=threads)
+        shown = key_frames(path, short_side_px=short_side_px, end_s=end_s, threads=threads)
         while sheet := list(itertools.islice(shown, detector.config.per_sheet)):
             edges += [time_s for time_s, _ in sheet]
             scores += _best([image for _, image in sheet], detector)

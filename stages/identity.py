@@ -13,7 +13,7 @@ from manifests.records import Clip, Clips, Identities, Identity
 from pipeline.bench import Bench
 from pipeline.stage import Facts, Stage, Work
 from stages import weights
-from stages.cuda import onnx_errors
+from stages.cuda import hold, onnx_errors, onnx_providers
 from stages.fingerprint import picture_hash, sound_hash
 from stages.sync import read_wav
 
@@ -60,7 +60,7 @@ class Recognise(Stage[Identities]):
         from stages.media import frames_at
 
         cv2.setNumThreads(1)  # OpenCV's default takes every core of the machine, for each worker
-        recogniser = open_recogniser(weights.path(self.pack))
+        recogniser = open_recogniser(weights.path(self.pack), self.resources.gpus)
         model = f"{Path(self.pack).name} {weights.digest(self.pack)}"
 
         def work(facts: Facts, bench: Bench) -> Identities:
@@ -84,24 +84,21 @@ class Recognise(Stage[Identities]):
         return work
 
 
-def open_recogniser(pack: Path) -> Recogniser:
-    """The recognition model of a pack folder, on a GPU if there is one.
+def open_recogniser(pack: Path, gpus: float = 0.0) -> Recogniser:
+    """The recognition model of a pack folder, for a stage that asks for `gpus`.
 
-    Raises `WeightsMissingError` if the pack has none.
+    Raises `WeightsMissingError` if the pack has none, and `ValueError` for a GPU that cannot be used.
     """
     import onnxruntime
     from insightface.model_zoo import get_model
 
-    from stages.faces import has_gpu
-
-    gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and has_gpu()
-    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if gpu else ["CPUExecutionProvider"]
+    providers = onnx_providers(gpus)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the default takes every core of the machine, for each worker
     for file in sorted(pack.glob("*.onnx")):
         model: Any = get_model(str(file), providers=providers, sess_options=options)
         if model is not None and model.taskname == "recognition":
-            model.session.disable_fallback()  # or an error of the GPU would move it to the CPU for good, unseen
+            hold(model.session, providers)
             recogniser: Recogniser = model
             return recogniser
     raise weights.WeightsMissingError(f"{pack} holds no recognition model: *.onnx with aligned faces as its input")

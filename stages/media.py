@@ -236,10 +236,15 @@ def frames_at(path: Path, numbers: Collection[int], *, threads: int = 1) -> Iter
             yield number, scaler.image(found.frame, found.aspect)
 
 
-def key_frames(path: Path, *, short_side_px: int, threads: int = 1) -> Iterator[tuple[float, np.ndarray]]:
-    """Times and pictures of the key frames alone, shrunk as in `frames`; see `stages.container.decoded_keys`."""
+def key_frames(
+    path: Path, *, short_side_px: int, end_s: float | None = None, threads: int = 1
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Times and pictures of the key frames alone, before `end_s` and shrunk as in `frames`; see
+    `stages.container.decoded_keys`."""
     scaler = _Scaler(short_side_px)
     for found in decoded_keys(path, threads):
+        if end_s is not None and found.time_s >= end_s:
+            return
         yield found.time_s, scaler.image(found.frame, found.aspect)
 
 

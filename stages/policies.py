@@ -39,9 +39,12 @@ class Policy:
     max_pitch_deg: float | None = 35.0  # [own]
     max_roll_deg: float | None = 35.0  # [own]
     min_sharpness: float | None = 20.0  # [own] variance of the Laplacian of the aligned face, as stages.quality has it
+    # [own] Real faces of 118 px and more, coded at crf 30, read 58 and more; about 250 px enlarged 6 times, 28 to 50.
+    min_effective_face_px: float | None = 45.0
     min_exposure: float | None = 20.0  # [SV] luminance 10 to 210; dark skin in a dim room, well seen, reads below 30
     max_exposure: float | None = 225.0  # [SV], with room for pale skin in daylight
     min_motion: float | None = 0.4  # [own] a still picture under a voice moves by coding noise alone
+    max_still_s: float | None = 0.8  # [own] 28 real clips of people who talk: 0 s; silent ones 0.64, at crf 36 1.28
     max_other_faces: int | None = 0  # [P] "multiple faces" go: those inside the crop that are not doubtful themselves
 
     min_speech_share: float | None = 0.3  # [own] more pause than speech teaches no lip motion
@@ -54,6 +57,7 @@ class Policy:
     max_distance: float | None = None  # [own] says nothing that confidence does not say
     max_offset_frames: int | None = 1  # nothing is shifted, so what ships is within 40 ms
     shift_audio: bool = False  # move the sound by the offset found, without re-encoding, before it is shipped
+    max_jump_frames: int | None = 2  # [own] of a part of the clip against the whole; steady clips read at most 1
     max_drift_frames: float | None = 1.5  # [own] over the clip; a 0.1 % clock error makes 0.75 in 30 s
     one_speaker: bool = True  # of faces seen at once, keep the one whose lips match best
 
@@ -103,12 +107,14 @@ LATENTSYNC = Policy(
     min_face_px=100.0,  # [LS]
     min_detected_share=0.99,  # [LS] a single missed frame drops the clip
     min_detector_score=0.9,  # [LS] S3FD at 0.9
+    min_effective_face_px=None,  # [LS] what was enlarged passes
     max_yaw_deg=None,  # [LS] looks at no pose
     max_pitch_deg=None,
     max_roll_deg=None,
     min_exposure=None,
     max_exposure=None,
     min_motion=None,  # [LS] frozen clips pass
+    max_still_s=None,
     min_speech_share=None,  # [LS] looks at no speech and no language
     allow_other_language=True,
     allow_mixed_language=True,
@@ -116,6 +122,7 @@ LATENTSYNC = Policy(
     min_confidence=3.0,  # [LS]
     max_offset_frames=6,  # [LS]
     shift_audio=True,  # [LS] by -itsoffset and stream copy
+    max_jump_frames=None,  # [LS] reads one offset for the whole clip
     max_drift_frames=None,
     one_speaker=False,
     min_identity_cosine=None,
@@ -135,6 +142,7 @@ STRICT = Policy(
     max_pitch_deg=20.0,
     max_roll_deg=20.0,
     min_sharpness=60.0,
+    min_effective_face_px=60.0,
     min_exposure=45.0,
     max_exposure=210.0,  # [SV]
     min_motion=0.6,

@@ -6,6 +6,7 @@ refusal is an object that every worker sees. Clocks of the nodes are taken to ag
 """
 
 import math
+import random
 import time
 import uuid
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from manifests.store import Store
 from pipeline.stage import PostponedError
 
 _TURN_KEPT_S = 60.0
+_LONGEST_TURNLESS_S = 1800.0  # all four tries of a video may wait so long before the deadline of `Fetch`, 4 h
+_JITTER_S = 1.0  # more than clocks differ: else the node whose clock is ahead takes every turn that comes up
 _SAME_HOST = {"youtu.be": "youtube.com", "youtube-nocookie.com": "youtube.com"}
 
 
@@ -34,7 +37,7 @@ class Pace(Protocol):
     """When a host may be asked; `refused` and `served` tell the other workers how it went."""
 
     def ask(self, host: str) -> None:
-        """Wait for this worker's turn; raises `HostClosedError` if the host is closed or the turn is too far off."""
+        """Wait for this worker's turn; raises `HostClosedError` if the host is closed, or no turn came for long."""
 
     def refused(self, host: str, wait_s: float) -> None:
         """The host sent us away: nobody asks it for `wait_s` seconds."""
@@ -58,7 +61,7 @@ class Manners:
     interval_s: float = 5.0  # at least this long from one video of a host to its next; 0: no limit
     refusals: int = 5  # so many refusals with no success between them close the host
     closed_s: float = 900.0  # how long it stays closed after the last of them; then one more may be tried
-    longest_wait_s: float = 120.0  # a turn further off than this is not waited for
+    longest_wait_s: float = 120.0  # longer than this no refusal is waited for, and no turn is taken ahead
 
 
 def standing(refusals: list[Refusal], now_s: float, manners: Manners) -> tuple[float, bool]:
@@ -90,7 +93,10 @@ class SharedPace:
     """The `Pace` of all workers that are given the same store URL: a folder, or a bucket with conditional writes.
 
     Time is divided into turns of `interval_s`; whoever creates a turn's object may ask the host when the turn begins.
-    A worker tries the turns in order from the next one on, so it makes at most one attempt per waiting worker.
+    A worker tries the turns in order from the next one on, so it makes at most one attempt per waiting worker. Where
+    all of the next `longest_wait_s` are taken, it looks again when one more comes up: its video, put off, would be lost
+    to the run, and the worker would take up the next one only to find as much. A run that was killed leaves no more
+    turns behind than those.
     """
 
     def __init__(self, url: str, manners: Manners) -> None:
@@ -99,7 +105,10 @@ class SharedPace:
         self._seen: dict[str, list[str]] = {}
 
     def ask(self, host: str) -> None:
-        """As `Pace.ask`. One listing, and one small write per try for a turn; once more if others were refused."""
+        """As `Pace.ask`. One listing, and one small write per try for a turn; once more if others were refused.
+
+        While all turns are taken, a listing and a write per interval.
+        """
         while (free_s := self._free(host)) > time.time() or self._manners.interval_s > 0:
             begins_s = self._turn(host, free_s)
             time.sleep(max(0.0, begins_s - time.time()))
@@ -132,13 +141,18 @@ class SharedPace:
         interval_s = self._manners.interval_s
         if interval_s <= 0:
             return free_s
-        latest_s = time.time() + self._manners.longest_wait_s + interval_s
+        since_s = time.time()
         number = math.ceil(free_s / interval_s)
-        while (begins_s := number * interval_s) <= latest_s:
-            if self._store.create(f"{_folder(host)}/turn-{begins_s:.3f}", b""):
-                return begins_s
+        while not self._store.create(f"{_folder(host)}/turn-{number * interval_s:.3f}", b""):
             number += 1
-        raise HostClosedError(host, f"all turns of the next {self._manners.longest_wait_s:.0f} s are taken")
+            ahead_s = number * interval_s - time.time() - self._manners.longest_wait_s
+            if ahead_s <= 0:
+                continue
+            if time.time() - since_s > _LONGEST_TURNLESS_S:
+                raise HostClosedError(host, f"no turn came for {_LONGEST_TURNLESS_S:.0f} s: too many workers ask it")
+            time.sleep(ahead_s + random.uniform(0.0, min(interval_s, _JITTER_S)))
+            number = max(number, math.ceil(self._free(host) / interval_s))  # raises if the host was closed meanwhile
+        return number * interval_s
 
     def _forget_turns(self, names: list[str], now_s: float) -> None:
         for name in names:

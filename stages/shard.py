@@ -11,10 +11,10 @@ import math
 import tempfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from manifests.scratch import prefix
 from manifests.store import Store
 from stages.judge import Candidate, Measured, candidates
 from stages.origin import origin_of, span_s
-from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, write_index
+from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, tars, write_index
 from stages.shift import shift_audio
 from stages.tars import Content, Sample, read_tar, write_tar
 
@@ -78,6 +78,22 @@ class Sharded:
     removed: tuple[str, ...]
 
 
+class ChangedBlobsError(ValueError):
+    """Clips whose bytes are not those that were scored. `videos` are all that have such clips.
+
+    Two runs that measured one video at the same time may leave the blobs of one and the facts of the other.
+    """
+
+    def __init__(self, place: str, videos: AbstractSet[str]) -> None:
+        super().__init__(f"{place} is not the file that was scored: its SHA-256 differs")
+        self.place, self.videos = place, videos
+
+    @classmethod
+    def of(cls, errors: Sequence["ChangedBlobsError"]) -> "ChangedBlobsError":
+        """Several as one, with the place of the first."""
+        return cls(errors[0].place, set[str]().union(*(error.videos for error in errors)))
+
+
 def shard(
     store: Store,
     measured: Iterable[Measured],
@@ -88,18 +104,17 @@ def shard(
 ) -> Sharded:
     """Write the kept clips as `shards/*.tar` and `shards/index.parquet`; does nothing where they stand already.
 
-    Raises `FileNotFoundError` for a clip whose blob is gone and `ValueError` for one whose bytes are not those that
-    were scored.
+    Raises `FileNotFoundError` for a clip whose blob is gone and, when all other shards are written,
+    `ChangedBlobsError` for those whose bytes are not those that were scored.
     """
     planned = plan(measured, verdicts, size_bytes=size_bytes)
     old = read_index(store)
-    there = {path.removeprefix("shards/") for path in store.list("shards")}
-    if old is not None and set(old.shards) == {one.name for one in planned} == {n for n in there if n.endswith(".tar")}:
+    there = set(tars(store))
+    if old is not None and set(old.shards) == {one.name for one in planned} == there:
         return Sharded(old, (), old.shards, ())
     known = {name: rows for name, rows in old.by_shard.items() if name in there} if old is not None else {}
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        rows = list(pool.map(partial(_settle, store, known, there), planned))
-    index = ShardIndex(tuple(row for part in rows for row in part))
+    rows = _settle(store, planned, known, there, workers)
+    index = ShardIndex(tuple(row for one in planned for row in rows[one.name]))
     write_index(store, index)
     removed = drop_stale(store, index)
     found = tuple(one.name for one in planned if one.name in there)
@@ -169,8 +184,9 @@ def _follows(before: Candidate, one: Candidate) -> bool:
 def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, shift_frames: int) -> dict[str, Any]:
     """The json member. Times in seconds of what lies at `url`, except the words', which are inside the shipped sound.
 
-    `sync_offset` is what remains in the shipped sound, in frames, positive when the audio is late. `hashes` holds
-    perceptual hashes, and the digests of the clip's bytes before any shift of its sound.
+    Words have times from a forced aligner where it is `aligned`, else the recogniser's own. `sync_offset` is what
+    remains in the shipped sound, in frames, positive when the audio is late. `hashes` holds perceptual hashes, and the
+    digests of the clip's bytes before any shift of its sound.
     """
     clip, video, source = one.clip, one.measured.video, one.measured.source
     assert isinstance(clip, Clip), "what is kept was cut"
@@ -179,6 +195,7 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
     quality: dict[str, float | None] = (
         {} if track is None else {k: v for k, v in vars(track).items() if isinstance(v, float)}
     )
+    quality |= {"still_s": clip.still_s, "effective_face_px": clip.effective_face_px}
     quality |= {"faces_in_view": len(clip.others_in_view), "identity_cosine": identity.spread if identity else None}
     return {
         "schema": SCHEMA,
@@ -201,6 +218,7 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
         "transcript": speech.text if speech else "",
         "transcript_source": one.measured.speeches.model if one.measured.speeches else "",
         "words": [_word(word, clip, shift_frames) for word in speech.words] if speech else [],
+        "aligned": speech.aligned if speech else False,
         "speech_share": speech.speech_share if speech else None,
         "sync_conf": sync.confidence if sync else None,
         "sync_offset": sync.offset_frames - shift_frames if sync else None,
@@ -234,19 +252,34 @@ def _word(word: Word, clip: Clip, shift_frames: int) -> list[str | float | None]
     return [word.text, shipped(word.start_s), shipped(word.end_s), word.score]
 
 
-def _settle(store: Store, known: dict[str, tuple[Row, ...]], there: set[str], planned: Planned) -> tuple[Row, ...]:
-    """The index rows of a shard: as the old index has them, else read back, else of the shard written now."""
-    if planned.name in known:
-        return known[planned.name]
+def _settle(
+    store: Store, planned: Sequence[Planned], known: dict[str, tuple[Row, ...]], there: set[str], workers: int
+) -> dict[str, tuple[Row, ...]]:
+    """The index rows of every shard, `known` as the old index has them, by name; all of them lie there in the end.
+
+    Another command that ends on this store meanwhile removes what its own index does not name: that is written again.
+    """
+    rows = dict(known)
+    while due := [one for one in planned if one.name not in rows]:
+        with ThreadPoolExecutor(max_workers=workers) as pool:
+            found = [pool.submit(_rows, store, there, one) for one in due]
+        if wrong := [error for one in found if isinstance(error := one.exception(), ChangedBlobsError)]:
+            raise ChangedBlobsError.of(wrong)
+        rows |= {one.name: part.result() for one, part in zip(due, found, strict=True)}
+        there = set(tars(store))
+        rows = {name: part for name, part in rows.items() if name in there}
+    return rows
+
+
+def _rows(store: Store, there: set[str], planned: Planned) -> tuple[Row, ...]:
+    """The index rows of a shard: read back, else of the shard written now."""
     with tempfile.TemporaryDirectory(prefix=prefix("shard")) as folder:
         path = f"shards/{planned.name}"
         if planned.name in there:  # written by a run that died before its index
             samples = tuple(sample for sample, _ in read_tar(store.get_file(path, Path(folder))))
         else:
             with store.writing(path) as target:
-                samples = write_tar(target, _samples(store, planned.entries))
-                for entry, sample in zip(planned.entries, samples, strict=True):
-                    _check_copies(store, entry, sample)
+                samples = _write(store, target, planned.entries)
     return tuple(_row(planned.name, *pair) for pair in zip(planned.entries, samples, strict=True))
 
 
@@ -265,10 +298,33 @@ def _row(name: str, entry: Entry, sample: Sample) -> Row:
     )
 
 
-def _samples(store: Store, entries: Iterable[Entry]) -> Iterator[tuple[str, dict[str, Content]]]:
+def _write(store: Store, target: Path, entries: Sequence[Entry]) -> tuple[Sample, ...]:
+    """Raises `ChangedBlobsError`, with all videos that it is about, when there is no more to write."""
+    wrong: list[ChangedBlobsError] = []
+    samples = write_tar(target, _samples(store, entries, wrong))
+    by_key = {entry.clip.key: entry for entry in entries}
+    for sample in samples:
+        try:
+            _check_copies(store, by_key[sample.key], sample)
+        except ChangedBlobsError as error:
+            wrong.append(error)
+    if wrong:
+        raise ChangedBlobsError.of(wrong)
+    return samples
+
+
+def _samples(
+    store: Store, entries: Iterable[Entry], wrong: list[ChangedBlobsError]
+) -> Iterator[tuple[str, dict[str, Content]]]:
+    """Without those that are found to be changed before they are copied: errors go to `wrong`."""
     for entry in entries:
         with tempfile.TemporaryDirectory(prefix=prefix("clip")) as folder:
-            yield entry.clip.key, _members(store, entry, Path(folder))
+            try:
+                members = _members(store, entry, Path(folder))
+            except ChangedBlobsError as error:
+                wrong.append(error)
+                continue
+            yield entry.clip.key, members
 
 
 def _members(store: Store, entry: Entry, scratch: Path) -> dict[str, Content]:
@@ -276,7 +332,7 @@ def _members(store: Store, entry: Entry, scratch: Path) -> dict[str, Content]:
     files = {ref: store.get_file(ref.path, scratch) for ref in (clip.video, clip.audio, clip.arrays)}
     for ref in files if entry.shift_frames else (clip.arrays,):  # a copy is checked by the digest that writing it gives
         with files[ref].open("rb") as opened:
-            _check(store, ref, hashlib.file_digest(opened, "sha256").hexdigest())
+            _check(store, entry, ref, hashlib.file_digest(opened, "sha256").hexdigest())
     video: Content = files[clip.video]
     audio: Content = files[clip.audio]
     if entry.shift_frames:
@@ -291,16 +347,16 @@ def _members(store: Store, entry: Entry, scratch: Path) -> dict[str, Content]:
 
 
 def _check_copies(store: Store, entry: Entry, sample: Sample) -> None:
-    """Raises `ValueError` if what was copied into the tar is not what was scored."""
+    """Raises `ChangedBlobsError` if what was copied into the tar is not what was scored."""
     if not entry.shift_frames:
         written = {member.name: member.sha256 for member in sample.members}
-        _check(store, entry.clip.video, written["mp4"])
-        _check(store, entry.clip.audio, written["wav"])
+        _check(store, entry, entry.clip.video, written["mp4"])
+        _check(store, entry, entry.clip.audio, written["wav"])
 
 
-def _check(store: Store, ref: Ref, sha256: str) -> None:
+def _check(store: Store, entry: Entry, ref: Ref, sha256: str) -> None:
     if sha256 != ref.sha256:
-        raise ValueError(f"{store.at(ref.path)} is not the file that was scored: its SHA-256 differs")
+        raise ChangedBlobsError(store.at(ref.path), {entry.video})
 
 
 def _npy(array: np.ndarray[Any, Any]) -> bytes:

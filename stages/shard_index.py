@@ -97,16 +97,18 @@ def write_index(store: Store, index: ShardIndex) -> None:
     store.put(INDEX, parquet.write(table))
 
 
+def tars(store: Store) -> tuple[str, ...]:
+    """File names of all tars that lie there, named by an index or not, in order."""
+    return tuple(path.removeprefix("shards/") for path in store.list("shards") if path.endswith(".tar"))
+
+
 def drop_stale(store: Store, index: ShardIndex) -> tuple[str, ...]:
     """Remove the tars that the index does not name and what a killed run left half written; returns the tars' names."""
-    wanted = {f"shards/{name}" for name in index.shards}
-    stale = [path for path in store.list("shards") if path.endswith(".tar") and path not in wanted]
-    for path in stale:
-        store.delete(path)
-    if store.local is not None:
-        for partial in (store.local / "shards").glob(".partial-*"):
-            partial.unlink(missing_ok=True)
-    return tuple(path.removeprefix("shards/") for path in stale)
+    stale = tuple(sorted(set(tars(store)) - set(index.shards)))
+    for name in stale:
+        store.delete(f"shards/{name}")
+    store.sweep("shards")
+    return stale
 
 
 def _record(row: Row) -> dict[str, Any]:

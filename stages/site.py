@@ -17,7 +17,7 @@ from manifests.scratch import prefix
 from pipeline.stage import Rejection
 from stages.ffmpeg import bounded_ffmpeg
 from stages.outcomes import NetworkError, Refused, Unreachable, outcome
-from stages.politeness import HostClosedError, Pace, host_of
+from stages.politeness import HostClosedError, Manners, Pace, host_of
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ Vet = Callable[[Info], Rejection | None]
 _EXTRACTOR_ARGS = re.compile(r"[\w-]+:[\w-]+(=|$)")
 _LONGEST_FFMPEG_S = 1800.0
 
+TRAFFIC = Manners(interval_s=1.0)
+"""Turns by which workers share the rate of a host: one of them reads the bytes of a second in each."""
+
 T = TypeVar("T")
 
 
@@ -39,8 +42,9 @@ class Access:
 
     cookies: str = ""  # Netscape cookies file, any fsspec URL; it is copied, never written to
     proxy: str = ""
-    rate_limit_bytes_per_s: float | None = None  # per worker
-    sleep_between_requests_s: float = 0.75  # between the page requests of one video; yt-dlp's own advice
+    rate_limit_bytes_per_s: float | None = None  # from one host, of all workers together
+    # between the page requests of one video; yt-dlp's own advice. `Manners` says how often all workers may begin one
+    sleep_between_requests_s: float = 0.75
     extractor_args: tuple[str, ...] = ()  # in yt-dlp's own syntax: "youtube:player_client=web;lang=de"
     stall_s: float = 30.0  # no byte for so long ends a try
     tries: int = 4
@@ -56,6 +60,8 @@ class Access:
                 raise ValueError(f"extractor_args: {text!r} is not like 'youtube:player_client=web;lang=de'")
         if self.tries < 1:
             raise ValueError(f"tries: {self.tries} is not at least 1")
+        if self.rate_limit_bytes_per_s is not None and self.rate_limit_bytes_per_s <= 0:
+            raise ValueError(f"rate_limit_bytes_per_s: {self.rate_limit_bytes_per_s:g} is not more than 0")
 
 
 @dataclass(frozen=True)
@@ -95,9 +101,11 @@ class _Silence:
 class Site:
     """A worker's way to videos on the web. Not for several threads at once."""
 
-    def __init__(self, access: Access, pace: Pace) -> None:
+    def __init__(self, access: Access, pace: Pace, traffic: Pace | None = None) -> None:
+        """`traffic`: in turns of `TRAFFIC`, by which all workers share `rate_limit_bytes_per_s` of downloads."""
         self._access = access
         self._pace = pace
+        self._traffic = traffic
         self._folder = tempfile.TemporaryDirectory(prefix=prefix("site"))
         folder = Path(self._folder.name)
         self._options: dict[str, Any] = {
@@ -131,6 +139,8 @@ class Site:
             "match_filter": _match_filter(vet),
             "progress_hooks": [_limits(max_size_bytes, self._access.longest_download_s)],
         }
+        if self._traffic is not None and self._access.rate_limit_bytes_per_s is not None:
+            options["progress_hooks"].append(_share(self._traffic, host_of(url), self._access.rate_limit_bytes_per_s))
         return self._retrying(host_of(url), lambda: _downloaded(options, url))
 
     def entries(self, url: str) -> Iterable[Info]:
@@ -227,7 +237,6 @@ def _reach(access: Access, folder: Path) -> dict[str, Any]:
         "extractor_retries": 1,
         "geo_bypass": False,
         "sleep_interval_requests": access.sleep_between_requests_s,
-        "ratelimit": access.rate_limit_bytes_per_s,
     }
     if access.proxy:
         options["proxy"] = access.proxy
@@ -263,6 +272,22 @@ def _limits(max_size_bytes: int, longest_s: float) -> Callable[[Info], None]:
             raise _VetoError(Rejection("too_big", {"bytes_at_least": float(size), "limit": float(max_size_bytes)}))
         if time.monotonic() - begin_s > longest_s:
             raise NetworkError(f"download not done after {longest_s:.0f} s")
+
+    return hook
+
+
+def _share(traffic: Pace, host: str, limit_bytes_per_s: float) -> Callable[[Info], None]:
+    """Pays for what arrived by turns, of which each worker has its own, and reads on when they have come."""
+    paid = seen = 0.0
+
+    def hook(progress: Info) -> None:
+        nonlocal paid, seen
+        size = float(progress.get("downloaded_bytes") or 0)
+        paid -= size - seen if size >= seen else size  # less: another file, or the same from its start
+        seen = 0.0 if progress.get("status") == "finished" else size
+        while paid < 0:
+            traffic.ask(host)
+            paid += limit_bytes_per_s * TRAFFIC.interval_s
 
     return hook
 

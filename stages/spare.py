@@ -15,9 +15,9 @@ Limits: TypeAlias = tuple[tuple[str, float], ...]
 BY_TRACK = (
     "min_duration_s", "min_face_px", "max_face_share", "min_inside_share", "min_detected_share", "min_detector_score",
     "max_yaw_deg", "max_pitch_deg", "max_roll_deg", "min_sharpness", "min_exposure", "max_exposure", "min_motion",
-    "max_other_faces",
+    "max_still_s", "max_other_faces",
 )  # fmt: skip
-"""Limits on what is known of a track before anything is cut."""
+"""Limits on what is known of a piece of a track before anything is cut."""
 
 BY_SYNC = ("min_confidence", "max_distance", "max_offset_frames", "max_drift_frames")
 """Limits on what is known once lips and voice were compared."""

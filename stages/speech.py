@@ -5,8 +5,8 @@ expected language serves the verdict alone (`stages.language`). A voice that the
 expected, or that has no name outside Whisper, is a reading like any other.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
@@ -18,12 +18,14 @@ from manifests.records import SAMPLE_RATE_HZ, Clip, Clips, Speech, Speeches, Syn
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Stage, Work
 from stages import weights
-from stages.cuda import spoiled_by
+from stages.aligners import Aligners, alignable
+from stages.cuda import spoiled_by, torch_device
 from stages.judge import Measured, candidates
-from stages.language import Heard, languages_heard, overall, spread, verdict
+from stages.language import Heard, languages_heard, overall, same, spread, verdict
+from stages.registry import ALIGNERS
 from stages.spare import BY_SYNC, Limits, breaks, policy_of
 from stages.sync import read_wav
-from stages.whisper import Aligners, Encoded, Recogniser, Said, Voiced
+from stages.whisper import Encoded, Recogniser, Said, Voiced
 
 CHUNK_S = 30.0
 """What Whisper hears at once."""
@@ -51,10 +53,15 @@ class Transcribe(Stage[Speeches]):
 
     `sure` and `mixed_share` are part of the measurement, since the language of a transcript follows from them: a window
     is sure of a language from that probability on, and a clip is mixed where windows are sure of two languages, each
-    for that share of the time. Whether words are aligned depends on the weights that can be had where it runs.
+    for that share of the time.
+
+    Words have the times of a forced aligner where a clip is heard in the language that its video is expected in and
+    there is an aligner for that (`stages.registry.ALIGNERS`): `aligned` says whether all of them have. Others have
+    those of Whisper's own attention, which are coarser.
     """
 
     name: ClassVar[str] = "speech"
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[type, ...]] = (Video, Clips)
     gives: ClassVar[type] = Speeches
 
@@ -68,11 +75,11 @@ class Transcribe(Stage[Speeches]):
     part_s: float = CHUNK_S  # the longest stretch of speech that is transcribed at once
     context_s: float = CHUNK_S  # what the model hears at once, silence included; Whisper learned with 30 s
     beam: int = 5
-    align: bool = True  # word times, for languages that have an aligner whose weights can be had
+    align: bool = True  # word times by forced alignment; without, all are Whisper's own
     compute_type: str = "auto"  # of CTranslate2; "auto": float16 on a GPU, float32 on a CPU
     spare: Limits = field(default=(), metadata={"absent": ()})  # a clip that breaks one of these is not heard
     batch: int = field(default=8, metadata=RUNTIME)  # sounds of 30 s at once
-    device: str = field(default="auto", metadata=RUNTIME)  # "auto": the GPU if there is one
+    device: str = field(default="auto", metadata=RUNTIME)  # "auto": a GPU if it asks for one that is there
 
     def __post_init__(self) -> None:
         if self.vad not in ("silero", "pyannote"):
@@ -96,13 +103,18 @@ class Transcribe(Stage[Speeches]):
     def models(self) -> tuple[str, ...]:
         return (self.model,)
 
+    def models_for(self, languages: Iterable[str | None]) -> tuple[str, ...]:
+        found = {language for tag in languages if (language := alignable(tag)) is not None}
+        return tuple(ALIGNERS[language] for language in sorted(found)) if self.align else ()
+
     def weights(self) -> dict[str, str]:
-        return {"model": weights.digest(self.model)}
+        aligners = {ALIGNERS[one]: weights.digest(ALIGNERS[one]) for one in ALIGNERS} if self.align else {}
+        return {"model": weights.digest(self.model), **aligners}
 
     def open(self) -> Work[Speeches]:
         recogniser = Recogniser(
             weights.path(self.model),
-            device=self.device,
+            device=torch_device(self.device, self.resources.gpus),
             compute_type=self.compute_type,
             threads=max(1, int(self.resources.cpus)),
             beam=self.beam,
@@ -112,7 +124,7 @@ class Transcribe(Stage[Speeches]):
             window_s=self.window_s,
             context_s=self.context_s,
         )
-        aligners = Aligners(weights.folder() / "align", recogniser.device) if self.align else None
+        aligners = Aligners(recogniser.device) if self.align else None
         model = f"{Path(self.model).name} {weights.digest(self.model)}"
 
         def work(facts: Facts, bench: Bench) -> Speeches:
@@ -162,7 +174,7 @@ class Transcribe(Stage[Speeches]):
             said = list(zip(of_clip, islice(texts, len(of_clip)), strict=True))
             mean = overall(listened)
             language = max(mean, key=lambda one: mean[one], default="")
-            words, aligned = _words(sound, said, aligners)
+            words, aligned = _words(sound, said, aligners, expected)
             speech_s = sum(window.speech_s for window in windows)
             found.append(
                 Speech(
@@ -233,27 +245,27 @@ def _cut(sound: Samples, start_s: float, end_s: float) -> Samples:
 
 
 def _words(
-    sound: Samples, said: Sequence[tuple[Part, Said]], aligners: Aligners | None
+    sound: Samples, said: Sequence[tuple[Part, Said]], aligners: Aligners | None, expected: str | None
 ) -> tuple[tuple[Word, ...], bool]:
-    """All words, with times where an aligner placed them; and whether all parts were placed.
-
-    Without aligner, words are what spaces divide: in Chinese, Japanese and Thai whole sentences.
-    """
+    """All words with their times, and whether an aligner placed all parts."""
+    language = alignable(expected)
     words: list[Word] = []
     aligned = []
     for part, line in said:
         if not line.text:
             continue
         placed = None
-        if aligners is not None:
-            placed = aligners.words(
-                sound, start_s=part.start_s, end_s=part.end_s, text=line.text, language=part.language
-            )
+        if aligners is not None and language is not None and same(language, part.language):
+            placed = aligners.words(sound, start_s=part.start_s, end_s=part.end_s, text=line.text, language=language)
         aligned.append(placed is not None)
-        if placed is None:
-            placed = [Word(text=word, start_s=None, end_s=None, score=None) for word in line.text.split()]
-        words += placed
+        words += placed or (_later(word, part.start_s) for word in line.words)
     return tuple(words), bool(aligned) and all(aligned)
+
+
+def _later(word: Word, by_s: float) -> Word:
+    if word.start_s is None or word.end_s is None:
+        return word
+    return replace(word, start_s=round(word.start_s + by_s, 3), end_s=round(word.end_s + by_s, 3))
 
 
 def _mean_logprob(said: Sequence[tuple[Part, Said]]) -> float:

@@ -7,6 +7,7 @@ Signs: `offset_frames` is positive where the audio is late against the picture. 
 import os
 import wave
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -18,7 +19,7 @@ from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip, 
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
 from stages import weights
-from stages.cuda import spoiled_by
+from stages.cuda import spoiled_by, torch_device
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,7 @@ class ScoreSync(Stage[Syncs]):
     """One `Sync` per clip. A clip of fewer than six frames gets one with no distances and confidence 0."""
 
     name: ClassVar[str] = "sync"
+    version: ClassVar[int] = 2  # the last window of the curve ends where the clip does
     needs: ClassVar[tuple[type, ...]] = (Clips,)
     gives: ClassVar[type] = Syncs
 
@@ -50,9 +52,9 @@ class ScoreSync(Stage[Syncs]):
     # ... or more often, so that a clip has so many looks: a mean of few would be a guess
     least_windows: int = field(default=0, metadata={"absent": 0})
     curve_window_s: float = 3.0
-    curve_hop_s: float = 1.0
+    curve_hop_s: float = 1.0  # at most: the windows lie evenly, the first and the last at the clip's ends
     batch: int = field(default=0, metadata=RUNTIME)  # lip windows per step; 0: 8 on a processor, 64 on a GPU
-    device: str = field(default="auto", metadata=RUNTIME)  # "auto": the first GPU if there is one
+    device: str = field(default="auto", metadata=RUNTIME)  # "auto": a GPU if it asks for one that is there
 
     def __post_init__(self) -> None:
         if self.reach < 1 or self.batch < 0 or self.curve_window_s <= 0 or self.curve_hop_s <= 0:
@@ -82,10 +84,7 @@ class ScoreSync(Stage[Syncs]):
         from stages.nets.syncnet import load
 
         cv2.setNumThreads(1)  # OpenCV's default takes every core of the machine, for each worker
-        chosen = self.device
-        if chosen == "auto":
-            chosen = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(chosen)
+        device = torch.device(torch_device(self.device, self.resources.gpus))
         batch = self.batch or (8 if device.type == "cpu" else 64)  # 8 windows stay in a processor's cache
         if device.type == "cpu":  # Ray's own count is that of the share that the stage has of a small machine: one
             torch.set_num_threads(max(1, min(int(self.resources.cpus), os.cpu_count() or 1)))
@@ -192,8 +191,7 @@ def offset_distances(
 
     from stages.nets.syncnet import WINDOW_FRAMES, distances, voice_windows
 
-    # TF32 is the default of cuDNN's convolutions and costs the third digit of the distances
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with torch.inference_mode(), _exactly():
         lips, seen = [], 0
         for piece in _overlapping(crops, batch * every):
             lips.append(network.lips(network.inputs(piece, device), every))
@@ -210,6 +208,20 @@ def offset_distances(
         rows = -(-count // every)
         found: Floats = distances(torch.cat(lips)[:rows], torch.cat(heard), reach, every).cpu().numpy()
     return found
+
+
+@contextmanager
+def _exactly() -> Iterator[None]:
+    """Without TF32, cuDNN's default and what a trainer sets: it costs the third digit of the distances."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _overlapping(batches: Iterable[Images], windows: int) -> Iterator[Images]:
@@ -230,7 +242,7 @@ def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float, rate_hz:
     """Condense distances (windows, 2 reach + 1) as `offset_distances` gives them, `rate_hz` rows a second.
 
     Confidence is the median minus the minimum of the mean distances. The drift is the Theil-Sen slope of the curve's
-    offsets, taken to fractions of a frame by a parabola through each minimum; 0 with fewer than three points.
+    offsets, taken to fractions of a frame by a parabola through each minimum; 0 if its windows span less than 2 hops.
     """
     if len(matrix) == 0:
         return Sync(
@@ -248,8 +260,10 @@ def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float, rate_hz:
     mean = matrix.mean(0)
     best = int(mean.argmin())
     window, hop = max(1, round(window_s * rate_hz)), max(1, round(hop_s * rate_hz))
-    starts = range(0, max(len(matrix) - window, 0) + 1, hop)
-    curve = np.stack([matrix[start : start + window].mean(0) for start in starts])
+    span = max(len(matrix) - window, 0)
+    starts, step = np.linspace(0, span, 1 + -(-span // hop), retstep=True)
+    between_s = (float(step) if span else hop) / rate_hz
+    curve = np.stack([matrix[start : start + window].mean(0) for start in starts.round().astype(int)])
     return Sync(
         key=key,
         offset_frames=best - reach,
@@ -258,16 +272,14 @@ def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float, rate_hz:
         distances=tuple(mean.tolist()),
         curve_offset_frames=tuple((curve.argmin(1) - reach).tolist()),
         curve_confidence=tuple((np.median(curve, 1) - curve.min(1)).tolist()),
-        curve_hop_s=hop / rate_hz,
-        drift_frames_per_min=_drift(curve, hop / rate_hz),
+        curve_hop_s=between_s,
+        drift_frames_per_min=_drift(curve, between_s) if span >= 2 * hop else 0.0,
     )
 
 
 def _drift(curve: Floats, hop_s: float) -> float:
     from scipy.stats import theilslopes
 
-    if len(curve) < 3:
-        return 0.0
     at = np.clip(curve.argmin(1), 1, curve.shape[1] - 2)
     rows = np.arange(len(curve))
     before, lowest, after = curve[rows, at - 1], curve[rows, at], curve[rows, at + 1]

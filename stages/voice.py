@@ -91,8 +91,9 @@ class Listener:
         self._net = net
         self._floor = 32768 * 10 ** (config.floor_dbfs / 20)
 
-    def missing(self, path: Path, duration_s: float) -> Rejection | None:
+    def missing(self, path: Path, duration_s: float, end_s: float | None = None) -> Rejection | None:
         """Why nobody can be talking in a file whose pictures last so long; None from the moment enough voice was heard.
+        What comes after `end_s` is not heard.
 
         "silent": nothing is above the floor; "no_speech": something is, but no voice. None as well where there is
         doubt: no sound that can be decoded, or one that ends long before the pictures. Holds about a second of sound
@@ -104,7 +105,7 @@ class Listener:
         recent = np.zeros(0, bool)  # of the last `span` windows, which were voice
         n_windows = n_voiced = most = peak = 0
         self._net.forget()
-        for samples in _second_by_second(path):
+        for samples in _second_by_second(path, end_s):
             loud = int(np.abs(samples.astype(np.int32)).max())
             peak = max(peak, loud)
             voiced = self._voiced(samples, loud)
@@ -135,12 +136,12 @@ class Listener:
         return self._net.hear(samples.astype(np.float32) / np.float32(32768)) >= self._config.onset
 
 
-def _second_by_second(path: Path) -> Iterator[NDArray[np.int16]]:
+def _second_by_second(path: Path, end_s: float | None) -> Iterator[NDArray[np.int16]]:
     """Sound in pieces of whole windows; the last is filled up with zeros."""
     size = _AT_ONCE * WINDOW
     held: list[NDArray[np.int16]] = []
     n_held = 0
-    for block in audio(path):
+    for block in audio(path, end_s=end_s):
         held.append(block)
         n_held += len(block)
         if n_held < size:

@@ -72,7 +72,7 @@ class Watch(Stage[Seen]):
         import cv2
 
         cv2.setNumThreads(self.threads)
-        detector, listener = self.faces.open(), self.voice.open()
+        detector, listener = self.faces.open(self.resources.gpus), self.voice.open()
 
         def watch(facts: Facts, bench: Bench) -> Seen | Rejection:
             with onnx_errors():
@@ -84,19 +84,22 @@ class Watch(Stage[Seen]):
         from stages.media import MediaError, frames
 
         cuts, faces = self.cuts.watcher(), FaceWatcher(detector, self.quality)
-        path, n_frames = bench.fetch(source.file), 0
+        path, end_s, n_frames = bench.fetch(source.file), source.stop_s, 0
         try:
-            useless = listener.missing(path, source.duration_s) or self.glance.faceless(
+            useless = listener.missing(path, source.duration_s, end_s) or self.glance.faceless(
                 path,
                 source.duration_s,
                 detector,
                 short_side_px=self.look_px,
                 sure=self.linking.min_score,
+                end_s=end_s,
                 threads=self.threads,
             )
             if useless is not None:
                 return useless
-            for batch in frames(path, short_side_px=self.look_px, batch=_BATCH_FRAMES, threads=self.threads):
+            for batch in frames(
+                path, end_s=end_s, short_side_px=self.look_px, batch=_BATCH_FRAMES, threads=self.threads
+            ):
                 cuts.see(batch)
                 faces.see(batch)
                 n_frames = batch.first_frame + len(batch.images)

@@ -13,111 +13,18 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from stages.download import DownloadError, download, sha256_of
+from stages.registry import REGISTRY, Entry, HubModel, Sample, WebFile
 
 _PACKAGE = Path(__file__).parent / "sample"
 _DIGEST_LENGTH = 12
+_LONGEST_FETCH_S = 4 * 3600.0  # of another process that is waited for: a few GB over a slow line take an hour or two
 
 
 class WeightsMissingError(ValueError):
     """Weights that are wanted are not here and cannot be had: one line that says which, and the way out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Weights that come with the package, trained on rendered people and espeak-ng voices by `maker`."""
-
-    folder: str
-    about: str
-    size_mb: float
-    maker: str
-    licence: str = "as this project"
-
-
-@dataclass(frozen=True, kw_only=True)
-class WebFile:
-    """One file on a web server. `unzip`: an archive; its members land flat in a folder of the entry's name."""
-
-    url: str
-    sha256: str | None
-    about: str
-    size_mb: float
-    licence: str
-    unzip: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubModel:
-    """A snapshot of a Hugging Face repository, at a fixed commit."""
-
-    repository: str
-    revision: str
-    about: str
-    size_mb: float
-    licence: str
-    files: tuple[str, ...] = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
-
-
-Entry: TypeAlias = Sample | WebFile | HubModel
-
-
-def _whisper(size: str, revision: str, size_mb: float, owner: str = "Systran") -> HubModel:
-    return HubModel(
-        repository=f"{owner}/faster-whisper-{size}",
-        revision=revision,
-        about=f"Whisper {size} for CTranslate2",
-        size_mb=size_mb,
-        licence="MIT (OpenAI)",
-    )
-
-
-REGISTRY: dict[str, Entry] = {
-    "sample/faces": Sample(
-        folder="faces",
-        about="SCRFD- and ArcFace-type ONNX for rendered faces",
-        size_mb=1,
-        maker="python -m stages.sample.train_faces",
-    ),
-    "sample/sync": Sample(
-        folder="sync",
-        about="narrow SyncNet for rendered faces",
-        size_mb=2,
-        maker="python -m stages.sample.train_sync",
-    ),
-    "sample/whisper": Sample(
-        folder="whisper",
-        about="Whisper-type CTranslate2 for espeak-ng voices",
-        size_mb=4,
-        maker="python -m stages.sample.train_whisper",
-    ),
-    "buffalo_l": WebFile(
-        url="https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip",
-        sha256="80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f",
-        about="insightface pack: SCRFD-10G, ArcFace R50, landmarks",
-        size_mb=289,
-        licence="non-commercial research only (insightface)",
-        unzip=True,
-    ),
-    "syncnet_v2": WebFile(
-        url="https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
-        sha256="961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
-        about="SyncNet of Chung and Zisserman, 2016",
-        size_mb=55,
-        licence="research, CC BY (Oxford VGG)",
-    ),
-    "tiny": _whisper("tiny", "d90ca5fe260221311c53c58e660288d3deb8d356", 78),
-    "base": _whisper("base", "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66", 148),
-    "small": _whisper("small", "536b0662742c02347bc0e980a01041f333bce120", 486),
-    "medium": _whisper("medium", "08e178d48790749d25932bbc082711ddcfdfbc4f", 1531),
-    "large-v2": _whisper("large-v2", "f0fe81560cb8b68660e564f55dd99207059c092e", 3090),
-    "large-v3": _whisper("large-v3", "edaa852ec7e145841d8ffdb056a99866b5f0a478", 3091),
-    "large-v3-turbo": _whisper(
-        "large-v3-turbo", "0c94664816ec82be77b20e824c8e8675995b0029", 1622, owner="mobiuslabsgmbh"
-    ),
-}
-"""All weights by name. Digests and commits are those that their publishers serve."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,14 +71,16 @@ def local(name: str) -> Path | None:
 def digest(name: str) -> str:
     """Twelve hex digits that name the weights' content, without loading and, for registered ones, without fetching.
 
-    Web files go by their published SHA-256, hub models by their commit, all else by the bytes of the files below the
-    path (remembered by size and time of change, so that gigabytes are read once). Raises `WeightsMissingError`.
+    Web files go by their published SHA-256, hub models by their commit (by their name where none is fixed), all else by
+    the bytes of the files below the path (remembered by size and time of change, so that gigabytes are read once).
+    Raises `WeightsMissingError`.
     """
     entry = REGISTRY.get(name)
     if isinstance(entry, WebFile):
         return (entry.sha256 or hashlib.sha256(entry.url.encode()).hexdigest())[:_DIGEST_LENGTH]
     if isinstance(entry, HubModel):
-        return entry.revision[:_DIGEST_LENGTH]
+        named = entry.revision if entry.pinned else hashlib.sha256(entry.repository.encode()).hexdigest()
+        return named[:_DIGEST_LENGTH]
     found = local(name)
     if found is None:
         raise WeightsMissingError(_way_out(name))
@@ -277,9 +186,10 @@ def _way_out(name: str, why: str = "not on this machine") -> str:
     if isinstance(entry, Sample):
         return f"weights {name!r}: {why}; the package has them at {_place(name, entry)}, `{entry.maker}` makes them"
     origin = entry.url if isinstance(entry, WebFile) else _page(entry)
+    without = f", or {entry.without}" if entry.without else ""
     return (
         f"weights {name!r}: {why}; run `python -m pipeline models fetch {name}` where {origin} can be reached, "
-        f"or put its content at {_place(name, entry)}"
+        f"or put its content at {_place(name, entry)}{without}"
     )
 
 
@@ -296,10 +206,16 @@ def _record(name: str) -> Path:
 
 @contextlib.contextmanager
 def _alone(name: str) -> Iterator[None]:
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     folder().mkdir(parents=True, exist_ok=True)
-    with FileLock(folder() / f".{name}.lock"):
+    lock = FileLock(folder() / f".{name}.lock", timeout=_LONGEST_FETCH_S)
+    try:
+        held = lock.acquire()
+    except Timeout:
+        said = f"another process has been fetching it for {_LONGEST_FETCH_S / 3600:g} h and holds {lock.lock_file}"
+        raise WeightsMissingError(_way_out(name, said)) from None
+    with held:
         yield
 
 
@@ -338,7 +254,8 @@ def _snapshot(name: str, entry: HubModel) -> Path | None:
     """The snapshot that `_fetch_snapshot` completed; a killed one has some of its files and no note."""
     note = _record(name).with_suffix(".snapshot")
     place = Path(note.read_text()) if note.is_file() else None
-    return place if place is not None and place.name == entry.revision and place.is_dir() else None
+    wanted = place is not None and place.is_dir() and (place.name == entry.revision or not entry.pinned)
+    return place if wanted else None
 
 
 def _fetch_snapshot(name: str, entry: HubModel) -> Path:

@@ -1,17 +1,15 @@
-"""WhisperX below its one-clip API: voice activity, language probabilities and transcription in batches, word times.
+"""WhisperX below its one-clip API: voice activity, language probabilities and transcription in batches.
 
 whisperx's own `transcribe` takes one sound at a time, hears its language in the first 30 s only and returns no
 probability; what it is made of does better: its voice activity and its merging of stretches, its batched
-`generate_segment_batched`, and CTranslate2's `detect_language`.
+`generate_segment_batched`, and CTranslate2's `detect_language`. Word times come from faster-whisper's `find_alignment`.
 """
 
 import contextlib
 import io
 import logging
 import re
-import tempfile
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.records import SAMPLE_RATE_HZ, Word
-from manifests.scratch import prefix
 from stages.language import subtag
+from stages.transcript import placed, untimed
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +35,7 @@ Encoded = NDArray[np.float32]
 _KEPT_BYTES = 256_000_000
 """Of what the encoder made of sounds that may be transcribed as they were heard: 33 of large-v3, 7.7 MB each."""
 
+_FRAME = 160  # samples that Whisper's mel frames lie apart
 _PYANNOTE_OFFSET = 0.363  # whisperx's: speech ends where its probability falls below
 _LANGUAGE_TOKEN = re.compile(r"<\|([a-z]{2,3})\|>")
 
@@ -52,10 +51,15 @@ class Voiced:
 
 @dataclass(frozen=True)
 class Said:
-    """A transcript and the mean log-probability of its tokens."""
+    """A transcript, the mean log-probability of its tokens, and its words by the model's own attention.
+
+    Word times are seconds of the sound. The sample recogniser puts the start of half of the words of its corpus within
+    0.1 s of the truth, of nine in ten within 0.25 s, early as often as late.
+    """
 
     text: str
     avg_logprob: float
+    words: tuple[Word, ...] = ()
 
 
 class Recogniser:
@@ -168,10 +172,29 @@ class Recogniser:
             places = [n for n, one in enumerate(sounds) if (one[1], one[2] is not None) == (language, known)]
             for some in _batches(places, self._batch):
                 given = _stacked(sounds[n][2] for n in some) if known else self._mels([sounds[n][0] for n in some])
-                made = self._whisper.generate_segment_batched(given, tokenizer, self._pipeline.options)
-                for place, text, logprob in zip(some, made["text"], made["avg_logprob"], strict=True):
-                    found[place] = Said(text.strip(), float(logprob))
+                encoded = self._whisper.encode(given)
+                made = self._whisper.generate_segment_batched(encoded, tokenizer, self._pipeline.options)
+                lengths = [len(sounds[n][0]) for n in some]
+                words = self._words(tokenizer, encoded, made["text"], language, lengths)
+                for place, text, logprob, said in zip(some, made["text"], made["avg_logprob"], words, strict=True):
+                    found[place] = Said(text.strip(), float(logprob), said)
         return [found[place] for place in range(len(sounds))]
+
+    def _words(
+        self, tokenizer: Any, encoded: Any, texts: Sequence[str], language: str, lengths: Sequence[int]
+    ) -> list[tuple[Word, ...]]:
+        """Words of each text, placed by what the decoder looks at when it is made to say them; lengths in samples."""
+        room = self._whisper.max_length - len(tokenizer.sot_sequence) - 2
+        said = [tokenizer.encode(text) for text in texts]
+        # nothing at all, which has no places, and a loop without end, which the decoder cannot take in again
+        said = [one if 0 < len(one) <= room else [tokenizer.eot] for one in said]
+        frames = [max(2, min(length, self._context) // _FRAME) for length in lengths]
+        found = self._whisper.find_alignment(tokenizer, said, encoded, frames)
+        return [
+            placed(text, language, [(one["word"], one["start"], one["end"], one["probability"]) for one in pieces])
+            or untimed(text, language)
+            for text, pieces in zip(texts, found, strict=True)
+        ]
 
     def _tokenizer(self, language: str) -> Any:
         from faster_whisper.tokenizer import Tokenizer
@@ -191,67 +214,6 @@ class Recogniser:
         return torch.stack([log_mel_spectrogram(one, n_mels=size, padding=self._context - len(one)) for one in heard])
 
 
-class Aligners:
-    """whisperx's forced aligners by language, loaded when first needed, two at a time (a large one takes 1.2 GB).
-
-    `folder` is where their weights are looked for and fetched to: `wav2vec2_*.pt[h]` of torchaudio (en, fr, de, es, it)
-    and a Hugging Face cache for the rest. A language without aligner, or one whose weights cannot be had, gives None.
-    """
-
-    _MOST = 2
-
-    def __init__(self, folder: Path, device: str) -> None:
-        self._folder = folder
-        self._device = device
-        self._loaded: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
-        self._absent: set[str] = set()
-
-    def words(self, sound: Samples, *, start_s: float, end_s: float, text: str, language: str) -> list[Word] | None:
-        """Words of what was said between two times of a sound, with their times; None where no aligner knows them."""
-        aligner = self._aligner(language)
-        if aligner is None or not text:
-            return None
-        from whisperx.alignment import align
-
-        line = {"text": text, "start": start_s, "end": end_s}
-        try:
-            with quiet(), _no_sentence_models():
-                found = align([line], *aligner, sound, self._device)
-        except (ValueError, KeyError, IndexError) as error:
-            log.warning("the %s aligner cannot place %r: %s", language, text[:60], error)
-            return None
-        return [
-            Word(text=str(one["word"]), start_s=_number(one, "start"), end_s=_number(one, "end"),
-                 score=_number(one, "score"))
-            for one in found["word_segments"]
-        ]  # fmt: skip
-
-    def _aligner(self, language: str) -> tuple[Any, Any] | None:
-        if language in self._absent:
-            return None
-        if language not in self._loaded:
-            try:
-                self._loaded[language] = self._load(language)
-            except (ValueError, OSError) as error:
-                log.warning("no word times in %s: %s", language, str(error).splitlines()[0])
-                self._absent.add(language)
-                return None
-            while len(self._loaded) > self._MOST:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(language)
-        return self._loaded[language]
-
-    def _load(self, language: str) -> tuple[Any, Any]:
-        with quiet():
-            from whisperx.alignment import load_align_model
-
-            self._folder.mkdir(parents=True, exist_ok=True)
-            where = {"device": self._device, "model_dir": str(self._folder)}
-            with contextlib.suppress(ValueError):  # not here yet
-                return load_align_model(language, model_cache_only=True, **where)  # type: ignore[no-any-return]
-            return load_align_model(language, **where)  # type: ignore[no-any-return]
-
-
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep what libraries print off stdout (it goes to the log instead), and their warnings about one another away."""
@@ -261,29 +223,6 @@ def quiet() -> Iterator[None]:
         yield
     for line in printed.getvalue().splitlines():
         log.debug("%s", line)
-
-
-@contextlib.contextmanager
-def _no_sentence_models() -> Iterator[None]:
-    """Spare whisperx the download of NLTK's `punkt_tab`: empty tables, which split at full stops, do for word times."""
-    import nltk  # type: ignore[import-untyped]
-    from whisperx.utils import PUNKT_LANGUAGES
-
-    with tempfile.TemporaryDirectory(prefix=prefix("nltk")) as folder:
-        for language in {"english", *PUNKT_LANGUAGES.values()}:
-            place = Path(folder) / "tokenizers" / "punkt_tab" / language
-            place.mkdir(parents=True)
-            for table in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
-                (place / table).touch()
-        nltk.data.path.insert(0, folder)
-        try:
-            yield
-        finally:
-            nltk.data.path.remove(folder)
-
-
-def _number(word: dict[str, Any], name: str) -> float | None:
-    return float(word[name]) if name in word else None
 
 
 def _stacked(encoded: Iterable[Encoded | None]) -> Any:

@@ -70,14 +70,9 @@ def ray_here() -> Iterator[None]:
     """One Ray on this machine for all tests that need one."""
     import ray
 
-    ray.init(
-        "local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=200 << 20,
-    )
+    from pipeline.cluster import start_local
+
+    start_local(num_cpus=4, object_store_memory=200 << 20)
     yield
     ray.shutdown()
 

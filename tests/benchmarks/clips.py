@@ -64,4 +64,6 @@ def _clip(store: Store, folder: Path, number: int, n: int, video: Path) -> Clip:
         arrays=keep(arrays),
         contiguous_with_prev=False,
         others_in_view=(),
+        still_s=0.0,
+        effective_face_px=100.0,
     )

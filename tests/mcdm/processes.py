@@ -26,5 +26,9 @@ def run_processes(script: Path, *arguments: object, size: int) -> None:
         }
         command = [sys.executable, str(script), *map(str, arguments)]
         running.append(subprocess.Popen(command, env=environment))
-    codes = [process.wait(timeout=280) for process in running]
+    try:
+        codes = [process.wait(timeout=1100) for process in running]
+    finally:
+        for process in running:  # one waits for another that is gone
+            process.kill()
     assert codes == [0] * size

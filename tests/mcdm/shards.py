@@ -85,10 +85,10 @@ def wav(samples: np.ndarray, rate_hz: int = 16_000) -> bytes:
     return buffer.getvalue()
 
 
-def mp4(frames: list[np.ndarray]) -> bytes:
+def mp4(frames: list[np.ndarray], rate_hz: int = FPS) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"g": "25", "crf": "18", "preset": "veryfast"})
+        stream = container.add_stream("libx264", rate=rate_hz, options={"g": "25", "crf": "18", "preset": "veryfast"})
         stream.width = stream.height = frames[0].shape[0]
         stream.pix_fmt = "yuv420p"
         for frame in frames:

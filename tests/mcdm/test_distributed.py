@@ -32,8 +32,8 @@ from mcdm.course import Options, train
 from tests.mcdm.nano import nano_of
 shards, run = sys.argv[1], Path(sys.argv[2])
 given = dict(shards=shards, workers=0, device="cpu", sharded=True, cache="off", held_out=2)
-train(nano_of(2), Options(run=run / "whole", stages=(0, 1), **given))
-train(nano_of(2), Options(run=run / "after", stages=(2, 3), **given))
+train(nano_of(2), Options(run=run / "whole", stages=(0, 1), validate_every=1, **given))
+train(nano_of(2), Options(run=run / "after", stages=(2, 3), validate_every=1, **given))
 for stage in (0, 0, 1, 1):
     train(nano_of(2), Options(run=run / "halves", stages=(stage,), stop_after=1, **given))
 """
@@ -49,7 +49,7 @@ from mcdm.train import NotFiniteError
 from tests.mcdm.nano import nano, nano_of
 shards, run = Shards(sys.argv[1]), Path(sys.argv[2])
 given = dict(shards=sys.argv[1], workers=0, device="cpu", cache="off", held_out=2)
-course.train(nano_of(2), course.Options(run=run / "two", stages=(0,), **given))
+course.train(nano_of(2), course.Options(run=run / "two", **given))
 world = distributed.start("cpu")
 data = course.Data(shards, course.divide(shards, run), None)
 windows = data.windows(LearnArchive(nano()), data.division.train, 0)
@@ -73,7 +73,7 @@ except NotFiniteError as error:
 
 @pytest.fixture(scope="module")
 def beside(shards, tmp_path_factory):
-    """What two processes under DDP left behind: `two`, a run of stage 0, and what each said of a bad clip."""
+    """What two processes under DDP left behind: `two`, a run of all stages, and what each said of a bad clip."""
     folder = tmp_path_factory.mktemp("beside")
     (folder / "beside.py").write_text(BESIDE)
     run_processes(folder / "beside.py", shards, folder, size=2)
@@ -114,12 +114,13 @@ def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints
 
 
 def test_fsdp_learns_all_stages_as_one_process_does_and_goes_on_bit_by_bit(shards, tmp_path):
-    alone = Options(shards=str(shards), run=tmp_path / "alone", workers=0, device="cpu", cache="off", held_out=2)
-    train(nano_of(2), alone)
+    given = {"shards": str(shards), "workers": 0, "device": "cpu", "cache": "off", "held_out": 2}
+    train(nano_of(2), Options(run=tmp_path / "alone", validate_every=1, **given))
     for stage in (0, 1):  # what the later ones stand on must be equal, for their steps to be
         shutil.copytree(tmp_path / "alone" / f"stage{stage}", tmp_path / "after" / f"stage{stage}")
     (tmp_path / "course.py").write_text(COURSE)
     run_processes(tmp_path / "course.py", shards, tmp_path, size=2)
+    assert logged(tmp_path / "alone", 3, "samples") and not (tmp_path / "after" / "samples").exists()
     for stage in range(4):
         run = tmp_path / ("whole" if stage < 2 else "after")
         whole = saved(run, stage)
@@ -132,6 +133,11 @@ def test_fsdp_learns_all_stages_as_one_process_does_and_goes_on_bit_by_bit(shard
             one, two = dict(flat(whole)), dict(flat(saved(tmp_path / "halves", stage)))
             assert one.keys() == two.keys() and one["/step"] == 2
             assert all(torch.equal(v, two[k]) if isinstance(v, torch.Tensor) else v == two[k] for k, v in one.items())
+
+
+def test_samples_are_made_once_by_two_processes(beside):
+    assert len(logged(beside / "two", 3, "samples")) == 1
+    assert [path.name for path in (beside / "two" / "samples").iterdir()] == ["stage3-000002.png"]
 
 
 def test_two_processes_learn_the_motion_tokens_of_one_with_their_mean_and_spread(shards, beside, tmp_path):
@@ -152,8 +158,9 @@ def test_all_processes_name_the_clip_that_is_bad_on_one_of_them(beside):
 def test_ray_train_runs_the_same_course(shards, tmp_path):
     ray = pytest.importorskip("ray")
     from mcdm.ray_train import train_on_ray
+    from pipeline.cluster import start_local
 
-    ray.init("local", num_cpus=1, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
+    start_local(num_cpus=1, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
     try:
         options = Options(shards=str(shards), run=tmp_path / "ray", stages=(0,), workers=0, device="cpu", stop_after=1)
         train_on_ray(nano(), options, workers=1, gpu=False)

@@ -1,6 +1,9 @@
 """Encoding as training and the command line do it: in shares, to the same cache, which is then enough to train from."""
 
 import shutil
+import time
+from contextlib import nullcontext
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from mcdm.shards import Shards
 from tests.mcdm.nano import nano
 from tests.mcdm.processes import run_processes
 from tests.mcdm.shards import write_shards
+
+CPU = torch.device("cpu")
 
 PREPARE = """
 import os, sys, time, torch, torch.distributed as dist
@@ -29,14 +34,14 @@ rank, (_, shards, cache) = int(os.environ["RANK"]), sys.argv
 store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), 2, rank == 0)
 store.set(f"here {rank}", "")
 store.wait(["here 0", "here 1"])
-dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=4))
+dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=10))
 mine, encode_clip = [], encode.encode_clip
 def slow(shards, clip, *given):
     mine.append(clip.key)
     arrays = encode_clip(shards, clip, *given)
     if rank == 0 and len(mine) == 2:
         store.wait(["done"])
-        time.sleep(6)
+        time.sleep(14)
     if rank == 1:
         store.set("done", "")
     return arrays
@@ -70,6 +75,35 @@ def test_two_processes_encode_a_share_each_to_the_cache_of_one_however_long_one_
 def test_threads_that_encode_never_parse_two_arrays_at_once(fragile_parser, folder, tmp_path):
     shards = Shards(str(folder))
     assert encode(shards, nano(), str(tmp_path), device=torch.device("cpu"), workers=3) == []
+
+
+def test_on_a_gpu_threads_prepare_clips_side_by_side_and_take_turns_with_the_encoders(folder, tmp_path, monkeypatch):
+    """Two decode at once, or the barrier breaks; none encodes beside another. The lock that a GPU brings is put in."""
+    encode(Shards(str(folder)), nano(), str(tmp_path / "one"), device=CPU, workers=1)
+    meet, busy, most, decode, encode_pictures = Barrier(2), [], [], encoding.decode, encoding.encode_pictures
+
+    def met(key, *given):
+        if key != "video2-0000":
+            meet.wait(60)
+        return decode(key, *given)
+
+    def counted(codec, pictures):
+        busy.append(None)
+        time.sleep(0.05)
+        latents = encode_pictures(codec, pictures)
+        most.append(len(busy))
+        busy.pop()
+        return latents
+
+    turn = encoding._turn(torch.device("cuda"))
+    assert isinstance(encoding._turn(CPU), nullcontext) and not isinstance(turn, nullcontext)
+    monkeypatch.setattr(encoding, "_turn", lambda _: turn)
+    monkeypatch.setattr(encoding, "decode", met)
+    monkeypatch.setattr(encoding, "encode_pictures", counted)
+    assert encode(Shards(str(folder)), nano(), str(tmp_path / "two"), device=CPU, workers=2) == []
+    assert most == [1, 1, 1]
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.npy")} for name in ("one", "two"))
+    assert one == two and len(one) == 3 * len(encoding.KINDS)
 
 
 def test_pictures_of_the_wanted_size_are_not_made_again():

@@ -30,11 +30,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", params=[{}, SEEING], ids=["plain", "as tiny sees"])
 def world(request, tmp_path_factory):
+    return made_world(tmp_path_factory.mktemp("world"), **request.param)
+
+
+def made_world(folder, **unet):
     """Shards, a run of a few steps, a picture and a voice."""
-    folder = tmp_path_factory.mktemp("world")
     shards = write_shards(folder, people=3, clips=1, n_frames=40)
     plan = replace(nano().plans[0], steps=2)
-    recipe = replace(nano(memory_zero_init=False, **request.param), plans=(plan,) * 4)
+    recipe = replace(nano(memory_zero_init=False, **unet), plans=(plan,) * 4)
     train(recipe, Options(shards=str(shards), run=folder / "run", workers=0, device="cpu", log_every=1))
     picture, _ = draw(person(0), 0.3, (0, 0))
     cv2.imwrite(str(folder / "face.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
@@ -271,7 +274,7 @@ def test_behind_the_end_of_a_sound_its_last_row_is_heard(world):
     talker = Talker(world / "run", CPU)
     shape, heard = (talker.recipe.audio.vectors, talker.recipe.audio.width), []
     clip = talker.clip
-    talker.clip = lambda state, audio: heard.append(audio) or clip(state, audio)
+    talker.clip = lambda state, audio, heads: heard.append(audio) or clip(state, audio, heads)
     reference = read_reference(world / "face.png", talker, "")
     rows = (torch.full(shape, float(n)) for n in range(19))
     made = sum(len(part) for part in talker.talk(reference, rows, 20, 0))
@@ -290,6 +293,7 @@ def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(world):
     assert -1 <= video["mouth_and_true_mouth"] <= 1 and video["ssim_at"]["30"] is not None
     assert video["ssim_at"]["300"] is None, "no truth so long: not measured"
     assert result["frechet"] == {"fid": None, "fvd": None} and set(result["not_measured"]) >= {"fid", "fvd", "identity"}
+    assert "3-D morphable face model" in result["not_measured"]["e_fid"]
     assert result["frechet_samples"] == {}
     assert [at for at, _ in video["ssim_over_time"]] == [0, 25]
     page = (world / "run" / "eval.html").read_text()

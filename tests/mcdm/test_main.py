@@ -45,6 +45,8 @@ def test_help_needs_no_torch():
         (["train", "--shards", "x", "--out", "/dev/null", "--device", "cpu"], "/dev/null"),
         (["evaluate", "--shards", "x", "--run", "{tmp}", "--clips", "0"], "--clips 0: expected at least 1"),
         (["evaluate", "--shards", "x", "--run", "{tmp}", "--lanes", "0"], "--lanes 0: expected at least 1"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--ray-workers", "2"], "--ray-workers 2: goes with --ray"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--fsdp"], "--fsdp: shares a model over processes"),
         (["encode", "--shards", "nowhere"], "nowhere: no shards"),
         (["generate", *_TALK, "--steps", "-1"], "--steps -1: expected at least 0"),
         (["generate", *_TALK, "--run", "{tmp}"], "no recipe.json"),

@@ -15,6 +15,7 @@ from pipeline.here import run_here
 from pipeline.job import Job, add_videos, write_job
 from pipeline.recipes import build
 from stages.score_table import crop_windows
+from stages.shard_index import read_index
 from tests.benchmarks.counts import counted
 from tests.benchmarks.material import CORPUS
 from tests.command import pipeline
@@ -76,14 +77,14 @@ def test_what_was_not_cut_is_compared_with_the_truth_by_where_its_face_is(both):
 def test_a_policy_that_would_have_more_is_told_what_is_missing_and_loses_nothing(both, tmp_path):
     store = tmp_path / "out"
     shutil.copytree(both[1][0].url, store)
-    before = sorted(path.name for path in (store / "shards").iterdir())
+    before = [row.key for row in read_index(Store(str(store))).rows]
     said = pipeline("judge", "--store", store, "--set", "policy.min_sharpness=1")
     assert said.code == 0 and "+0 -0" in said.out
     assert "1 more were spared by the run's policy: a run with this one measures all clips anew" in said.out
     clips = pd.read_parquet(store / "clips.parquet")
     assert sorted(clips.first_broken_rule.dropna()) == ["low_sync", "not_cut", "still_face"]
     assert pipeline("report", "--store", store).code == 0
-    assert sorted(path.name for path in (store / "shards").iterdir()) == before
+    assert [row.key for row in read_index(Store(str(store))).rows] == before
 
 
 def test_the_report_says_that_it_is_of_a_cascade(both):

@@ -120,6 +120,56 @@ def test_a_row_of_before_there_were_stamps_takes_one_and_is_not_due_again(store,
     assert not Changes.of(rows, words, STAGES).again and add_videos(store, words) == words
 
 
+def under(rule):
+    return build("own", overrides=[f"fetch.licence={rule}"]).stages()
+
+
+def settled_at_fetch(store, stages, **statuses):
+    """Videos of these names that ended so, with a blob each."""
+    rows = [Video.of(f"http://h.invalid/{name}.mp4", licence="?", licence_rule="cc") for name in statuses]
+    key = keys(stages, Video)["fetch"]
+    for row, status in zip(rows, statuses.values(), strict=True):
+        Ledger(store).write(key, row.id, Outcome(status=status))
+        store.put(f"blobs/{key}/{row.id[:2]}/{row.id}/source", b"x")
+    return rows
+
+
+def due_at_fetch(store, stages, rows, changes=None):
+    given = {} if changes is None else {"again": changes.again, "if_rejected": changes.rejected}
+    entering = plan(stages, rows, store, **given)[0].enter
+    return [row for row in rows if row.id in entering]
+
+
+@pytest.mark.parametrize(
+    ("rule", "change", "expected"),
+    [
+        ("cc", {"licence": "CC BY 4.0"}, ["rejected"]),
+        ("cc", {"licence": "All rights reserved"}, ["ok", "rejected"]),
+        ("any", {"licence": "CC BY 4.0"}, []),
+        ("per_language", {"licence_rule": "any"}, ["rejected"]),
+        ("per_language", {"licence_rule": "cc"}, []),
+    ],
+)
+def test_a_licence_or_a_rule_that_is_corrected_is_asked_anew_where_it_decides(rule, change, expected, store):
+    stages = under(rule)
+    before = settled_at_fetch(store, stages, ok="ok", rejected="rejected")
+    after = [replace(row, **change) for row in before]
+    changes = Changes.of(before, after, stages)
+    wanted = [row for row, name in zip(after, ("ok", "rejected"), strict=True) if name in expected]
+    assert due_at_fetch(store, stages, after, changes) == wanted and due_at_fetch(store, stages, after) == []
+    assert bool(changes.lines) == bool(wanted)
+    changes.take_back(store)
+    assert due_at_fetch(store, stages, after) == wanted
+    assert len(store.list("blobs")) == 2 - ("ok" in expected) - (expected == ["ok", "rejected"])
+
+
+def test_videos_of_a_rule_that_became_stricter_are_measured_anew_from_their_pages_on(store):
+    stages = under("per_language")
+    before = [replace(row, licence_rule="any") for row in settled_at_fetch(store, stages, ok="ok", rejected="rejected")]
+    changes = Changes.of(before, [replace(row, licence_rule="cc") for row in before], stages)
+    assert changes.again == {name: {row.id for row in before} for name in EVERY}
+
+
 @pytest.fixture
 def own(store, tmp_path):
     """A run over a list of two files that are gone, which nothing is due for, and what it printed."""

@@ -16,7 +16,7 @@ from manifests.records import Video
 from manifests.store import Store
 from pipeline import finish as finishing
 from pipeline.cli import main, parser
-from pipeline.cluster import Cluster, _Start, connected
+from pipeline.cluster import Cluster, _join, connected, start_local
 from pipeline.ending import print_paths
 from pipeline.job import Job, add_videos, read_job, write_job
 from stages import weights
@@ -55,6 +55,10 @@ def test_no_option_comes_or_goes_unseen():
         ("run --policy lax", "--policy lax: no such policy; there are paper, latentsync, strict, sample"),
         ("run --set sync.bach=64", "ScoreSync has no 'bach', only "),
         ("run --set sync.batch=many", "sync.batch=many: Expected `int`"),
+        ("run --set discover.search=x", "--set discover.search=x: belongs to the recipe wild; sample is told"),
+        ("run wild --set discover.search=x", "search: 'x' has no {query} where the words go"),
+        ("run wild --set discover.access.proxy=x", "Discovery has no 'access', only min_duration_s, max_duration_s, "),
+        ("run --set fetch.access.rate_limit_bytes_per_s=0", "rate_limit_bytes_per_s: 0 is not more than 0"),
         ("run --until dinner", "--until dinner: no such stage; there are fetch, watch, clip, sync, speech, identity"),
         ("run --cpus 2 --address 127.0.0.1:6379", "--cpus is for a Ray that is started here"),
         ("run --set shard_bytes=0", "shard_bytes: 0 is not at least 1"),
@@ -74,6 +78,7 @@ def test_no_option_comes_or_goes_unseen():
         ("judge", "holds no results; make some: python -m pipeline run"),
         ("show abc", "holds no results"),
         ("verify", "no tar in"),
+        ("verify /shards-of-nobody --store mine", "these shards, or those of --store mine, not both"),
         ("verify /shards-of-nobody", "no tar in /shards-of-nobody"),
         ("models fetch", "models fetch needs a name"),
         ("models fetch nonsense", "nonsense"),
@@ -121,6 +126,30 @@ def test_a_run_whose_weights_cannot_be_had_leaves_nothing_behind(arguments, tmp_
     (tmp_path / "list.txt").write_text("a.mp4\n")
     assert main(arguments.split()) == 2
     assert "is nowhere" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ("run --manifest list.txt --language de-AT", ["align-de"]),
+        ("run wild --langs de,pl", ["align-de", "align-pl"]),
+    ],
+)
+def test_the_aligners_of_the_expected_languages_are_had_before_a_run(arguments, wanted, tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def path(name: str) -> None:
+        asked.append(name)
+        if name == wanted[-1]:
+            raise weights.WeightsMissingError(weights._way_out(name))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(weights, "path", path)
+    (tmp_path / "list.txt").write_text("a.mp4\n")
+    assert main(arguments.split()) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and f"models fetch {wanted[-1]}" in err and "`--set speech.align=false`" in err
+    assert [name for name in asked if name.startswith("align-")] == wanted
 
 
 def test_a_store_of_another_recipe_is_refused_before_anything_is_looked_for(tmp_path, capsys, monkeypatch):
@@ -226,8 +255,34 @@ def test_a_truth_that_is_none_is_told_in_one_line(tmp_path, capsys):
     assert "truth.json: not a truth.json" in capsys.readouterr().err
 
 
-def test_where_no_ray_runs_auto_finds_none():
-    with pytest.raises(ValueError, match=r"no Ray to join at auto .*: Found multiple active Ray"), _Start("auto"):
+def test_where_no_ray_runs_auto_finds_none(monkeypatch):
+    def none(*_, **__):
         raise ConnectionError("Found multiple active Ray instances: {...}.\nPlease")
-    with pytest.raises(ConnectionError, match="session_name"), _Start(None):
+
+    monkeypatch.setattr("ray.init", none)
+    with pytest.raises(ValueError, match=r"no Ray to join at auto .*: Found multiple active Ray"):
+        _join("auto")
+
+
+@pytest.mark.parametrize(("late", "starts"), [(0, 1), (2, 3)])
+def test_a_ray_that_was_too_late_is_started_again(late, starts, monkeypatch):
+    tried = []
+
+    def init(*_, **__):
+        tried.append("start")
+        if tried.count("start") <= late:
+            raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: tried.append("end"))
+    start_local(num_cpus=1)
+    assert tried.count("start") == starts and tried.count("end") == late
+
+
+def test_what_else_hinders_ray_is_not_tried_again(monkeypatch):
+    def init(*_, **__):
         raise ConnectionError("Could not read 'session_name' from GCS.")
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(ConnectionError, match="session_name"):
+        start_local(num_cpus=1)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from manifests.codec import to_plain
 from manifests.records import Video
-from manifests.store import Store
-from pipeline.cluster import _broken, run_on_ray
+from manifests.store import Store, UnreachableError
+from pipeline.cluster import _broken, _Worker, run_on_ray
 from pipeline.here import run_here
 from pipeline.ledger import Ledger
+from pipeline.plan import plan
 from pipeline.stage import keys
 from pipeline.step import StageBrokenError
 from tests.pipeline.test_core import stages
@@ -143,3 +145,61 @@ def test_a_stage_that_cannot_open_stops_the_run_with_its_own_words(place):
     with pytest.raises(StageBrokenError, match="put them there") as stopped:
         run_on_ray([Shut(log=str(log))], videos(3), store, "a")
     assert stopped.value.by_request and "in open" in stopped.value.trace
+
+
+def test_a_worker_that_asks_ray_for_no_gpu_sees_none(place):
+    log, store = place
+
+    class Looking(Get):
+        def open(self):
+            Path(self.log).write_text(f"devices {os.environ.get('CUDA_VISIBLE_DEVICES')!r}\n")
+            return super().open()
+
+    assert run_on_ray([Looking(log=str(log))], videos(1), store, "a") == 1
+    assert "devices ''" in log.read_text()
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_gpu_that_ray_gives_is_left_visible_and_one_that_cuda_does_not_find_ends_the_run(place, monkeypatch, seen):
+    log, store = place
+    monkeypatch.setattr("ray.get_gpu_ids", lambda: [1])
+    monkeypatch.setattr("pipeline.cluster.has_gpu", lambda: seen)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    worker, ticket = _Worker(Get(log=str(log)), (), store, "a"), to_plain(videos(1)[0])
+    if seen:
+        assert worker(ticket) == [ticket] and os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    else:
+        with pytest.raises(StageBrokenError, match=r"get: Ray announces a GPU on .*, but CUDA finds none") as stopped:
+            worker(ticket)
+        assert stopped.value.by_request and plan([worker.stage], videos(1), store)[0].enter == (ticket["id"],)
+
+
+def test_a_preempted_node_is_held_against_no_video_and_a_worker_that_died_alone_is(place):
+    log, store = place
+    worker, ticket = _Worker(Get(log=str(log)), (), store, "a"), to_plain(videos(1)[0])
+    for _ in range(3):  # on a node that Ray does not have
+        worker.ledger.begin(worker.key, ticket["id"], "a", "spot", worker.is_lost)
+    assert worker.node() and not worker.is_lost(worker.node()) and worker.is_lost("spot")
+    assert worker(ticket) == [ticket]
+    other = to_plain(videos(2)[1])
+    for _ in range(3):
+        worker.ledger.begin(worker.key, other["id"], "a", worker.node(), worker.is_lost)
+    assert worker(other) == [] and worker.ledger.read(worker.key, other["id"]).status == "quarantined"
+
+
+@pytest.mark.parametrize("at", ["put", "put_file"])
+def test_a_store_that_does_not_answer_a_worker_is_told_in_one_line(place, at):
+    log, store = place
+
+    class Away(Store):
+        def __reduce__(self):
+            return Away, (self.url,)
+
+    def away(*_, **__):
+        raise UnreachableError("s3://bucket/set does not answer: Service Unavailable")
+
+    setattr(Away, at, away)
+    with pytest.raises(StageBrokenError, match=r"^s3://bucket/set does not answer: Service Unavailable; ") as stopped:
+        run_on_ray(stages(log), videos(3), Away(store.url), "a")
+    assert stopped.value.by_request
+    assert [(d.failed, d.quarantined) for d in plan(stages(log), videos(3), store)] == [(0, 0)] * 3

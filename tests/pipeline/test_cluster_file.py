@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import ray
@@ -45,3 +46,21 @@ def test_the_image_holds_the_ray_of_the_lock():
 def test_the_head_tells_nobody_that_it_is_used():
     (start,) = (line for line in cluster()["head_start_ray_commands"] if "ray start" in line)
     assert "--disable-usage-stats" in start
+
+
+def test_every_worker_has_a_profile_to_reach_the_bucket_with_since_ray_gives_one_to_the_head_alone(monkeypatch):
+    from ray.autoscaler._private.aws import config
+
+    own = SimpleNamespace(arn="arn:aws:iam::1:instance-profile/ray-autoscaler-v1", roles=["ray-autoscaler-v1"])
+    monkeypatch.setattr(config, "_get_instance_profile", lambda name, file: own)
+    filled = config._configure_iam_role({**cluster(), "head_node": {}})
+    types = filled["available_node_types"]
+    profiles = {name: type_["node_config"].get("IamInstanceProfile") for name, type_ in types.items()}
+    assert profiles == {"head": None, "cpu": {"Name": "talkingface-worker"}, "gpu": {"Name": "talkingface-worker"}}
+    assert filled["head_node"]["IamInstanceProfile"] == {"Arn": own.arn}
+
+
+def test_the_head_is_told_which_right_it_needs_to_start_workers_with_a_profile():
+    said = (ROOT / "ray_cluster.yaml").read_text()
+    rights = ("iam:PassRole", "s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject")
+    assert all(right in said for right in rights)

@@ -160,6 +160,17 @@ def test_a_stage_that_fails_on_everything_stops_the_run(place):
     assert calls(log)["rate"] == 20
 
 
+def test_a_full_gpu_is_held_against_no_video_and_twenty_times_in_a_row_stops_the_run(place):
+    log, store = place
+    for run in "abcd":
+        run_here(stages(log, starves=2), videos(5), store, run)
+    due = plan(stages(log), videos(5), store)[1]
+    assert (due.ok, len(due.enter), due.failed, due.quarantined) == (2, 3, 0, 0)
+    with pytest.raises(StageBrokenError, match=r"20 videos in a row .*CUDA out of memory") as stopped:
+        run_here(stages(log, starves=2), videos(40), store, "e")
+    assert stopped.value.by_request
+
+
 @pytest.mark.parametrize("who", ["python", "PyAV", "yt-dlp"])
 def test_a_full_disk_is_not_held_against_the_videos(place, who):
     log, store = place

@@ -1,19 +1,25 @@
 """Results are vouched for only while they are there and of one mind."""
 
+import dataclasses
 import io
 
 import pytest
 from rich.console import Console
 
+from manifests.codec import to_plain
 from manifests.records import Video
 from manifests.store import Store
 from pipeline import finish as finishing
 from pipeline.cli import main
 from pipeline.finish import finish, is_finished, snapshot
-from pipeline.job import Job, add_videos, write_job
+from pipeline.job import Job, add_videos, read_videos, write_job
 from pipeline.ledger import Ledger, Outcome
+from pipeline.recipes import TalkingFaces
 from pipeline.show import show
 from pipeline.stage import keys
+from stages.policies import PAPER
+from stages.shard import Sharded
+from tests.stages.measured import measured, put, source, stored_clip
 
 
 @pytest.fixture
@@ -36,6 +42,20 @@ def test_a_finished_store_is_finished_and_one_of_another_policy_is_not(finished)
 def test_results_that_were_deleted_are_not_vouched_for(finished, lost):
     store, job, videos = finished
     store.delete(lost)
+    assert not is_finished(store, job.build(), videos)
+
+
+def test_shards_that_another_command_left_or_removed_are_not_vouched_for(finished, monkeypatch):
+    store, job, videos = finished
+    store.put("shards/train-000000-00000000.tar", b"of another command that writes at this moment")
+    assert not is_finished(store, job.build(), videos)
+    monkeypatch.setattr(finishing, "shard", lambda *_, **__: Sharded(index, (), (), ()))
+    index = dataclasses.make_dataclass("Index", ["shards"])(("train-000000-00000000.tar",))
+    monkeypatch.setattr(finishing, "write_report", lambda *_, **__: None)
+    finish(job.build(), job, snapshot(job.build(), videos, store), store)
+    store.put("report.html", b"")
+    assert is_finished(store, job.build(), videos)
+    store.delete("shards/train-000000-00000000.tar")
     assert not is_finished(store, job.build(), videos)
 
 
@@ -77,3 +97,19 @@ def test_brackets_in_an_address_are_shown(tmp_path):
     options = type("Options", (), {"store": store.url, "id": video.id})()
     assert show(options, console) == 0
     assert f"{video.id}  {video.url}" in console.file.getvalue()
+
+
+def test_clips_that_are_not_those_that_were_scored_are_due_again_with_what_was_measured_on_them(tmp_path):
+    store, recipe = Store(str(tmp_path)), TalkingFaces(policy=dataclasses.replace(PAPER, min_duration_s=None))
+    names, ledger = keys(recipe.stages(), Video), Ledger(store)
+    for n in range(2):
+        clip = stored_clip(store, f"v{n}", seed=n)
+        one = measured(f"v{n}", clips=(clip,), person=n)
+        one = dataclasses.replace(one, source=source(put(store, f"blobs/x/v{n}", b"source")))
+        add_videos(store, [one.video])
+        for stage, fact in zip(names, ("source", "seen", "clips", "syncs", "speeches", "identities"), strict=True):
+            ledger.write(names[stage], f"v{n}", Outcome(status="ok", body=to_plain(getattr(one, fact))))
+    store.put(clip.audio.path, b"of another run")
+    with pytest.raises(ValueError, match=r"0000.wav is not the file that was scored.* anew the 1 videos"):
+        finish(recipe, Job(recipe="own"), snapshot(recipe, read_videos(store), store), store)
+    assert [sorted(ledger.videos(key, "ok")) for key in names.values()] == [["v0", "v1"]] * 2 + [["v0"]] * 4

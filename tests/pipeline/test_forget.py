@@ -1,12 +1,16 @@
 """What is to be forgotten is gone from every place, its near-duplicates with it, and does not come back."""
 
 import dataclasses
+from argparse import Namespace
 
 import pytest
+from rich.console import Console
 
 from manifests.codec import to_json, to_plain
 from manifests.records import Video
 from manifests.store import Store
+from pipeline import finish as finishing
+from pipeline import run as running
 from pipeline.facts import measured as facts
 from pipeline.finish import finish, snapshot
 from pipeline.forget import forget_all
@@ -136,3 +140,37 @@ def test_a_call_that_was_cut_short_is_finished_by_the_next(store):
 def test_what_cannot_be_meant_is_told_in_one_line(store, what, said):
     with pytest.raises(ValueError, match=said):
         forget(store, what)
+
+
+def test_what_is_forgotten_while_results_are_written_is_not_in_them(store, monkeypatch):
+    report, calls = finishing.write_report, []
+
+    def forgets_meanwhile(*given, **options):
+        if not calls.append("written") and len(calls) == 1:
+            forget(store, "video:v0")
+        return report(*given, **options)
+
+    monkeypatch.setattr(finishing, "write_report", forgets_meanwhile)
+    done = finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
+    assert len(calls) == 2 and "v0" not in {one.video.id for one in done.known}
+    assert "v0" not in {row.video for row in read_index(store).rows} and verify(store).ok
+    assert [path for path in everything(store) if "v0" in path] == ["tombstones/v0.json"]
+
+
+def test_what_a_run_measured_of_a_video_that_was_forgotten_meanwhile_goes_with_its_end(store, monkeypatch):
+    videos, job = add_videos(store, [Video.of("new.mp4"), Video.of("other.mp4")]), Job(recipe="own")
+    gone, stays = Video.of("new.mp4").id, Video.of("other.mp4").id
+    fetch = keys(RECIPE.stages(), Video)["fetch"]
+
+    def forgotten_while_it_runs(*_):
+        forget(store, f"video:{gone}")
+        for id in (gone, stays):
+            put(store, f"blobs/{fetch}/{id[:2]}/{id}/source.mp4", b"source")
+            Ledger(store).write(fetch, id, Outcome(status="ok"))
+
+    monkeypatch.setattr(running, "run_on_ray", forgotten_while_it_runs)
+    options = Namespace(until=None, manifest="list.csv", address=None, cpus=None)
+    this = running._Run(options, Console(quiet=True), store, job, RECIPE, "a")
+    running._carry(this, videos, plan(RECIPE.stages(), videos, store))
+    assert [path for path in everything(store) if gone in path] == [f"tombstones/{gone}.json"]
+    assert len([path for path in everything(store) if stays in path]) == 2

@@ -33,7 +33,8 @@ def test_a_new_policy_takes_the_old_policy_s_changes_off():
     job = Job(recipe="sample", overrides=("sync.reach=10", "policy.min_face_px=5"))
     changed = job.changed("strict", ["policy.max_yaw_deg=10"])
     assert changed.overrides == ("sync.reach=10", "policy.max_yaw_deg=10")
-    assert changed.build().policy.name == "strict" and changed.build().policy.max_yaw_deg == 10
+    policy = changed.build().policy
+    assert (policy.name, policy.max_yaw_deg, policy.min_face_px) == ("strict+max_yaw_deg=10", 10, 160)
 
 
 def test_videos_add_up_and_the_newest_word_wins(store):
@@ -114,7 +115,7 @@ def test_a_policy_given_for_the_cascade_alone_outlives_a_judging():
 def test_another_policy_is_judged_by_what_the_run_s_own_has_left_of_a_cascade(store):
     job = Job(recipe="sample", overrides=("cascade=true", "policy.min_face_px=50"))
     other = job.changed("strict", ["policy.max_yaw_deg=10"]).changed(None, ["policy.min_motion=0.1"])
-    assert other.build().policy.name == "strict" and other.build().policy.min_motion == 0.1
+    assert other.build().policy.name == "strict+max_yaw_deg=10,min_motion=0.1"
     assert keys(other.build().stages(), Video) == keys(job.build().stages(), Video)
     write_job(store, other)
     assert read_job(store) == other

@@ -25,7 +25,8 @@ def test_no_stage_key_changes_unseen():
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_running_differently_does_not_change_what_is_computed(name):
     plain = keys(build(name).stages(), Video)
-    tuned = build(name, overrides=["sync.batch=7", "watch.threads=3", "speech.batch=2", "fetch.access.proxy=http://p"])
+    sets = ["sync.batch=7", "watch.threads=3", "speech.batch=2", "fetch.access.proxy=http://p"]
+    tuned = build(name, overrides=[*sets, *(["discover.per_source=7"] if name == "wild" else [])])
     assert keys(tuned.stages(), Video) == plain
 
 
@@ -65,6 +66,28 @@ def test_in_a_cascade_a_limit_counts_where_it_spares_something(limit, anew):
         keys(build("sample", overrides=("cascade=true", *sets)).stages(), Video) for sets in ((), (f"policy.{limit}",))
     )
     assert {name for name in one if one[name] != other[name]} == anew
+
+
+@pytest.mark.parametrize("value", [1.0, 6.0])
+def test_a_limit_that_is_assigned_holds_for_every_language(value):
+    policy = build("own", overrides=[f"policy.min_confidence={value}"]).policy
+    assert {policy.limit("min_confidence", language) for language in ("zh", "cmn", "en", "")} == {value}
+
+
+def test_exceptions_stay_where_another_limit_is_assigned_or_they_are():
+    assert build("own", overrides=["policy.max_yaw_deg=30"]).policy.limit("min_confidence", "zh") == 2.0
+    own = 'policy.by_language=[{"language": "th", "limit": "min_confidence", "value": 2.5}]'
+    policy = build("own", "strict", [own, "policy.min_confidence=6"]).policy
+    assert [policy.limit("min_confidence", language) for language in ("th", "zh")] == [2.5, 6.0]
+
+
+def test_the_name_of_a_changed_policy_says_by_what():
+    def name(*sets):
+        return build("own", "strict", [f"policy.{one}" for one in sets]).policy.name
+
+    assert name() == name("max_yaw_deg=30") == "strict"  # which is its own
+    assert name("max_yaw_deg=20", "max_roll_deg=5", "max_yaw_deg=10") == "strict+max_roll_deg=5,max_yaw_deg=10"
+    assert name("max_yaw_deg=10", "name=mine") == "mine"
 
 
 @pytest.mark.parametrize("name", ["own", "wild"])

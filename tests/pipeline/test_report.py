@@ -76,6 +76,14 @@ def test_a_rule_says_what_comes_back_without_it(reported):
     assert rules == {"low_sync": (1, 1), "no_speech": (1, 0), "still_face": (1, 0)}
 
 
+def test_word_times_of_kept_clips_are_counted_by_who_gave_them():
+    clips = tuple(clip("v0", n, start_s=4.0 * n) for n in range(3))
+    spoken = (speech(clips[0].key), speech(clips[1].key, aligned=False), speech(clips[2].key, aligned=False))
+    known = [measured(clips=clips, speeches=spoken)]
+    figures = collect(known, judge(known, POLICY), POLICY)
+    assert figures.word_times == [("the recogniser itself", 2), ("a forced aligner", 1)]
+
+
 def test_the_gallery_shows_near_misses_before_far_ones():
     clips = tuple(clip("v0", n, start_s=4.0 * n) for n in range(4))
     confidences = (2.9, 1.0, 2.5, 7.0)

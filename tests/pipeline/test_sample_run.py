@@ -16,7 +16,7 @@ import webdataset
 
 from tests.command import Said, pipeline
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(3600)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 """`score.json` holds what the sample run has reached; it is written anew when it reaches more."""
@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 @pytest.fixture(scope="session")
 def first(tmp_path_factory) -> tuple[Path, Said]:
     store = tmp_path_factory.mktemp("sample") / "out"
-    return store, pipeline("run", "--langs", "10", "--store", store, timeout_s=1400)
+    return store, pipeline("run", "--langs", "10", "--store", store, timeout_s=3400)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Waves of a wild run: what one host or one language does to the others."""
 
+from dataclasses import replace
+
 import pytest
 
 from manifests.languages import Language
@@ -8,8 +10,10 @@ from manifests.store import Store
 from pipeline import run as running
 from pipeline import sources
 from pipeline.job import Job, add_videos
+from pipeline.recipes import build
 from pipeline.sources import Hours, Wild
 from stages.discover import Discovery
+from stages.fetch import _vet
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError
 
@@ -17,15 +21,18 @@ NOTHING = Hours({}, {})
 
 
 def videos(tag, *names):
-    return [Video.of(f"http://h.invalid/{tag}/{name}.mp4", language=tag, duration_s=3600.0) for name in names]
+    known = {"language": tag, "licence_rule": "cc", "duration_s": 3600.0}
+    return [Video.of(f"http://h.invalid/{tag}/{name}.mp4", **known) for name in names]
 
 
 @pytest.fixture
 def wild(monkeypatch, tmp_path):
     """A search in two languages, each with a script: videos, and errors to raise, one list per time it is begun."""
     scripts: dict[str, list[list[object]]] = {"de": [], "pl": []}
+    searched: dict[str, object] = {}
 
-    def told(language, hours, options, *, pace_url):
+    def told(language, hours, options, access, pace):
+        searched[language.tag] = language.licence, options, access
         for one in scripts[language.tag].pop(0):
             if isinstance(one, Exception):
                 raise one
@@ -35,12 +42,18 @@ def wild(monkeypatch, tmp_path):
     monkeypatch.setattr(
         sources,
         "load",
-        lambda: tuple(Language(tag=tag, name=tag, own_name=tag, hours=100.0) for tag in scripts),
+        lambda: tuple(
+            Language(tag=tag, name=tag, own_name=tag, hours=100.0, licence="any" if tag in made.any else "cc")
+            for tag in scripts
+        ),
     )
 
-    def made(**given):
+    def made(*sets, any=(), **given):
         scripts.update(given)
-        return Wild(None, None, Store(str(tmp_path)), Discovery())
+        made.any, recipe = any, build("wild", overrides=sets)
+        return Wild(None, None, Store(str(tmp_path)), recipe.discover, recipe.fetch)
+
+    made.searched = searched
 
     return made
 
@@ -73,6 +86,36 @@ def test_a_network_that_is_gone_in_a_later_wave_ends_the_search_and_keeps_what_w
     search = wild(de=[[NetworkError("de: nothing")]], pl=[[NetworkError("pl: nothing")]])
     assert search.next_wave(NOTHING, videos("de", "a")) == ()
     assert len(search.troubles) == 2
+
+
+@pytest.mark.parametrize(
+    ("sets", "searched", "passing"),
+    [
+        ((), {"de": "any", "pl": "cc"}, ["de"]),
+        (("fetch.licence=any",), {"de": "any", "pl": "any"}, ["de", "pl"]),
+        (("fetch.licence=cc",), {"de": "cc", "pl": "cc"}, []),
+    ],
+)
+def test_what_is_searched_for_under_a_language_s_licence_rule_is_what_fetch_lets_pass(sets, searched, passing, wild):
+    found = wild(*sets, any=("de",), de=[videos("de", "a")], pl=[videos("pl", "x")]).next_wave(NOTHING, ())
+    assert {tag: licence for tag, (licence, *_) in wild.searched.items()} == searched
+    fetch, page = build("wild", overrides=sets).fetch, {"license": "All rights reserved"}
+    assert [video.language for video in found if _vet(fetch, video)(page) is None] == passing
+
+
+def test_videos_found_under_a_rule_that_was_changed_are_told_where_it_decides(wild):
+    german, polish = found = wild(de=[videos("de", "a")], pl=[videos("pl", "x")]).next_wave(NOTHING, ())
+    changed = wild(any=("de",)).ruled_otherwise(found)
+    assert changed == (replace(german, licence_rule="any"),)
+    assert wild(any=("de",)).ruled_otherwise((*changed, polish)) == ()
+    assert wild("fetch.licence=cc", any=("de",)).ruled_otherwise(found) == ()
+
+
+def test_what_is_set_of_the_search_reaches_it(wild):
+    sets = ("discover.look=true", "discover.per_source=7", "fetch.access.proxy=http://p")
+    wild(*sets, de=[videos("de", "a")], pl=[videos("pl", "x")]).next_wave(NOTHING, ())
+    _, options, access = wild.searched["de"]
+    assert options == Discovery(look=True, per_source=7) and access.proxy == "http://p"
 
 
 def test_a_forgotten_video_is_not_found_again(wild, tmp_path):

@@ -13,7 +13,17 @@ import numpy as np
 
 from manifests.records import Video
 from pipeline.bench import Bench
-from pipeline.stage import RUNTIME, Facts, PostponedError, Rejection, Resources, Stage, Work, WorkerSpoiledError
+from pipeline.stage import (
+    RUNTIME,
+    Facts,
+    MemoryFullError,
+    PostponedError,
+    Rejection,
+    Resources,
+    Stage,
+    Work,
+    WorkerSpoiledError,
+)
 from stages.encode import ClipWriter
 from stages.outcomes import NetworkError
 
@@ -106,6 +116,7 @@ class Rate(Stage[Score]):
     deadly: int = field(default=-1, metadata=RUNTIME)
     hangs: int = field(default=-1, metadata=RUNTIME)
     spoils: int = field(default=-1, metadata=RUNTIME)
+    starves: int | None = field(default=None, metadata=RUNTIME)  # from this number on no memory is free
     broken: bool = field(default=False, metadata=RUNTIME)
     fills: str = field(default="", metadata=RUNTIME)
 
@@ -123,6 +134,8 @@ class Rate(Stage[Score]):
                 ctypes.CDLL(None).sleep(3600)  # native code that never returns
             if n == self.spoils:
                 raise WorkerSpoiledError("cuda")
+            if self.starves is not None and n >= self.starves:
+                raise MemoryFullError("CUDA out of memory")
             return Score(value=n / 10)
 
         return rate

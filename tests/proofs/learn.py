@@ -41,7 +41,7 @@ class Driven(Talker):
 
     truths: list[Truth]
 
-    def _move(self, state: State, audio: Tensor) -> Tensor:
+    def _move(self, state: State, audio: Tensor, heads: Tensor | None) -> Tensor:
         f = self.recipe.frames
         at = np.arange(state.number * f, (state.number + 1) * f)
         rows = [truth.tokens[at.clip(max=len(truth.tokens) - 1)] for truth in self.truths]

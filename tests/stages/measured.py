@@ -46,7 +46,8 @@ def track(number=0, **known):
 def sync(key, confidence=7.0, offset_frames=0, drift=0.0):
     return Sync(
         key=key, offset_frames=offset_frames, confidence=confidence, distance=6.5, distances=(9.0, 6.5, 9.0),
-        curve_offset_frames=(0,), curve_confidence=(confidence,), curve_hop_s=1.0, drift_frames_per_min=drift,
+        curve_offset_frames=(offset_frames,), curve_confidence=(confidence,), curve_hop_s=1.0,
+        drift_frames_per_min=drift,
     )  # fmt: skip
 
 
@@ -90,7 +91,9 @@ def source(file=NO_FILE, **known):
 
 
 def clip(video, number=0, *, track=0, start_s=0.0, n_frames=100, files=(NO_FILE,) * 3, **known):
-    good = {"size_px": 64, "contiguous_with_prev": False, "others_in_view": ()}
+    good = {
+        "size_px": 64, "contiguous_with_prev": False, "others_in_view": (), "still_s": 0.0, "effective_face_px": 220.0,
+    }  # fmt: skip
     return Clip(
         key=f"{video}-{number:04d}", number=number, track=track, start_s=start_s, end_s=start_s + n_frames / 25,
         n_frames=n_frames, video=files[0], audio=files[1], arrays=files[2], **(good | known),

@@ -35,6 +35,7 @@ def test_pandas_reads_one_row_per_clip_kept_and_dropped(store):
     kept, dropped = clips.loc["v1-0000"], clips.loc["v1-0001"]
     assert (kept.sync_confidence, kept.split, kept.face_px, kept.duration_s) == (7.5, "train", 220.0, 4.0)
     assert (kept.uploader, kept.licence, kept.title, kept.language_expected) == ("Anna", "CC BY", "Rozmowa", "pl")
+    assert kept.aligned and kept.transcript == "Guten Tag"
     assert dropped.first_broken_rule == "low_sync" and pd.isna(dropped.split)
     assert dict(dropped.receipts[0]) == {"rule": "low_sync", "value": "2", "limit": "3", "margin": -1.0}
     assert (dropped.tightest_rule, round(dropped.tightest_margin, 3)) == ("low_sync", -0.333)

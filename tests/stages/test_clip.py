@@ -18,6 +18,7 @@ from stages.media import audio_array, frames, probe
 from tests import media
 from tests.benchmarks.counts import counted
 from tests.stages.scenes import HEIGHT, WIDTH, Scene, still_box
+from tests.stages.test_quality import enlarged, natural
 
 
 def numbered_source(folder: Path, duration_s: float, rate: Fraction = Fraction(25)) -> Path:
@@ -293,3 +294,22 @@ def test_nothing_is_spared_unless_it_is_asked_for(tmp_path, twelve_seconds):
     assert len(clips.items) == 1 and clips.spared == ()
     with pytest.raises(ValueError, match="spare: no limit 'face_px'"):
         CutClips(spare=(("face_px", 1.0),))
+
+
+def test_a_freeze_counts_against_the_piece_that_it_lies_in_and_no_other(tmp_path, twelve_seconds):
+    motion = np.full(200, np.nan, np.float32)
+    motion[::8] = 2.0
+    motion[120:184:8] = 0.0
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(300, 180, 90, 200), 0, motion)
+    assert [clip.still_s for clip in scene.cut(max_s=4.0).items] == pytest.approx([0.0, 56 / 25])
+    clips = scene.cut(max_s=4.0, spare=(("max_still_s", 0.8),))
+    assert ([one.number for one in clips.items], [one.number for one in clips.spared]) == ([0], [1])
+
+
+@pytest.mark.parametrize(("times", "effective_px"), [(1, 120), (3, 40)])
+def test_a_clip_knows_how_much_detail_its_face_has(tmp_path, times, effective_px):
+    picture = cv2.resize(enlarged(natural(180), times), (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
+    picture[:180, :180] = enlarged(natural(180), times)
+    source = media.painted_video(tmp_path / "s.mp4", lambda _: picture, 3, sound=media.Sound(samples=media.hum(3)))
+    (clip,) = Scene(tmp_path, source).add(still_box(90, 90, 120, 60), 0).cut().items
+    assert clip.effective_face_px == pytest.approx(effective_px, rel=0.25)

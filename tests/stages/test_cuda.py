@@ -1,14 +1,21 @@
 """Errors of GPU libraries: which of them end a worker."""
 
+import re
+
 import numpy as np
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
-from pipeline.stage import WorkerSpoiledError
+from pipeline.stage import MemoryFullError, Resources, WorkerSpoiledError
 from stages import weights
-from stages.cuda import onnx_errors, spoils
+from stages.cuda import has_gpu, onnx_errors, spoiled_by, spoils, torch_device
 from stages.faces import Faces
-from stages.identity import open_recogniser
+from stages.identity import Recognise, open_recogniser
+from stages.speech import Transcribe
+from stages.sync import ScoreSync
+from stages.watch import Watch
+
+PACK = "sample/faces"
 
 
 @pytest.mark.parametrize(
@@ -18,6 +25,10 @@ from stages.identity import open_recogniser
         ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", True),
         ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", True),
         ("cuBLAS failed with status CUBLAS_STATUS_EXECUTION_FAILED", True),
+        ("CUDA error: unknown error", True),
+        ("CUDA failed with error unknown error", True),
+        ("CUDA failure 999: unknown error ; GPU=0", True),
+        ("unknown error", False),
         ("CUDA failed with error out of memory", False),
         ("CUDA error: device-side assert triggered", True),
         ("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED", False),
@@ -55,3 +66,51 @@ def test_a_network_that_its_gpu_fails_does_not_go_on_unseen_on_the_processor():
         session._sess = Failing()
         with pytest.raises(WorkerSpoiledError), onnx_errors():
             session.run(None, {wanted.name: np.zeros((1, 3, 112, 112), np.float32)})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 22.03 GiB",
+        "CUDA failed with error out of memory",
+        "cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED",
+        "Failed to allocate memory for requested buffer of size 4096",
+    ],
+)
+def test_a_full_gpu_postpones_the_video_and_leaves_the_worker_as_it_is(said):
+    with pytest.raises(MemoryFullError, match=re.escape(said)), spoiled_by(RuntimeError):
+        raise RuntimeError(said)
+
+
+@pytest.mark.skipif(has_gpu(), reason="a GPU is there, and can be used")
+class TestGpuThatCannotBeUsed:
+    """As where the driver does not fit, or the memory is full: it is there, and no library gets it to work."""
+
+    @pytest.fixture(autouse=True)
+    def there(self, monkeypatch):
+        monkeypatch.setattr("stages.cuda.has_gpu", lambda: True)
+
+    def test_a_network_says_so_in_one_line_and_does_not_begin_unseen_on_the_processor(self):
+        share = Resources(gpus=0.25)
+        for stage in (
+            Watch(faces=Faces(pack=PACK), resources=share),
+            ScoreSync(model="sample/sync", resources=share),
+            Transcribe(model="sample/whisper", align=False, resources=share),
+            Recognise(pack=PACK, resources=share),
+        ):
+            with pytest.raises(ValueError, match=r"cannot use the GPU: .*driver") as refused:
+                stage.open()
+            assert "\n" not in str(refused.value)
+
+    def test_a_stage_that_asks_for_no_gpu_leaves_it_alone(self):
+        for session in (Faces(pack=PACK).open()._net.session, open_recogniser(weights.path(PACK)).session):
+            assert session.get_providers() == ["CPUExecutionProvider"]
+        assert (torch_device("auto", 0.0), torch_device("cpu", 0.25)) == ("cpu", "cpu")
+        with pytest.raises(ValueError, match="asks for no GPU"):
+            torch_device("cuda", 0.0)
+
+
+def test_a_stage_that_asks_for_a_gpu_works_on_the_processor_where_there_is_none(monkeypatch):
+    monkeypatch.setattr("stages.cuda.has_gpu", lambda: False)
+    assert torch_device("auto", 0.25) == "cpu"
+    assert Faces(pack=PACK).open(gpus=0.05)._net.session.get_providers() == ["CPUExecutionProvider"]

@@ -3,7 +3,9 @@
 import itertools
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,23 +13,27 @@ from manifests.languages import Language
 from manifests.records import Video
 from stages.discover import Discovery, _interleaved, _sources, discover
 from stages.outcomes import NetworkError
-from stages.politeness import HostClosedError, Manners
+from stages.politeness import HostClosedError, Manners, SharedPace
 from stages.site import Access, Site, spoken_hint
 from tests.server import Web
 
-BRISK = Discovery(
-    unknown_duration_s=360.0,
-    access=Access(tries=2, backoff_s=0.05, stall_s=2.0, refusal_wait_s=0.1),
-    manners=Manners(interval_s=0.0, refusals=2, closed_s=60.0, longest_wait_s=2.0),
-)
+BRISK = Discovery(unknown_duration_s=360.0)
+ACCESS = Access(tries=2, backoff_s=0.05, stall_s=2.0, refusal_wait_s=0.1)
+MANNERS = Manners(interval_s=0.0, refusals=2, closed_s=60.0, longest_wait_s=2.0)
 
 
 def language(**fields: object) -> Language:
     return Language(**{"tag": "pl", "name": "Polish", "own_name": "polski", "hours": 1.0, **fields})  # type: ignore
 
 
-def found(wanted: Language, folder: Path, *, hours: float = 100.0, options: Discovery = BRISK) -> list[Video]:
-    return list(discover(wanted, hours, options, pace_url=str(folder / "pace")))
+def search(
+    wanted: Language, folder: Path, *, hours: float = 100.0, options: Discovery = BRISK, manners: Manners = MANNERS
+) -> Iterator[Video]:
+    return discover(wanted, hours, options, ACCESS, SharedPace(str(folder / "pace"), manners))
+
+
+def found(wanted: Language, folder: Path, **given: Any) -> list[Video]:
+    return list(search(wanted, folder, **given))
 
 
 def feed(web: Web, path: str, *names: str) -> str:
@@ -49,12 +55,33 @@ def test_sources_take_turns_and_a_video_comes_once(tmp_path):
 def test_queries_are_asked_of_the_search_page_in_their_own_letters(tmp_path):
     with Web() as web:
         feed(web, "/results", "a")
-        options = Discovery(search=f"{web.url}/results?q={{query}}", access=BRISK.access, manners=BRISK.manners)
+        options = Discovery(search=f"{web.url}/results?q={{query}}")
         assert names(found(language(queries=("polski wywiad", "wykład")), tmp_path, options=options)) == ["a"]
         assert [asked.path for asked in web.requests("/results")] == [
             "/results?q=polski+wywiad",
             "/results?q=wyk%C5%82ad",
         ]
+
+
+def test_a_search_page_may_have_braces_of_its_own(tmp_path):
+    with Web() as web:
+        feed(web, "/results", "a")
+        options = Discovery(search=f"{web.url}/results?filter={{x}}&q={{query}}")
+        assert names(found(language(queries=("wywiad",)), tmp_path, options=options)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"search": "https://example.org/?q="}, "has no {query}"),
+        ({"min_duration_s": 90.0, "max_duration_s": 60.0}, "min_duration_s: 90 is not from 0 to max_duration_s"),
+        ({"unknown_duration_s": 0.0}, "unknown_duration_s: 0 is not more than 0"),
+        ({"per_source": 0}, "per_source: 0 is not more than 0"),
+    ],
+)
+def test_a_search_that_can_find_nothing_is_refused_at_once(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Discovery(**wrong)
 
 
 def test_the_budget_ends_the_search_and_later_sources_are_never_opened(tmp_path):
@@ -68,7 +95,7 @@ def test_the_budget_ends_the_search_and_later_sources_are_never_opened(tmp_path)
 def test_nothing_is_asked_before_the_first_video_is_wanted(tmp_path):
     with Web() as web:
         wanted = language(playlists=(feed(web, "/list", "a"),))
-        videos = discover(wanted, 1.0, BRISK, pace_url=str(tmp_path))
+        videos = search(wanted, tmp_path)
         assert web.asked() == 0
         next(videos)
         assert web.asked() > 0
@@ -120,9 +147,9 @@ def test_a_host_that_says_too_many_is_left_alone_after_a_few_questions(tmp_path)
 def test_what_lies_on_other_hosts_is_found_before_a_closed_one_is_told(tmp_path):
     with Web() as shut, Web() as open_:
         lists = (*(shut.status(f"/list{n}", 429) for n in range(4)), feed(open_, "/list", "a", "b"))
-        search, seen = discover(language(playlists=lists), 100.0, BRISK, pace_url=str(tmp_path / "pace")), []
+        seen = []
         with pytest.raises(HostClosedError):
-            for video in search:
+            for video in search(language(playlists=lists), tmp_path):
                 seen.append(video)
         assert names(seen) == ["a", "b"]
 
@@ -166,10 +193,9 @@ def test_a_closed_host_costs_only_listings_of_its_own():
 
 
 def test_lists_are_asked_for_at_the_common_pace(tmp_path):
-    options = Discovery(access=BRISK.access, manners=Manners(interval_s=0.4))
     with Web() as web:
         lists = tuple(feed(web, f"/list{n}", "a") for n in range(3))
-        found(language(playlists=lists), tmp_path, options=options)
+        found(language(playlists=lists), tmp_path, manners=Manners(interval_s=0.4))
         times = [asked.at_s for n in range(3) for asked in web.requests(f"/list{n}")[:1]]
     assert all(later - earlier > 0.25 for earlier, later in itertools.pairwise(times))
 
@@ -216,7 +242,7 @@ def test_a_channel_page_is_followed_to_its_tabs(tmp_path, monkeypatch):
 def test_a_listing_without_end_is_left_after_so_many(tmp_path, monkeypatch):
     endless = (entry(url=f"https://example.org/{n}") for n in itertools.count())
     monkeypatch.setattr(Site, "entries", lambda self, url: endless)
-    options = Discovery(per_source=30, access=BRISK.access, manners=BRISK.manners)
+    options = Discovery(per_source=30)
     assert len(found(language(playlists=("https://example.org/list",)), tmp_path, options=options)) == 30
 
 
@@ -224,7 +250,7 @@ def test_looking_at_the_pages_passes_over_another_spoken_language(tmp_path, monk
     spoken = {"https://example.org/a": "de", "https://example.org/b": "pl", "https://example.org/c": ""}
     monkeypatch.setattr(Site, "entries", lambda self, url: [entry(url=url) for url in spoken])
     monkeypatch.setattr(Site, "look", lambda self, url: {"language": spoken[url]})
-    options = Discovery(look=True, access=BRISK.access, manners=BRISK.manners)
+    options = Discovery(look=True)
     videos = found(language(playlists=("https://example.org/list",)), tmp_path, options=options)
     assert names(videos) == ["b", "c"]
 
@@ -235,7 +261,7 @@ def test_a_page_of_a_host_that_is_closed_is_taken_unseen(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Site, "entries", lambda self, url: [entry(url="https://example.org/a")])
     monkeypatch.setattr(Site, "look", closed)
-    options = Discovery(look=True, access=BRISK.access, manners=BRISK.manners)
+    options = Discovery(look=True)
     assert names(found(language(playlists=("https://example.org/list",)), tmp_path, options=options)) == ["a"]
 
 
@@ -250,7 +276,7 @@ def test_youtube_is_searched_under_creative_commons_unless_any_licence_will_do()
 
     class Listening(Site):
         def __init__(self) -> None:
-            self._access = BRISK.access
+            self._access = ACCESS
 
         def entries(self, url):
             asked.append(url)

@@ -57,6 +57,15 @@ def test_same_picture_other_sound_and_same_sound_other_picture_are_no_copies():
     assert copies(clips, **LIMITS) == ()
 
 
+@pytest.mark.parametrize(("other", "found"), [("b-0", True), ("a-1", False)])
+def test_the_same_pictures_played_faster_are_a_copy_in_another_video_and_not_in_the_same(other, found):
+    rng = np.random.default_rng(6)
+    picture, sound = made(rng, words=150)
+    faster = sound.reshape(-1, 16)[np.rint(np.arange(142) * 1.05).astype(int)]
+    clips = {"a-0": known("a-0", picture, sound), other: known(other, picture, faster)}
+    assert [one.second for one in copies(clips, **LIMITS)] == [other] * found
+
+
 def test_no_limit_means_no_search_and_empty_hashes_match_nothing():
     rng = np.random.default_rng(4)
     one = known("a-0", *made(rng))

@@ -1,10 +1,13 @@
 """Copies are close in both fingerprints, and what is no copy is far."""
 
+import contextlib
+
+import av
 import cv2
 import numpy as np
 import pytest
 
-from stages.fingerprint import picture_distance, picture_hash, sound_distance, sound_hash
+from stages.fingerprint import picture_distance, picture_hash, sound_distance, sound_distance_at_tempos, sound_hash
 
 PICTURE_LIMIT, SOUND_LIMIT = 0.12, 0.25
 
@@ -27,6 +30,25 @@ def voice(seed: int, seconds: float = 12.0) -> np.ndarray:
         for pitch in rng.uniform(250, 3500, 3):
             sound[start : start + step] += envelope * np.sin(2 * np.pi * pitch * t[:step])
     return (sound / np.abs(sound).max() * 12_000).astype(np.int16)
+
+
+def at_tempo(sound: np.ndarray, tempo: float) -> np.ndarray:
+    """The same pitch, faster or slower: FFmpeg's `atempo`."""
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_abuffer(sample_rate=16_000, format="s16", layout="mono"),
+        graph.add("atempo", str(tempo)),
+        graph.add("abuffersink"),
+    ).configure()
+    frame = av.AudioFrame.from_ndarray(sound[None], "s16", "mono")
+    frame.sample_rate = 16_000
+    graph.push(frame)
+    graph.push(None)
+    pieces = []
+    with contextlib.suppress(av.EOFError):
+        while True:
+            pieces.append(graph.pull().to_ndarray()[0])
+    return np.concatenate(pieces)
 
 
 def coded(pictures: list[np.ndarray], quality: int) -> list[np.ndarray]:
@@ -82,10 +104,30 @@ def test_other_sounds_are_far():
     assert min(apart) > SOUND_LIMIT + 0.05
 
 
+@pytest.mark.parametrize("tempo", [0.95, 1.05])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_copy_at_another_tempo_is_close_at_it(tempo: float, seed: int):
+    sound = voice(seed)
+    played = sound_hash(at_tempo(sound, tempo))
+    assert sound_distance(sound_hash(sound), played) > SOUND_LIMIT
+    assert sound_distance_at_tempos(sound_hash(sound), played) < 0.6 * SOUND_LIMIT
+    assert sound_distance_at_tempos(played, sound_hash(voice(seed + 3))) > SOUND_LIMIT + 0.05
+
+
+def test_silence_and_what_is_short_are_like_nothing_at_any_tempo():
+    gated = [voice(seed) for seed in range(2)]
+    for sound in gated:
+        sound[50_000:-50_000] = 0  # a recording with its pauses cut to zeros
+    assert sound_distance_at_tempos(*map(sound_hash, gated)) > SOUND_LIMIT
+    assert sound_distance_at_tempos(sound_hash(voice(0, 2.0)), sound_hash(voice(0))) == 1.0
+    assert sound_distance_at_tempos("", sound_hash(voice(0))) == 1.0
+
+
 def test_distances_are_symmetric_and_zero_to_oneself():
     for fingerprint, distance in (
         ([picture_hash(film(i)) for i in range(3)], picture_distance),
         ([sound_hash(voice(i)) for i in range(3)], sound_distance),
+        ([sound_hash(voice(i)) for i in range(3)], sound_distance_at_tempos),
     ):
         a, b, _ = fingerprint
         assert distance(a, a) == 0 and distance(a, b) == distance(b, a) > 0

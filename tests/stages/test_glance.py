@@ -100,6 +100,13 @@ def test_the_end_may_not_lie_far_from_the_last_key_frame(tmp_path):
     assert glance is None
 
 
+def test_a_face_after_the_end_of_a_part_is_none(tmp_path):
+    path, detector = film(tmp_path / "late.mp4"), Reader(dict.fromkeys(range(100, 200), 0.9))
+    said = Glance().faceless(path, 20.0, detector, short_side_px=320, sure=0.5, end_s=20.0)
+    assert said is not None and said.reason == "no_face"
+    assert max(detector.seen) < 100
+
+
 def test_a_short_film_is_watched_in_full(tmp_path):
     said, n_decoded = glanced(film(tmp_path / "short.mp4", 14.0), Reader())
     assert (said, n_decoded) == (None, 0)

@@ -16,6 +16,12 @@ def only(verdicts):
     return verdict
 
 
+def jumping(at_frames, clearness):
+    """A clip of which the last of three windows reads another offset, so clearly."""
+    curve = {"curve_offset_frames": (0, 1, at_frames), "curve_confidence": (7.0, 6.5, clearness)}
+    return dataclasses.replace(sync("v0-0000"), **curve)
+
+
 def rules(verdict):
     return [receipt.rule for receipt in verdict.receipts]
 
@@ -40,6 +46,8 @@ BAD = {
     "dark": {"tracks": (track(exposure=5.0),)},
     "bright": {"tracks": (track(exposure=250.0),)},
     "still_face": {"tracks": (track(motion=0.0),)},
+    "low_detail": {"clips": (clip("v0", effective_face_px=28.0),)},
+    "frozen": {"clips": (clip("v0", still_s=2.0),)},
     "several_faces": {"clips": (clip("v0", others_in_view=(1,)),), "tracks": (track(), track(1))},
     "no_speech": {"speeches": (speech("v0-0000", speech_share=0.0, verdict="", language=""),)},
     "wrong_language": {"speeches": (speech("v0-0000", language="en", verdict="other"),)},
@@ -49,6 +57,7 @@ BAD = {
     "low_sync": {"syncs": (sync("v0-0000", confidence=1.0),)},
     "far_sync": {},
     "offset": {"syncs": (sync("v0-0000", offset_frames=-4),)},
+    "sync_jump": {"syncs": (jumping(8, clearness=5.0),)},
     "drift": {"syncs": (sync("v0-0000", drift=-30.0),)},
     "unsteady_identity": {"identities": (identity("v0-0000", spread=0.1),)},
     "licence": {},
@@ -78,16 +87,31 @@ def test_all_broken_rules_are_listed_in_the_order_of_the_rules():
 def test_what_was_not_measured_is_not_good_enough_where_a_limit_is_set():
     one = dataclasses.replace(measured(), syncs=None)
     verdict = only(judge([one], PAPER))
-    assert rules(verdict) == ["low_sync", "offset", "drift"]
+    assert rules(verdict) == ["low_sync", "offset", "sync_jump", "drift"]
     assert all(receipt.value == UNMEASURED and receipt.margin < 0 for receipt in verdict.receipts)
-    limitless = dataclasses.replace(PAPER, min_confidence=None, max_offset_frames=None, max_drift_frames=None)
-    without = dataclasses.replace(limitless, by_language=())
+    off = ("min_confidence", "max_offset_frames", "max_jump_frames", "max_drift_frames")
+    without = dataclasses.replace(PAPER, by_language=(), **dict.fromkeys(off))
     assert only(judge([one], without)).kept
 
 
 def test_a_reading_that_is_no_number_counts_as_not_measured():
     verdict = only(judge([measured(syncs=(sync("v0-0000", confidence=float("nan")),))], PAPER))
     assert verdict.receipts[0].value == UNMEASURED
+
+
+@pytest.mark.parametrize(("at_frames", "clearness"), [(2, 7.0), (-12, 3.4), (15, 2.0)])
+def test_a_window_that_is_near_or_reads_noise_is_no_jump(at_frames, clearness):
+    assert only(judge([measured(syncs=(jumping(at_frames, clearness),))], PAPER)).kept
+
+
+def test_a_jump_is_told_from_the_clip_s_own_offset_and_counts_where_the_window_alone_would_be_kept():
+    late = dataclasses.replace(jumping(1, clearness=2.9), offset_frames=-2, confidence=3.5)
+    lenient = dataclasses.replace(PAPER, max_offset_frames=2)
+    receipt = only(judge([measured(syncs=(late,))], lenient)).receipts[0]  # the window at 1 frame, of 6.5
+    assert (receipt.rule, receipt.value, receipt.limit, receipt.margin) == ("sync_jump", 3.0, 2.0, -1.0)
+    low = dataclasses.replace(late, curve_confidence=(2.9, 2.9, 2.9))
+    assert only(judge([measured(syncs=(low,))], lenient)).kept
+    assert not only(judge([measured(syncs=(low,), language="zh")], lenient)).kept
 
 
 def test_a_language_may_have_its_own_limit():
@@ -176,6 +200,32 @@ def test_of_near_duplicates_the_one_with_the_surest_lips_stays_and_is_named():
     assert kept.kept and rules(dropped) == ["duplicate"]
     assert dropped.receipts[0].value == 0.0 and dropped.receipts[0].limit == "v2-0000"
     assert dropped.receipts[0].margin == pytest.approx(-0.25)
+
+
+BETTER = {
+    "clearly surer lips": ((3.4, 130.0, 150.0, 100), (3.0, 220.0, 500.0, 250)),
+    "a larger face": ((2.79, 220.0, 150.0, 100), (2.85, 120.0, 500.0, 250)),
+    "a sharper face": ((2.79, 219.0, 579.0, 100), (2.85, 220.0, 210.0, 250)),
+    "more of it": ((2.79, 219.0, 570.0, 250), (2.85, 220.0, 579.0, 245)),
+}
+
+
+@pytest.mark.parametrize(("better", "worse"), BETTER.values(), ids=BETTER)
+@pytest.mark.parametrize("first", ["v1", "v2"])
+def test_of_near_duplicates_the_better_copy_stays_and_small_differences_mean_nothing(better, worse, first):
+    policy = dataclasses.replace(PAPER, min_confidence=2.0, by_language=())
+    other = "v2" if first == "v1" else "v1"
+    videos = [
+        copies_of(
+            video,
+            "same",
+            clips=(clip(video, n_frames=n_frames, effective_face_px=face_px),),
+            tracks=(track(sharpness=sharpness),),
+            syncs=(sync(f"{video}-0000", confidence),),
+        )
+        for video, (confidence, face_px, sharpness, n_frames) in ((first, better), (other, worse))
+    ]
+    assert [verdict.video for verdict in judge(videos, policy) if verdict.kept] == [first]
 
 
 def test_a_copy_of_a_dropped_clip_is_kept():

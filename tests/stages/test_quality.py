@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stages.quality import TEMPLATE, Quality, align, motion
+from stages.quality import TEMPLATE, Quality, align, effective_px, face_power, longest_still_s, motion
 
 
 def face(mouth: float = 0.3, size: int = 200) -> np.ndarray:
@@ -79,3 +79,52 @@ def test_dim_light_does_not_hide_motion():
 def test_a_face_without_texture_does_not_move():
     flat = np.full((96, 96), 120, np.uint8)
     assert motion(flat, flat) == 0.0
+
+
+def looked(values: list[float], every: int = 8) -> np.ndarray:
+    """Motion by frame, looked at every few frames as `watch` does."""
+    found = np.full(every * len(values), np.nan, np.float32)
+    found[::every] = values
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "spell_s"),
+    [
+        ([2.1, 1.8, 0.9, 0.1, 2.0, 0.2, 1.9], 0.0),  # low looks now and then are pauses
+        ([2.1, 0.1, 0.0, 0.0, 0.0, 1.8, 0.1, 0.1], 0.96),
+        ([np.nan, 0.0, 0.0, 0.0], 0.64),  # nothing was before the first
+        ([2.0, 0.1, np.nan, 0.1, 2.0], 0.64),  # not found in the middle
+        ([], 0.0),
+    ],
+)
+def test_the_longest_spell_without_motion_is_told_in_seconds(values, spell_s):
+    assert longest_still_s(looked(values)) == pytest.approx(spell_s)
+
+
+def natural(size: int, seed: int = 3) -> np.ndarray:
+    """A texture with the spectrum that real faces have, (size, size, 3): power falls by 10 dB an octave."""
+    cycles = np.hypot(np.fft.fftfreq(size, 1 / size)[:, None], np.fft.rfftfreq(size, 1 / size))
+    phase = np.exp(2j * np.pi * np.random.default_rng(seed).random(cycles.shape))
+    waves = np.fft.irfft2(phase * np.maximum(cycles, 2) ** -1.66, (size, size))
+    return cv2.merge([np.uint8(np.clip(128 + 40 * waves / waves.std(), 0, 255))] * 3)
+
+
+def enlarged(image: np.ndarray, times: float, filter_: int = cv2.INTER_CUBIC) -> np.ndarray:
+    small = cv2.resize(image, None, fx=1 / times, fy=1 / times, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, image.shape[1::-1], interpolation=filter_)
+
+
+@pytest.mark.parametrize("filter_", [cv2.INTER_CUBIC, cv2.INTER_LANCZOS4])
+@pytest.mark.parametrize("times", [2.0, 3.0, 4.0, 6.0])
+def test_an_enlarged_face_has_the_effective_size_of_the_small_one(times, filter_):
+    power = face_power(enlarged(natural(120), times, filter_))
+    assert effective_px(power, 120.0) == pytest.approx(120 / times, rel=0.25)
+
+
+@pytest.mark.parametrize("size", [32, 60, 128])
+def test_a_face_that_was_not_enlarged_has_its_own_size_also_under_noise(size):
+    image = natural(size)
+    noise = np.random.default_rng(0).normal(0, 4, image.shape)
+    for face_ in (image, np.uint8(np.clip(image + noise, 0, 255)), np.full_like(image, 90)):
+        assert effective_px(face_power(face_), float(size)) == size

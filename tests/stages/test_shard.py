@@ -18,10 +18,11 @@ import pytest
 import webdataset
 
 from manifests.records import Word
+from manifests.scratch import machine
 from manifests.store import Store
 from stages.judge import judge
 from stages.policies import LATENTSYNC, PAPER
-from stages.shard import plan, shard
+from stages.shard import ChangedBlobsError, plan, shard
 from stages.shard_index import INDEX, read_index
 from stages.verify import verify
 from tests.stages.measured import clip, measured, put, speech, stored_clip, sync, word
@@ -166,7 +167,7 @@ def _shard_some_and_die(url):
 
     def dies_at_the_fourth(store, path):
         if len(done) == 3:
-            (store.local / path).with_name(".partial-0").write_bytes(bytes(1000))
+            (store.local / path).with_name(f".partial-{machine()}-{os.getpid()}-0").write_bytes(bytes(1000))
             os.kill(os.getpid(), signal.SIGKILL)
         done.append(path)
         return writing(store, path)
@@ -191,6 +192,26 @@ def test_a_run_killed_in_the_middle_resumes_to_the_same_bytes(tmp_path):
     assert tars(killed) == tars(whole) and killed.get(INDEX) == whole.get(INDEX)
     assert {name: (tmp_path / "killed" / "shards" / name).stat().st_mtime_ns for name in left} == before
     assert not list((tmp_path / "killed" / "shards").glob(".partial-*"))
+
+
+def test_of_two_commands_that_end_at_once_neither_leaves_an_index_without_its_shards(tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+    videos = three_videos(store)
+    alive = store.local / "shards" / f".partial-{machine()}-{os.getpid()}-0"
+    writing, done = Store.writing, []
+
+    def the_other_ends_meanwhile(store, path):
+        if done.append(path) or len(done) == 3:
+            monkeypatch.setattr(Store, "writing", writing)
+            alive.write_bytes(b"")
+            removed = shard(store, videos[:1], judge(videos[:1], POLICY), size_bytes=1).removed
+            assert len(removed) == 2
+        return writing(store, path)
+
+    monkeypatch.setattr(Store, "writing", the_other_ends_meanwhile)
+    found = shard(store, videos, judge(videos, POLICY), size_bytes=1, workers=1)
+    assert len(tars(store)) == 3 and set(found.index.shards) == set(tars(store)) and verify(store).ok
+    assert alive.exists(), "a living process writes it"
 
 
 def test_the_old_set_stands_until_the_new_one_is_whole(tmp_path, monkeypatch):
@@ -260,6 +281,20 @@ def test_bytes_that_were_not_scored_are_not_shipped(tmp_path):
     assert read_index(store) is None
 
 
+def test_all_videos_whose_bytes_were_not_scored_are_named_at_once_and_the_other_shards_are_written(tmp_path):
+    store = Store(str(tmp_path))
+    videos = three_videos(store)
+    (sound, _), (_, arrays) = (video.clips.items for video in videos[:2])
+    store.put(sound.audio.path, b"something else")
+    store.put(arrays.arrays.path, b"something else")
+    for size_bytes in (1, 10**9):  # a shard for each, and one for both
+        store.delete("shards")
+        with pytest.raises(ChangedBlobsError) as changed:
+            shard(store, videos, judge(videos, POLICY), size_bytes=size_bytes)
+        assert changed.value.videos == {"video0", "video1"}
+        assert len(store.list("shards")) == 1
+
+
 def test_a_policy_that_shifts_sound_moves_it_by_the_offset_without_encoding(tmp_path):
     store = Store(str(tmp_path))
     one = stored_clip(store, "v0", n_frames=150)
@@ -273,6 +308,7 @@ def test_a_policy_that_shifts_sound_moves_it_by_the_offset_without_encoding(tmp_
     assert verify(store).problems == []
     about = json.loads(sample["json"])
     assert (about["sync_offset"], about["audio_shift_frames"]) == (0, -3)
+    assert about["aligned"] is True
     assert about["words"] == [["Guten", 0.0, 0.28, 0.9], ["Tag", 0.38, 0.68, 0.9], ["ja", None, None, None]]
     with wave.open(io.BytesIO(sample["wav"])) as sound:
         moved = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)

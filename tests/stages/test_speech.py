@@ -1,5 +1,6 @@
 """Speech of clips through the real WhisperX: on random weights what does not depend on their meaning."""
 
+import dataclasses
 import io
 import json
 import os
@@ -11,13 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from manifests import sample as sample_corpus
+from manifests.codec import from_json
 from manifests.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clips, Speeches, Syncs, Video
+from manifests.sample.truth import Truth
 from manifests.store import Store
 from pipeline.bench import Bench
+from pipeline.recipes import sample
 from pipeline.stage import Facts
+from stages import weights
+from stages.aligners import Aligners
 from stages.language import Heard
-from stages.speech import Part, Transcribe
-from stages.whisper import Aligners, Voiced
+from stages.registry import ALIGNERS, REGISTRY, WebFile
+from stages.sound import audio_array
+from stages.speech import Part, Transcribe, _words
+from stages.transcript import placed, untimed
+from stages.whisper import Said, Voiced
 from tests.command import ROOT
 from tests.stages.measured import clip, put, sync
 from tests.stages.tiny_whisper import make
@@ -77,6 +87,9 @@ def test_every_clip_is_measured_and_silence_is_a_reading(tmp_path: Path, random_
     assert [one.key for one in (talking, silent, long)] == ["v0-0000", "v0-0001", "v0-0002"]
     assert 0.3 < talking.speech_share < 0.6
     assert all(3.5 < window.start_s < window.end_s < 8.7 for window in talking.windows)
+    assert all(one.words and not one.aligned for one in (talking, long))
+    for one in (talking, long):
+        assert "".join(word.text for word in one.words) == "".join(one.text.split())
     assert (silent.speech_share, silent.speech_s, silent.text, silent.words) == (0.0, 0.0, "", ())
     assert (silent.language, silent.verdict, silent.windows, silent.avg_logprob) == ("", "unsure", (), 0.0)
     assert long.speech_share > 0.9
@@ -85,7 +98,6 @@ def test_every_clip_is_measured_and_silence_is_a_reading(tmp_path: Path, random_
     # random weights: the hundred languages are about equally likely, and nothing may be made of them
     assert 0.005 < long.language_probability < 0.2
     assert long.verdict == "unsure"
-    assert not long.aligned
 
 
 def test_pyannote_finds_the_same_voice(tmp_path: Path, random_whisper: Path):
@@ -150,23 +162,106 @@ def test_no_part_is_longer_than_whisper_hears():
     assert [(part.start_s, part.end_s) for part in short] == [(start, start + 11.5) for start in range(0, 60, 12)]
 
 
-def test_words_get_times_from_an_aligner_and_none_where_there_is_none(tmp_path: Path):
-    dutch = tmp_path / "models--jonatasgrosman--wav2vec2-large-xlsr-53-dutch"
-    random_aligner(dutch / "snapshots" / "0")
-    (dutch / "refs").mkdir()
-    (dutch / "refs" / "main").write_text("0")
-    aligners = Aligners(tmp_path, "cpu")
-    sound = babble(5).astype(np.float32) / 32768
-    words = aligners.words(sound, start_s=1.0, end_s=4.0, text="Dit is een zin. Nog 1!", language="nl")
-    assert words is not None
-    assert [word.text for word in words] == ["Dit", "is", "een", "zin.", "Nog", "1!"]
+LATIN = [*"abcdefghijklmnopqrstuvwxyz'"]
+
+
+def heard(text: str, language: str, *, start_s: float = 1.0) -> list[tuple[Part, Said]]:
+    """A part of 3 s with words as Whisper places them, every tenth of a second."""
+    pieces = [(f" {word}", n / 10, n / 10 + 0.1, 0.5) for n, word in enumerate(text.split())]
+    words = placed(text, language, pieces) or untimed(text, language)
+    return [(Part(start_s, start_s + 3.0, language), Said(text, -0.3, words))]
+
+
+def test_words_have_the_times_of_the_aligner_of_the_expected_language_and_else_whispers_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFW_MODELS", str(tmp_path))
+    random_aligner(tmp_path / "align-pl", LATIN)
+    sound, aligners = babble(5).astype(np.float32) / 32768, Aligners("cpu")
+    polish = heard("To jest zdanie. Nog 1!", "pl")
+    words, aligned = _words(sound, polish, aligners, "pl-PL")
+    assert aligned and [word.text for word in words] == ["To", "jest", "zdanie.", "Nog", "1!"]
     times = [time for word in words for time in (word.start_s, word.end_s)]
-    assert times == sorted(times)
-    assert all(1.0 <= time <= 4.0 for time in times)
-    assert aligners.words(sound, start_s=1.0, end_s=4.0, text="aloha", language="haw") is None
+    assert times == sorted(times) and all(1.0 <= time <= 4.0 for time in times)
+    own = [1.0, 1.1, 1.2, 1.3, 1.4]
+    for expected, used in (("de", aligners), (None, aligners), ("pl", None)):
+        words, aligned = _words(sound, polish, used, expected)
+        assert not aligned and [word.start_s for word in words] == own
+    words, aligned = _words(sound, heard("Это другие буквы", "pl"), aligners, "pl")
+    assert not aligned and [word.text for word in words] == ["Это", "другие", "буквы"]
 
 
-def random_aligner(folder: Path) -> None:
+def test_in_languages_without_spaces_a_sentence_is_no_word(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFW_MODELS", str(tmp_path))
+    random_aligner(tmp_path / "align-th", [*"สถานีรไฟ"])
+    sound = babble(5).astype(np.float32) / 32768
+    words, aligned = _words(sound, heard("สถานี รถไฟ", "th"), Aligners("cpu"), "th")
+    assert aligned and [word.text for word in words] == ["ส", "ถ", "า", "นี", "ร", "ถ", "ไ", "ฟ"]
+    assert all(1.0 <= word.start_s <= word.end_s <= 4.0 for word in words)
+
+
+def test_torchaudio_s_aligners_are_read_from_the_file_that_was_fetched(tmp_path, monkeypatch):
+    import torch
+    import torchaudio
+    from torchaudio.models import wav2vec2_model
+
+    monkeypatch.setenv("TFW_MODELS", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", None)  # nothing is fetched
+    bundle = torchaudio.pipelines.VOXPOPULI_ASR_BASE_10K_DE
+    tiny = {**bundle._params, "encoder_embed_dim": 32, "encoder_num_layers": 1, "encoder_num_heads": 2}
+    tiny |= {"encoder_ff_interm_features": 32, "extractor_conv_layer_config": [(32, 10, 5), (32, 8, 8), (32, 8, 8)]}
+    monkeypatch.setattr(torchaudio.pipelines, "VOXPOPULI_ASR_BASE_10K_DE", dataclasses.replace(bundle, _params=tiny))
+    published = wav2vec2_model(**{**tiny, "aux_num_out": 32 + len(bundle._remove_aux_axis)})
+    torch.save(published.state_dict(), tmp_path / "align-de.pt")
+    sound = babble(5).astype(np.float32) / 32768
+    words = Aligners("cpu").words(sound, start_s=0.0, end_s=4.0, text="Guten Tag", language="de")
+    assert words is not None and [word.text for word in words] == ["Guten", "Tag"] and words[1].start_s is not None
+
+
+def test_the_torchaudio_files_in_the_registry_are_those_that_whisperx_takes():
+    import torchaudio
+    from whisperx.alignment import DEFAULT_ALIGN_MODELS_HF, DEFAULT_ALIGN_MODELS_TORCH
+
+    for language, name in ALIGNERS.items():
+        entry = REGISTRY[name]
+        if isinstance(entry, WebFile):
+            bundle = getattr(torchaudio.pipelines, DEFAULT_ALIGN_MODELS_TORCH[language])
+            assert entry.url.endswith(f"/{bundle._path}")
+        elif language != "th":
+            assert entry.repository == DEFAULT_ALIGN_MODELS_HF[language]
+
+
+def test_a_folder_that_holds_no_aligner_is_named_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFW_MODELS", str(tmp_path))
+    (tmp_path / "align-pl").mkdir()
+    (tmp_path / "align-pl" / "readme.txt").touch()
+    with pytest.raises(weights.WeightsMissingError, match=r"align-pl.* is no aligner that whisperx reads") as caught:
+        Aligners("cpu").words(np.zeros(16000, np.float32), start_s=0, end_s=1, text="to", language="pl")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_aligners_of_the_expected_languages_are_wanted_before_a_run_and_all_are_in_the_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFW_MODELS", str(tmp_path))
+    stage = Transcribe()
+    assert stage.models_for(["pl-PL", "sr", "zh-Hant", None, "und", "nl"]) == ("align-hr", "align-pl", "align-zh")
+    assert Transcribe(align=False).models_for(["pl"]) == ()
+    before = stage.identity()
+    random_aligner(tmp_path / "align-pl", LATIN)
+    assert stage.identity() == before and before["align-pl"] and "align-pl" not in Transcribe(align=False).identity()
+
+
+def test_a_real_recogniser_says_when_each_word_is_heard(tmp_path: Path):
+    corpus = Path(sample_corpus.__file__).parent / "corpus"
+    truth = from_json((corpus / "truth.json").read_bytes(), Truth)
+    chosen = [(v, s) for v in truth.videos if not v.flaw for s in v.segments if s.words and s.talks and not s.flaw][:4]
+    sounds = [audio_array(corpus / v.path, start_s=s.start_s, end_s=s.end_s) for v, s in chosen]
+    late = []
+    for (_, segment), one in zip(chosen, spoken(tmp_path, sample().speech, sounds).items, strict=True):
+        assert not one.aligned and all(word.start_s <= word.end_s for word in one.words)
+        said = {word.text: word.start_s - segment.start_s for word in segment.words}
+        late += [word.start_s - said[word.text] for word in one.words if word.text in said]
+    assert len(late) >= 10 and abs(np.median(late)) < 0.1 and np.percentile(np.abs(late), 75) < 0.3
+
+
+def random_aligner(folder: Path, letters: list[str]) -> None:
     import torch
     from transformers import (
         Wav2Vec2Config,
@@ -177,7 +272,7 @@ def random_aligner(folder: Path) -> None:
     )
 
     folder.mkdir(parents=True)
-    characters = ["[PAD]", "<s>", "</s>", "[UNK]", "|", *"abcdefghijklmnopqrstuvwxyz'"]
+    characters = ["[PAD]", "<s>", "</s>", "[UNK]", "|", *sorted(set(letters))]
     (folder / "vocab.json").write_text(json.dumps({c: number for number, c in enumerate(characters)}))
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), unk_token="[UNK]", pad_token="[PAD]")
     Wav2Vec2Processor(feature_extractor=Wav2Vec2FeatureExtractor(), tokenizer=tokenizer).save_pretrained(folder)

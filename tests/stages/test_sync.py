@@ -174,6 +174,26 @@ def test_a_drifting_clip_shows_its_slope_and_a_steady_one_none():
     assert len(steady.curve_confidence) == 28 and steady.curve_hop_s == 1.0
 
 
+@pytest.mark.parametrize("rate_hz", [25, 6.25])
+def test_a_jump_near_the_end_is_seen_since_the_last_window_ends_there(rate_hz: float):
+    rows = np.arange(round(9.8 * rate_hz))
+    sound_at = np.where(rows < 7.6 * rate_hz, 0, 8)  # 0.32 s late from 7.6 s on
+    matrix = (5 + np.abs(np.arange(-15, 16)[None] - sound_at[:, None])).astype(np.float32)
+    read = reading("k", matrix, window_s=3.0, hop_s=1.0, rate_hz=rate_hz)
+    assert (read.offset_frames, read.curve_offset_frames[0], read.curve_offset_frames[-1]) == (0, 0, 8)
+    assert len(read.curve_offset_frames) == 8 and read.curve_hop_s == pytest.approx(6.8 / 7, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("rows", "windows", "drifts"), [(75, 1, False), (80, 2, False), (124, 3, False), (125, 3, True)]
+)
+def test_a_slope_is_taken_where_the_windows_span_two_hops(rows: int, windows: int, drifts: bool):
+    sound_at = np.arange(rows)[:, None] / 25  # a frame a second
+    matrix = (5 + np.abs(np.arange(-15, 16)[None] - sound_at) ** 1.5).astype(np.float32)
+    read = reading("k", matrix, window_s=3.0, hop_s=1.0)
+    assert len(read.curve_offset_frames) == windows and (read.drift_frames_per_min > 30) == drifts
+
+
 @pytest.mark.parametrize("frames", [0, 4, 5])
 def test_what_is_too_short_gives_no_distances(frames: int):
     pictures, samples = talking_noise(8)

@@ -90,6 +90,8 @@ def kept_clip(bench: Bench, number: int, n_frames: int, seed: int) -> Clip:
         arrays=bench.keep(folder / f"{name}.npz", f"{name}.npz"),
         contiguous_with_prev=False,
         others_in_view=(),
+        still_s=0.0,
+        effective_face_px=100.0,
     )
 
 
@@ -102,7 +104,7 @@ def test_every_clip_is_scored_and_the_record_survives_the_store(bench, model):
     assert [first.key, short.key] == [clip.key for clip in clips.items]
     assert len(first.distances) == 31 and first.distance == min(first.distances)
     assert first.confidence == pytest.approx(np.median(first.distances) - first.distance, abs=1e-6)
-    assert len(first.curve_confidence) == len(first.curve_offset_frames) == 1
+    assert len(first.curve_confidence) == len(first.curve_offset_frames) == 2
     assert (short.confidence, short.distances) == (0.0, ())
     assert found.model == f"random.model {stage.weights()['model']}"
     assert from_json(to_json(found), Syncs) == found
@@ -138,7 +140,7 @@ def test_no_clips_at_all_are_a_rejection_unless_they_were_spared(bench, model):
     work = ScoreSync(model=model).open()
     assert work(Facts([Clips(items=())]), bench) == Rejection("clips_too_short_for_sync", {"longest_frames": 0})
     piece = Piece(key="v-0000", number=0, track=0, start_s=0.0, end_s=4.0, n_frames=100,
-                  contiguous_with_prev=False, others_in_view=())  # fmt: skip
+                  contiguous_with_prev=False, others_in_view=(), still_s=0.0)  # fmt: skip
     assert work(Facts([Clips(items=(), spared=(piece,))]), bench).items == ()
 
 

@@ -104,11 +104,19 @@ def test_a_film_whose_only_voice_is_in_its_last_seconds_passes(tmp_path):
     assert missing(film(tmp_path / "alone.mp4", np.concatenate([silence(60), babble(1.5)]))) is None
 
 
+def test_a_voice_after_the_end_of_a_part_is_not_heard(tmp_path):
+    path, listener = film(tmp_path / "late.mp4", np.concatenate([noise(20), babble(1.5)])), Voice().open()
+    outcome = listener.missing(path, 20.0, end_s=20.0)
+    assert outcome.reason == "no_speech"
+    assert outcome.measured["heard_s"] == pytest.approx(20.0, abs=WINDOW_S)
+    assert listener.missing(path, 21.5) is None
+
+
 def test_nobody_listens_on_once_a_voice_was_heard(tmp_path, monkeypatch):
     heard = []
 
-    def listening(path: Path):
-        for block in audio(path):
+    def listening(path: Path, **span: float | None):
+        for block in audio(path, **span):
             heard.append(len(block))
             yield block
 
@@ -144,7 +152,7 @@ def test_no_sound_or_half_of_it_is_a_doubt_and_no_silence(tmp_path):
 
 
 def test_an_hour_of_sound_is_heard_in_the_memory_of_seconds(tmp_path, monkeypatch):
-    def hours(path: Path):
+    def hours(path: Path, **span: float | None):
         block = noise(1.0)[:1024]
         for k in range(3600 * SAMPLE_RATE_HZ // 1024):
             yield block if k % 4096 < 256 else np.zeros(1024, np.int16)

@@ -17,6 +17,7 @@ from pipeline.bench import Bench
 from pipeline.stage import Facts, Rejection, semantic
 from stages.faces import Faces
 from stages.media import probe
+from stages.quality import longest_still_s
 from stages.tracks import Linking
 from stages.watch import Watch, tracks_of
 from stages.weights import WeightsMissingError
@@ -48,10 +49,14 @@ def work():
     return Watch(faces=Faces(pack=PACK)).open()
 
 
-def watch(work, store: Store, path: Path, video: str = "aa") -> Seen | Rejection:
+def watch(work, store: Store, path: Path, video: str = "aa", stop_s: float | None = None) -> Seen | Rejection:
     seen = probe(path)
     source = Source(
-        file=store.put_file(path, f"in/{video}"), duration_s=seen.duration_s, video=seen.video, audio=seen.audio
+        file=store.put_file(path, f"in/{video}"),
+        duration_s=stop_s or seen.duration_s,
+        video=seen.video,
+        audio=seen.audio,
+        stop_s=stop_s,
     )
     with Bench(store, "watch", video) as bench:
         return work(Facts([source]), bench)
@@ -102,6 +107,12 @@ def test_boxes_lie_on_the_rendered_face_in_source_pixels(work, store, tmp_path):
     assert np.abs(box[:, :4] - truth).mean() < 0.12 * size.mean()
 
 
+def test_what_is_stored_beyond_the_end_of_a_part_is_not_watched(work, store, tmp_path):
+    seen = watch(work, store, film(tmp_path / "part.mp4", shot(3, 30) + shot(4, 20)), "part", stop_s=1.2)
+    assert (seen.n_frames, seen.cuts) == (30, ())
+    assert max(track.end_frame for track in seen.tracks) == 30
+
+
 def test_watching_again_gives_the_same_bytes(work, store, tmp_path):
     path = film(tmp_path / "one.mp4", shot(3, 30))
     first, second = watch(work, store, path, "a1"), watch(work, store, path, "a2")
@@ -113,6 +124,18 @@ def test_a_still_face_shows_no_motion_and_a_talking_one_does(work, store, tmp_pa
     frozen = watch(work, store, film(tmp_path / "still.mp4", shot(4, 40, frozen=True)), "still")
     live = watch(work, store, film(tmp_path / "live.mp4", shot(4, 40)), "live")
     assert max(t.motion for t in frozen.tracks) < 0.3 * max(t.motion for t in live.tracks)
+
+
+def test_a_freeze_in_a_live_picture_is_a_spell_and_pictures_shown_twice_are_none(work, store, tmp_path):
+    live = shot(4, 90)
+    films = {"twice": [live[k // 2 * 2] for k in range(90)], "tail": live[:50] + [live[50]] * 40}
+    spells = {}
+    for name, images in films.items():
+        seen = watch(work, store, film(tmp_path / f"{name}.mp4", images), name)
+        track = max(seen.tracks, key=lambda t: t.score)
+        assert track.motion > 0.4  # the median is that of a live face
+        spells[name] = longest_still_s(tracks_of(Path(store.at(seen.arrays.path)), track.number)["motion"])
+    assert spells["twice"] < 0.4 and spells["tail"] > 0.9
 
 
 def test_scenery_is_rejected_with_what_was_looked_at(work, store, tmp_path):

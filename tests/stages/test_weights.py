@@ -1,5 +1,6 @@
 """Weights are fetched once, whole, checked, and refused with the way out. A server on loopback plays the publishers."""
 
+import dataclasses
 import hashlib
 import http.server
 import io
@@ -13,12 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from filelock import FileLock
 
 from stages import weights
 from stages.download import DownloadError, download
 
 CONTENT = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
+COMMIT = weights.REGISTRY["tiny"].revision
 
 
 @dataclass
@@ -58,7 +61,7 @@ def publisher() -> Iterator[Publisher]:
             else:
                 self.send_response(200)
             self.send_header("ETag", etag)
-            self.send_header("X-Repo-Commit", str(getattr(weights.REGISTRY["tiny"], "revision", "")))
+            self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Content-Length", str(len(data) - start))
             self.end_headers()
             if not body:
@@ -124,6 +127,14 @@ def test_a_missing_file_is_refused_in_one_line_with_the_way_out(publisher, monke
     assert len(publisher.requests) == 1, "a 404 is not tried again"
 
 
+def test_a_process_that_fetches_for_hours_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setitem(weights.REGISTRY, "net", weights.WebFile(url="u", sha256=None, about="", size_mb=1, licence=""))
+    monkeypatch.setattr(weights, "_LONGEST_FETCH_S", 0.2)
+    weights.folder().mkdir(parents=True)
+    with FileLock(weights.folder() / ".net.lock"), pytest.raises(weights.WeightsMissingError, match="and holds"):
+        weights.path("net")
+
+
 def test_a_body_that_breaks_off_is_continued_where_it_stopped(publisher, tmp_path):
     publisher.files["/f"] = CONTENT
     publisher.break_after["/f"] = 300_000
@@ -156,9 +167,9 @@ def test_a_killed_fetch_is_continued_by_the_next(publisher, monkeypatch):
     publisher.chunk_pause_s = 0.02
     child = subprocess.Popen([sys.executable, "-c", FETCH, f"{publisher.url}/net.model"])
     part = weights.folder() / "net.model.part"
-    deadline = time.monotonic() + 30
-    while (not part.exists() or part.stat().st_size == 0) and time.monotonic() < deadline:
+    while (not part.exists() or part.stat().st_size == 0) and child.poll() is None:
         time.sleep(0.01)
+    assert part.exists(), "it was killed on the way"
     child.kill()
     child.wait()
     assert weights.folder().joinpath("net.model").exists() is False
@@ -205,6 +216,7 @@ def test_a_mirror_must_serve_the_published_bytes(publisher, monkeypatch):
 HUB_FETCH = """
 import sys
 from stages import weights
+exec(sys.argv[1])
 try:
     print(weights.path("tiny"))
     print(weights.path("tiny"))
@@ -224,11 +236,11 @@ def hub(publisher: Publisher, files: dict[str, bytes]) -> None:
         publisher.files[f"/{entry.repository}/resolve/{entry.revision}/{name}"] = data
 
 
-def ask_hub(publisher: Publisher) -> list[str]:
+def ask_hub(publisher: Publisher, before: str = "") -> list[str]:
     import os
 
     environment = {**os.environ, "HF_ENDPOINT": publisher.url, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    done = subprocess.run([sys.executable, "-c", HUB_FETCH], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", HUB_FETCH, before], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -242,6 +254,21 @@ def test_a_hub_model_is_fetched_once_without_what_is_not_needed(publisher):
     assert "4 large files have the SHA-256 that the hub published" in checked
     asked = len(publisher.requests)
     assert ask_hub(publisher)[0] == first and len(publisher.requests) == asked
+
+
+def test_a_hub_model_without_a_fixed_commit_is_what_lay_there_and_its_digest_is_its_name(publisher, monkeypatch):
+    names = ("config.json", "pytorch_model.bin", "vocab.json", "tokenizer_config.json", "model.safetensors")
+    monkeypatch.setitem(weights.REGISTRY, "tiny", dataclasses.replace(weights.REGISTRY["align-ru"], revision=COMMIT))
+    hub(publisher, {name: name.encode() * 1000 for name in names})
+    monkeypatch.setitem(weights.REGISTRY, "tiny", weights.REGISTRY["align-ru"])
+    info = f"/api/models/{weights.REGISTRY['tiny'].repository}/revision/"
+    publisher.files[f"{info}main"] = publisher.files[f"{info}{COMMIT}"]
+    before = weights.digest("tiny")
+    first, second, _ = ask_hub(publisher, 'weights.REGISTRY["tiny"] = weights.REGISTRY["align-ru"]')
+    assert first == second and weights.Path(first).name == COMMIT
+    assert sorted(p.name for p in weights.Path(first).iterdir()) == sorted(set(names) - {"model.safetensors"})
+    assert weights.local("tiny") == weights.Path(first)
+    assert weights.digest("tiny") == before != weights.digest("align-ar")
 
 
 def test_a_hub_that_does_not_have_it_is_refused_in_one_line(publisher):

@@ -1,0 +1,115 @@
+"""Word times by forced alignment: a wav2vec 2.0 per language, through whisperx, from local weights."""
+
+import logging
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.records import Word
+from manifests.scratch import prefix
+from stages import weights
+from stages.language import same, stated, subtag
+from stages.registry import ALIGNERS, REGISTRY, WebFile
+from stages.transcript import UNSPACED, placed
+from stages.whisper import quiet
+
+log = logging.getLogger(__name__)
+
+Samples = NDArray[np.float32]
+
+_LEAST_KNOWN = 0.5  # of the letters of a text: whisperx guesses where the others are
+
+
+def alignable(tag: str | None) -> str | None:
+    """The language whose aligner serves a tag: its own, or one that counts as the same; None where there is none."""
+    language = subtag(stated(tag))
+    return next((known for known in sorted(ALIGNERS) if same(known, language)), None)
+
+
+class Aligners:
+    """whisperx's forced aligners by language, loaded when first needed, two at a time (a large one takes 1.2 GB)."""
+
+    _MOST = 2
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._loaded: OrderedDict[str, tuple[Any, dict[str, Any]]] = OrderedDict()
+
+    def words(
+        self, sound: Samples, *, start_s: float, end_s: float, text: str, language: str
+    ) -> tuple[Word, ...] | None:
+        """Words of what was said between two times of a sound, with their times.
+
+        `language` is one that `alignable` gives. None where its aligner cannot place the text, or knows less than half
+        of its letters (another script). Raises `WeightsMissingError`.
+        """
+        network, about = self._aligner(language)
+        letters = [letter for letter in text.lower() if letter.isalpha()]
+        if sum(letter in about["dictionary"] for letter in letters) < _LEAST_KNOWN * max(1, len(letters)):
+            return None
+        from whisperx.alignment import align
+
+        try:
+            with quiet(), _no_sentence_models():
+                found = align([{"text": text, "start": start_s, "end": end_s}], network, about, sound, self._device)
+        except (ValueError, KeyError, IndexError) as error:
+            log.warning("the %s aligner cannot place %r: %s", language, text[:60], error)
+            return None
+        pieces = [(one["word"], one.get("start"), one.get("end"), one.get("score")) for one in found["word_segments"]]
+        return placed(text, language, pieces)
+
+    def _aligner(self, language: str) -> tuple[Any, dict[str, Any]]:
+        if language not in self._loaded:
+            self._loaded[language] = _load(language, self._device)
+            while len(self._loaded) > self._MOST:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(language)
+        return self._loaded[language]
+
+
+def _load(language: str, device: str) -> tuple[Any, dict[str, Any]]:
+    name = ALIGNERS[language]
+    place, entry = weights.path(name), REGISTRY[name]
+    with quiet(), tempfile.TemporaryDirectory(prefix=prefix("align")) as folder:
+        from whisperx.alignment import load_align_model
+
+        if isinstance(entry, WebFile):  # torchaudio looks for the name that the publisher gave
+            (Path(folder) / Path(entry.url).name).symlink_to(place.resolve())
+        try:
+            network, about = load_align_model(
+                language,
+                device,
+                model_name=str(place) if place.is_dir() else None,
+                model_dir=folder,
+                model_cache_only=True,
+            )
+        except (ValueError, OSError) as error:
+            why = str(error).splitlines()[0]
+            raise weights.WeightsMissingError(f"{name}: {place} is no aligner that whisperx reads: {why}") from error
+    # whisperx takes Thai for a language with spaces: one word a sentence
+    return network, about | {"language": "zh" if language in UNSPACED else language}
+
+
+@contextmanager
+def _no_sentence_models() -> Iterator[None]:
+    """Spare whisperx the download of NLTK's `punkt_tab`: empty tables, which split at full stops, do for word times."""
+    import nltk  # type: ignore[import-untyped]
+    from whisperx.utils import PUNKT_LANGUAGES
+
+    with tempfile.TemporaryDirectory(prefix=prefix("nltk")) as folder:
+        for language in {"english", *PUNKT_LANGUAGES.values()}:
+            place = Path(folder) / "tokenizers" / "punkt_tab" / language
+            place.mkdir(parents=True)
+            for table in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
+                (place / table).touch()
+        nltk.data.path.insert(0, folder)
+        try:
+            yield
+        finally:
+            nltk.data.path.remove(folder)
