@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
 
 from manifests.codec import to_json
 from manifests.records import Verdict, Video
@@ -21,7 +23,9 @@ from pipeline.ledger import forgotten
 from pipeline.recipes import TalkingFaces
 from pipeline.report import REPORT
 from stages.catalogue import CLIPS, VIDEOS, keep_rows
-from stages.judge import Measured
+from stages.duplicates import copies
+from stages.judge import Candidate, Measured, candidates
+from stages.policies import PAPER, Policy
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, write_index
 from stages.tars import join_tar
 
@@ -59,12 +63,16 @@ def forget_all(
 ) -> Gone:
     """Remove `video:ID` (or its beginning), `channel:NAME` (name or address of the uploader) or `person:ID`.
 
-    A person goes with every video that shows them. Near-duplicates of what goes, go too: else judging anew would put a
-    re-upload in its place. Raises `ValueError` for what is malformed or matches nothing.
+    A person goes with every video that shows them, and near-duplicates of what goes, go too: else judging anew would
+    put a re-upload in its place. Both are looked for in dropped clips as well, which another policy may keep. Raises
+    `ValueError` for what is malformed or matches nothing.
     """
     known, verdicts = judged(recipe, videos, store)
+    clips = list(candidates(known))
     asked = {id for one in what for id in _matching(one, videos, known, verdicts)}
-    every = _with_copies(asked, verdicts)
+    for one in what:
+        asked |= _shown_alike(one, clips, verdicts, recipe.policy)
+    every = _with_copies(asked, clips, recipe.policy)
     gone = Gone(dry=dry, videos=sorted(every), copies=sorted(every - asked))
     if not dry:
         for id in gone.videos:
@@ -107,14 +115,35 @@ def _same(name: str, *others: str) -> bool:
     return name.strip().casefold() in {other.strip().casefold() for other in others}
 
 
-def _with_copies(asked: Iterable[str], verdicts: Sequence[Verdict]) -> set[str]:
-    video_of = {verdict.key: verdict.video for verdict in verdicts}
-    pairs = [
-        (verdict.video, video_of[str(receipt.limit)])
-        for verdict in verdicts
-        for receipt in verdict.receipts
-        if receipt.rule == "duplicate"
-    ]
+def _shown_alike(one: str, clips: Sequence[Candidate], verdicts: Sequence[Verdict], policy: Policy) -> set[str]:
+    """Videos with a clip, kept or dropped, whose face is like that of `person:ID`; none of anything else. Only clips
+    that break no rule were given a person."""
+    named = {verdict.key for verdict in verdicts if f"person:{verdict.person}" == one}
+    faces = {clip.clip.key: _unit(clip.identity.face) for clip in clips if clip.identity and clip.identity.face}
+    if not (theirs := [face for key, face in faces.items() if key in named]):
+        return set()
+    mean = _unit(np.mean(theirs, axis=0))
+    return {
+        clip.measured.video.id
+        for clip in clips
+        if clip.clip.key in faces and faces[clip.clip.key] @ mean >= policy.same_person_cosine
+    }
+
+
+def _unit(face: ArrayLike) -> NDArray[np.float64]:
+    found = np.asarray(face, np.float64)
+    return found / max(float(np.linalg.norm(found)), 1e-9)
+
+
+def _with_copies(asked: Iterable[str], clips: Sequence[Candidate], policy: Policy) -> set[str]:
+    video_of = {clip.clip.key: clip.measured.video.id for clip in clips}
+    found = copies(
+        {clip.clip.key: clip.identity for clip in clips if clip.identity},
+        # a policy that drops no duplicates ships them, and forgets them all the same
+        max_picture_distance=policy.max_picture_distance or PAPER.max_picture_distance,
+        max_sound_distance=policy.max_sound_distance or PAPER.max_sound_distance,
+    )
+    pairs = [(video_of[copy.first], video_of[copy.second]) for copy in found]
     every = set(asked)
     while more := {video for pair in pairs if every & set(pair) for video in pair} - every:
         every |= more

@@ -1,7 +1,8 @@
 """Who is who, what must stay together, and which of train, val and test it goes to.
 
-A person, a set of near-duplicates, a video and a channel never lie in two splits: a model tested on a face it was
-trained on is not tested (re-uploads across splits are what MMAudio's issue 50 and auto_avsr's issue 35 are about).
+A person, a set of near-duplicates, a video with all its parts and a channel never lie in two splits: a model tested on
+a face it was trained on is not tested (re-uploads across splits are what MMAudio's issue 50 and auto_avsr's issue 35
+are about).
 """
 
 import hashlib
@@ -27,6 +28,7 @@ class Member:
     track: int
     face: tuple[float, ...]
     frames: int
+    url: str = ""  # of the whole video, which several may be parts of
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _clusters(faces: NDArray[np.float32], chained: NDArray[np.int64], cosine: fl
 
 
 def _groups(members: Sequence[Member], copies: Sequence[tuple[str, str]], kin: Mapping[str, str]) -> dict[str, str]:
-    """Per clip the name of its group: all that hangs together by video, channel, kin or copy."""
+    """Per clip the name of its group: all that hangs together by video or its address, channel, kin or copy."""
     nodes: dict[tuple[str, str], int] = {}
 
     def node(kind: str, name: str) -> int:
@@ -186,6 +188,8 @@ def _groups(members: Sequence[Member], copies: Sequence[tuple[str, str]], kin: M
     links = [(node("clip", first), node("clip", second)) for first, second in copies]
     for clip, member in zip(clips, members, strict=True):
         links.append((clip, node("video", member.video)))
+        if member.url:
+            links.append((clip, node("url", member.url)))
         if channel := member.channel.strip().casefold():
             links.append((clip, node("channel", channel)))
         if kin[member.key]:

@@ -102,6 +102,22 @@ def test_a_person_goes_with_every_video_that_shows_them(store):
     assert forget(store, f"person:{person}").videos == ["v0", "v5"]
 
 
+def test_what_was_dropped_goes_too_where_it_shows_the_person_or_copies_what_goes(store):
+    """v5 shows the person of v0, v4 copies v3; both are dropped here for a rule of their own."""
+    strict = dataclasses.replace(RECIPE, policy=dataclasses.replace(RECIPE.policy, max_offset_frames=0))
+    for video in ("v4", "v5"):
+        key = keys(RECIPE.stages(), Video)["sync"]
+        (one,) = (one for one in facts(RECIPE.stages(), read_videos(store), store) if one.video.id == video)
+        (late,) = (dataclasses.replace(sync, offset_frames=5) for sync in one.syncs.items)
+        body = to_plain(dataclasses.replace(one.syncs, items=(late,)))
+        Ledger(store).write(key, video, Outcome(status="ok", body=body))
+    done = finish(strict, Job(recipe="own"), snapshot(strict, read_videos(store), store), store)
+    person = {verdict.video: verdict.person for verdict in done.verdicts}
+    assert person["v4"] == person["v5"] == ""
+    gone = forget_all(store, strict, read_videos(store), [f"person:{person['v0']}", "video:v3"])
+    assert gone.videos == ["v0", "v3", "v4", "v5"] and gone.copies == ["v4"]
+
+
 def test_a_copy_does_not_take_the_place_of_what_was_forgotten(store):
     kept = next(row.video for row in read_index(store).rows if row.video in ("v3", "v4"))
     gone = forget(store, f"video:{kept}")

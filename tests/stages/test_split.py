@@ -1,5 +1,7 @@
 """No person, no copy, no video and no channel lies in two splits, and small sets have a val."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -75,6 +77,13 @@ def test_one_doubtful_face_between_two_persons_does_not_make_them_one():
     persons = [placed[clip.key].person for clip in clips]
     assert persons[0] == persons[1] == persons[2] != persons[4] == persons[5] == persons[6]
     assert len({placed[clip.key].group for clip in clips}) == 1
+
+
+def test_parts_of_one_file_stay_together_and_no_address_holds_nothing_together():
+    clips = [dataclasses.replace(member(f"v{n}"), url="talk.mp4" if n < 2 else "") for n in range(4)]
+    placed = place(clips, [], **SHARES)
+    groups = [placed[clip.key].group for clip in clips]
+    assert groups[0] == groups[1] and len(set(groups)) == 3
 
 
 def test_a_clip_without_a_face_has_no_person_and_a_group_all_the_same():
