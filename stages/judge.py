@@ -343,7 +343,7 @@ def _placements(sound: list[Candidate], copied: Iterable[Copy], kept: set[str], 
             track=one.clip.track,
             face=one.identity.face if one.identity else (),
             frames=one.clip.n_frames if one.clip.key in kept else 0,
-            url=one.measured.video.url,
+            url=origin_of(one.measured.video, one.measured.source).url,
         )
         for one in sound
     ]

@@ -315,3 +315,13 @@ def test_every_clip_has_one_verdict_every_dropped_one_a_receipt_and_order_means_
     shuffled = list(videos)
     random.shuffle(shuffled)
     assert judge(shuffled, PAPER) == verdicts
+
+
+def test_parts_of_one_page_share_a_group_though_its_address_is_spelled_in_two_ways():
+    pages = []
+    for video, url in (("v2", "https://youtu.be/abc"), ("v3", "https://www.youtube.com/watch?v=abc")):
+        one = measured(video)
+        page = dataclasses.replace(one.source, extractor="youtube", page_url="https://www.youtube.com/watch?v=abc")
+        pages.append(dataclasses.replace(one, video=dataclasses.replace(one.video, url=url), source=page))
+    first, second = judge(pages, PAPER)
+    assert first.group == second.group and first.person != second.person
