@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from manifests.records import Ref
 from manifests.scratch import is_alive, machine, prefix
+from manifests.urls import is_web
 
 _PARTIAL = ".partial-"
 
@@ -34,7 +35,7 @@ class UnreachableError(OSError):
 
 def results(url: str) -> "Store":
     """A store that results can be written to. Raises `ValueError`."""
-    if url.startswith(("http://", "https://")):
+    if is_web(url):
         raise ValueError(f"{url}: a web server takes no results; give a folder or a URL such as s3://bucket/set")
     return Store(url)
 

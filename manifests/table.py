@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from manifests import parquet
 from manifests.records import Video
 from manifests.tags import UNSTATED, UnknownLanguageError, language_tag
-from manifests.urls import canonical, host_without_scheme, is_web_host, is_youtube_id, local, youtube_url
+from manifests.urls import canonical, host_without_scheme, is_web, is_web_host, is_youtube_id, local, youtube_url
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     suffix = PurePosixPath(source.partition("?")[0]).suffix.lower()
     if suffix in LIST_SUFFIXES:
         return _listed(source, suffix, _bytes(source))
-    if "://" in source and source.startswith(("http://", "https://")):
+    if is_web(source):
         return iter([(source, {"url": source})])
     try:
         here = "://" not in source

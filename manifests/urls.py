@@ -49,6 +49,11 @@ def host_without_scheme(text: str) -> str:
     return first.lower() if slash and _HOST.fullmatch(first) else ""
 
 
+def is_web(url: str) -> bool:
+    """Whether an address is one of the web, where pages are, and not of a disk or a bucket."""
+    return url.startswith(("http://", "https://"))
+
+
 def is_web_host(host: str) -> bool:
     """Whether a name is that of a web site for sure: `www.` and YouTube's own."""
     return host.startswith("www.") or host in _YOUTUBE_HOSTS or host == "youtu.be"

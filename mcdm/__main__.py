@@ -139,8 +139,9 @@ def _train(given: argparse.Namespace) -> None:
 
 def _at_least(given: argparse.Namespace, least: int, *names: str) -> None:
     for name in names:
-        if getattr(given, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(given, name)}: expected at least {least}")
+        value = getattr(given, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
 
 
 def _check_seed(given: argparse.Namespace) -> None:
@@ -154,10 +155,8 @@ def _options(given: argparse.Namespace) -> "Options":
         raise ValueError(f"--ray-workers {given.ray_workers}: goes with --ray, which is not asked for")
     if given.fsdp and not given.ray and "RANK" not in os.environ:
         raise ValueError("--fsdp: shares a model over processes, which torchrun starts, or --ray")
-    stated = [name for name in ("save_every", "ray_workers") if getattr(given, name) is not None]
-    _at_least(given, 1, *stated, "log_every", "validate_every", "held_out")
-    sampled = [] if given.samples_every is None else ["samples_every"]
-    _at_least(given, 0, *sampled, "micro_batch", "workers", "stop_after")
+    _at_least(given, 1, "save_every", "ray_workers", "log_every", "validate_every", "held_out")
+    _at_least(given, 0, "samples_every", "micro_batch", "workers", "stop_after")
     _check_seed(given)
     from mcdm.course import Options
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from manifests.records import Video
 from manifests.store import Store
+from manifests.urls import is_web
 from pipeline.forget import about, objects, remove
 from pipeline.job import reread
 from pipeline.plan import with_followers
@@ -35,7 +36,7 @@ def _is_ruled_any(row: Video) -> bool:
 
 
 def _is_allowed(row: Video) -> bool:
-    return is_free(row.licence) or not row.url.startswith(("http://", "https://"))
+    return is_free(row.licence) or not is_web(row.url)
 
 
 _USES = (

@@ -10,6 +10,7 @@ from pipeline.finish import Finished, notes
 from pipeline.job import Job
 from pipeline.progress import clock
 from pipeline.report import print_tables
+from stages.shard_index import tars
 
 PLACES = (
     ("shards", "shards/", "WebDataset tars and index.parquet"),
@@ -36,7 +37,7 @@ def print_paths(store: Store, job: Job, console: Console) -> None:
     for name, path, about in PLACES:
         console.print(Text.assemble(f"  {name:8} {store.at(path)}  ", (about, "dim")), soft_wrap=True)
     place = "" if store.url == "out" else f" --store {shlex.quote(store.url)}"
-    if any(path.endswith(".tar") for path in store.list("shards")):
+    if tars(store):
         shards = shlex.quote(store.at("shards"))
         # of the sample world, which is drawn small, `strict` keeps nothing
         other = "--set policy.min_confidence=2.5" if job.recipe == "sample" else "--policy strict"

@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import ArrayLike, NDArray
 
 from manifests.codec import to_json
 from manifests.records import Verdict, Video
@@ -27,6 +25,7 @@ from stages.duplicates import copies
 from stages.judge import Candidate, Measured, candidates
 from stages.policies import PAPER, Policy
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, write_index
+from stages.split import mean_face
 from stages.tars import join_tar
 
 _KINDS = ("video", "channel", "person")
@@ -119,20 +118,15 @@ def _shown_alike(one: str, clips: Sequence[Candidate], verdicts: Sequence[Verdic
     """Videos with a clip, kept or dropped, whose face is like that of `person:ID`; none of anything else. Only clips
     that break no rule were given a person."""
     named = {verdict.key for verdict in verdicts if f"person:{verdict.person}" == one}
-    faces = {clip.clip.key: _unit(clip.identity.face) for clip in clips if clip.identity and clip.identity.face}
+    faces = {clip.clip.key: mean_face([clip.identity.face]) for clip in clips if clip.identity and clip.identity.face}
     if not (theirs := [face for key, face in faces.items() if key in named]):
         return set()
-    mean = _unit(np.mean(theirs, axis=0))
+    mean = mean_face(theirs)
     return {
         clip.measured.video.id
         for clip in clips
         if clip.clip.key in faces and faces[clip.clip.key] @ mean >= policy.same_person_cosine
     }
-
-
-def _unit(face: ArrayLike) -> NDArray[np.float64]:
-    found = np.asarray(face, np.float64)
-    return found / max(float(np.linalg.norm(found)), 1e-9)
 
 
 def _with_copies(asked: Iterable[str], clips: Sequence[Candidate], policy: Policy) -> set[str]:

@@ -10,7 +10,7 @@ from manifests import table
 from manifests.languages import Language
 from manifests.records import Video
 from manifests.tags import primary
-from manifests.urls import canonical, is_youtube_id, youtube_url
+from manifests.urls import canonical, is_web, is_youtube_id, youtube_url
 from pipeline.stage import Rejection
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError, Pace, host_of
@@ -164,7 +164,7 @@ def _video(info: Info, tag: str, options: Discovery) -> Video | None:
 
 
 def _spoken_may_be(tag: str, site: Site, video: Video) -> bool:
-    if not video.url.startswith(("http://", "https://")):
+    if not is_web(video.url):
         return True
     try:
         info = site.look(video.url)

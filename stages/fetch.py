@@ -12,6 +12,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests.records import RATE_HZ, AudioStream, Source, Video, VideoStream
+from manifests.urls import is_web
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
 from stages.ffmpeg import COPYABLE, CutError, cut
@@ -87,7 +88,7 @@ class _Fetching:
         return found if isinstance(found, Rejection) else self._stored(video, found, bench)
 
     def _fetched(self, video: Video, folder: Path, bench: Bench) -> Downloaded | Rejection:
-        if not video.url.startswith(("http://", "https://")):
+        if not is_web(video.url):
             return _copied(video.url, folder, self._config.max_size_bytes)
         return self._open_site(bench).download(
             video.url,

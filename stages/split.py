@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 SPLITS = ("train", "val", "test")
 
@@ -120,7 +120,7 @@ def _persons(members: Sequence[Member], cosine: float) -> tuple[dict[str, str], 
     if not by_track:
         return persons, kin
     tracks = list(by_track.values())
-    faces = np.stack([_mean_face(track) for track in tracks])
+    faces = np.stack([mean_face([member.face for member in track]) for track in tracks])
     chained = _components(len(tracks), _similar(faces, cosine))
     for labels, names in ((_clusters(faces, chained, cosine), persons), (chained, kin)):
         named: dict[int, str] = {}
@@ -131,8 +131,9 @@ def _persons(members: Sequence[Member], cosine: float) -> tuple[dict[str, str], 
     return persons, kin
 
 
-def _mean_face(track: Iterable[Member]) -> NDArray[np.float32]:
-    faces = np.array([member.face for member in track], np.float32)
+def mean_face(embeddings: Sequence[ArrayLike]) -> NDArray[np.float32]:
+    """The mean direction (d,) of face embeddings, each of which counts alike; of length 1."""
+    faces = np.array(embeddings, np.float32)
     faces /= np.maximum(np.linalg.norm(faces, axis=1, keepdims=True), 1e-9)
     mean = faces.mean(axis=0)
     unit: NDArray[np.float32] = mean / max(float(np.linalg.norm(mean)), 1e-9)

@@ -68,7 +68,7 @@ def placed(text: str, language: str, pieces: Iterable[Piece]) -> tuple[Word, ...
 
 def untimed(text: str, language: str) -> tuple[Word, ...]:
     """The units of a text without times."""
-    return tuple(Word(text=unit, start_s=None, end_s=None, score=None) for unit in units(text, language))
+    return tuple(_word(unit, ()) for unit in units(text, language))
 
 
 def _word(unit: str, letters: Iterable[Piece]) -> Word:
