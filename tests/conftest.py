@@ -1,6 +1,7 @@
 """Markers, one Ray for the session, a bucket, random states put back."""
 
 import ast
+import logging
 import os
 import random
 import threading
@@ -45,6 +46,17 @@ def _random_states() -> Iterator[None]:
     yield
     random.setstate(python)
     np.random.set_state(numpy)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Put the root logger back: a command called in this process sets its level and handlers, and a library that logs
+    after it would write into a neighbour's stderr."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture
