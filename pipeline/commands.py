@@ -38,6 +38,7 @@ _SHEET_CLIPS = 400
 
 __all__ = [
     "RUN_ERRORS",
+    "calibrate",
     "forget",
     "judge",
     "models",
@@ -129,6 +130,22 @@ def score(options: Namespace, console: Console) -> int:
 
     store, job = _job(options)
     print_score(console, score_store(store, job.build(), options.truth))
+    return 0
+
+
+def calibrate(options: Namespace, console: Console) -> int:
+    """What the limit on sync confidence costs each language, and which limits would be fair to all."""
+    from pipeline.calibration import judge_command, print_trusts
+    from stages.calibrate import calibrate as trusts_of
+
+    store, job = _job(options)
+    recipe = job.build()
+    known = snapshot(recipe, read_videos(store), store).known
+    try:
+        trusts = trusts_of(known, recipe.policy, wrong=options.wrong)
+    except ValueError as error:
+        raise ValueError(f"calibrate: {error}") from None
+    print_trusts(console, trusts, wrong=options.wrong, judge=judge_command(options.store, DEFAULT_STORE))
     return 0
 
 

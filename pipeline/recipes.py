@@ -5,14 +5,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.override import override
+from manifests.tags import language_tag
+from pipeline.override import OverrideError, override
 from pipeline.stage import Resources, Stage
 from stages.clip import CutClips
 from stages.discover import Discovery
 from stages.faces import Faces
 from stages.fetch import Fetch
 from stages.identity import Recognise
-from stages.policies import PAPER, POLICIES, SAMPLE, Policy
+from stages.language import subtag
+from stages.policies import PAPER, POLICIES, SAMPLE, ForLanguage, Policy
 from stages.politeness import Manners
 from stages.spare import BY_SYNC, BY_TRACK, loosest
 from stages.speech import Transcribe
@@ -55,16 +57,17 @@ _HOURS = 3600.0
 
 def own() -> TalkingFaces:
     """The full models, for one's own material: any licence, its owner knows. Wants a GPU; runs without one, slowly."""
-    half = Resources(cpus=2.0, gpus=0.25)
+    # Shares of a GPU are turns at it, so small that the cores are what bounds the number of workers; at 24 GB two that
+    # hear (large-v3, some 6 GB each) fit beside nine that watch (below 1 GB each).
     return TalkingFaces(
         fetch=Fetch(resources=Resources(cpus=0.5, workers=(1, 4)), deadline_s=4 * _HOURS),
         # on a GPU the detector is quick, and what it waits for is pictures: many workers to one, a core each
-        watch=Watch(resources=Resources(cpus=1.0, gpus=0.05), deadline_s=4 * _HOURS),
+        watch=Watch(resources=Resources(cpus=1.0, gpus=0.02), deadline_s=4 * _HOURS),
         clip=CutClips(deadline_s=4 * _HOURS),
         # a quarter of the windows, 40 at least: clear offsets stay within a frame, confidence within 0.1 (LOG.md)
-        sync=ScoreSync(every=4, least_windows=40, resources=half, deadline_s=4 * _HOURS),
-        speech=Transcribe(resources=half, deadline_s=4 * _HOURS),
-        identity=Recognise(resources=Resources(cpus=1.0, gpus=0.1), deadline_s=4 * _HOURS),
+        sync=ScoreSync(every=4, least_windows=40, resources=Resources(cpus=2.0, gpus=0.1), deadline_s=4 * _HOURS),
+        speech=Transcribe(resources=Resources(cpus=2.0, gpus=0.3), deadline_s=4 * _HOURS),
+        identity=Recognise(resources=Resources(cpus=1.0, gpus=0.05), deadline_s=4 * _HOURS),
     )
 
 
@@ -97,14 +100,18 @@ def sample() -> TalkingFaces:
     )
 
 
+_OF_LANGUAGE = re.compile(r"policy\.(\w+)\.([^=]+)=")
+"""An assignment of one limit for one language."""
+
 RECIPES = {"sample": sample, "wild": wild, "own": own}
 
 
 def build(name: str, policy: str | None = None, overrides: Iterable[str] = ()) -> TalkingFaces:
     """A recipe by name with a policy and `--set` assignments applied.
 
-    A limit that is assigned holds for every language: the policy's own exceptions to it go. The name of a policy that
-    was changed says by what, since samples and tables carry no more of it: `paper+min_confidence=6`.
+    A limit that is assigned holds for every language: the policy's own exceptions to it go; `policy.LIMIT.LANGUAGE=`
+    makes one. The name of a policy that was changed says by what, since samples and tables carry no more of it:
+    `paper+min_confidence=6`.
 
     Raises `ValueError` with one line that says what is allowed.
     """
@@ -115,13 +122,40 @@ def build(name: str, policy: str | None = None, overrides: Iterable[str] = ()) -
         if policy not in POLICIES:
             raise ValueError(f"--policy {policy}: no such policy; there are {', '.join(POLICIES)}")
         recipe = replace(recipe, policy=POLICIES[policy])
-    before, sets = recipe.policy, tuple(overrides)
+    before, sets = recipe.policy, _in_force(overrides)
     if name != "wild" and (vain := [one for one in sets if re.match(r"discover\b", one)]):
         raise ValueError(f"--set {vain[0]}: belongs to the recipe wild; {name} is told its videos and looks for none")
-    of_policy = dict(one.removeprefix("policy.").split("=", 1) for one in sets if re.match(r"policy\.\w+=", one))
+    of_policy = dict(one.removeprefix("policy.").split("=", 1) for one in sets if re.match(r"policy\.[\w.-]+=", one))
     by_language = tuple(one for one in before.by_language if one.limit not in of_policy)
-    recipe = override(replace(recipe, policy=replace(before, by_language=by_language)), *sets)
+    plain = (one for one in sets if not _OF_LANGUAGE.match(one))
+    recipe = override(replace(recipe, policy=replace(before, by_language=by_language)), *plain)
+    recipe = replace(recipe, policy=_with_exceptions(recipe.policy, sets))
     if recipe.policy == before or not of_policy or "name" in of_policy:
         return recipe
     said = ",".join(f"{name}={value}" for name, value in sorted(of_policy.items()))
     return replace(recipe, policy=replace(recipe.policy, name=f"{before.name}+{said}"))
+
+
+def _in_force(sets: Iterable[str]) -> tuple[str, ...]:
+    """The assignments but those for one language that a later one of the same limit, for all languages, takes back."""
+    kept: list[str] = []
+    for one in sets:
+        limit = one.partition("=")[0]
+        kept = [before for before in kept if not before.startswith(f"{limit}.") or not _OF_LANGUAGE.match(before)]
+        kept.append(one)
+    return tuple(kept)
+
+
+def _with_exceptions(policy: Policy, sets: Iterable[str]) -> Policy:
+    """The policy with the limits of one language that are assigned, as in `policy.min_confidence.zh=2.5`."""
+    added: dict[tuple[str, str], ForLanguage] = {}
+    for one in sets:
+        if found := _OF_LANGUAGE.match(one):
+            limit, language = found[1], language_tag(found[2])
+            try:
+                exception = override(ForLanguage(language, limit, None), f"value={one.partition('=')[2]}")
+            except OverrideError as error:
+                raise OverrideError(f"--set {one}: {error}") from None
+            added[limit, subtag(language)] = exception
+    others = (one for one in policy.by_language if (one.limit, subtag(one.language)) not in added)
+    return replace(policy, by_language=(*others, *added.values()))

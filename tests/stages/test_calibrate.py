@@ -1,0 +1,106 @@
+"""What a limit on sync confidence costs is estimated without labels; here the truth is known, because it is made."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from stages.calibrate import FAR_FRAMES, calibrate
+from stages.policies import LATENTSYNC, PAPER
+from tests.stages.measured import clip, measured, sync, track
+
+UNIFORM = dataclasses.replace(PAPER, by_language=())
+
+
+def reading(key, confidence, offset_frames, reach=15):
+    return dataclasses.replace(sync(key, confidence, offset_frames), distances=(9.0,) * (2 * reach + 1))
+
+
+def world(language, clear, n_sync, n_wrong, seed=0, edges=0):
+    """Videos of two clips: in sync and read about `clear`; of other voices, at any offset, read about 1; still ones."""
+    rng = np.random.default_rng(seed)
+    readings = [(rng.normal(clear, 1.2), rng.integers(-1, 2)) for _ in range(n_sync)]
+    readings += [(abs(rng.normal(1.0, 0.7)), rng.integers(-14, 15)) for _ in range(n_wrong)]
+    readings += [(0.1, 15)] * edges
+    videos = []
+    for n in range(0, len(readings), 2):
+        name = f"{language}{n}"
+        pair = readings[n : n + 2]
+        clips = tuple(clip(name, i) for i in range(len(pair)))
+        syncs = tuple(reading(one.key, float(c), int(at)) for one, (c, at) in zip(clips, pair, strict=True))
+        videos.append(measured(name, clips=clips, syncs=syncs, language=language))
+    return videos
+
+
+def test_what_the_limit_loses_and_lets_pass_is_told_by_language_without_labels():
+    en, zh, both = calibrate(world("en", 7.0, 3000, 600) + world("zh", 4.0, 2000, 600), UNIFORM)
+    assert (en.language, zh.language, both.language) == ("en", "zh", "")
+    assert (en.videos, en.clips, both.clips) == (1800, 3600, 6200) and en.limit == both.limit == 3.0
+    assert en.in_sync == pytest.approx(3000, rel=0.03) and zh.in_sync == pytest.approx(2000, rel=0.03)
+    assert en.lost < 0.01 and zh.lost == pytest.approx(0.202, abs=0.03)  # of a normal at 4 with spread 1.2, below 3
+    assert zh.lost_range[0] < 0.202 < zh.lost_range[1] < 0.3
+
+
+def test_the_proposed_limits_let_pass_equal_shares_and_lose_less_where_a_language_reads_lower():
+    zh = world("zh", 4.0, 2000, 600)
+    (told,) = calibrate(zh, UNIFORM, wrong=0.01)
+    assert 1.0 < told.proposed < 2.5 and told.lost_then < told.lost / 3
+    read = [one for video in zh for one in video.syncs.items]
+    wrong = [s for s in read[2000:] if s.confidence >= told.proposed and abs(s.offset_frames) <= 1]
+    passing = [s for s in read if s.confidence >= told.proposed and abs(s.offset_frames) <= 1]
+    assert len(wrong) / len(passing) <= 0.015
+
+
+def test_still_faces_that_end_at_the_last_offset_change_nothing():
+    def without_clips(edges):
+        (told,) = calibrate(world("de", 6.0, 400, 200, edges=edges), UNIFORM)
+        return dataclasses.replace(told, clips=0, videos=0, lost_range=None)
+
+    assert without_clips(400) == without_clips(0)
+
+
+def test_clips_that_break_another_rule_are_not_looked_at():
+    good = world("de", 6.0, 200, 40)
+    small = (track(face_px=20.0),)
+    unseen = world("de", 1.0, 100, 0, seed=1)
+    bad = [dataclasses.replace(one, seen=dataclasses.replace(one.seen, tracks=small)) for one in unseen]
+    (told,) = calibrate(good + bad, UNIFORM)
+    assert told.clips == 240
+
+
+@pytest.mark.parametrize(("n_sync", "n_wrong"), [(20, 60), (400, 0)], ids=["few clips", "no wrong clips"])
+def test_what_cannot_be_told_is_not_proposed(n_sync, n_wrong):
+    (told,) = calibrate(world("th", 6.0, n_sync, n_wrong), UNIFORM)
+    assert told.proposed is None and told.lost_then is None and told.lost < 0.05
+
+
+def test_where_nothing_is_in_sync_nothing_is_lost_and_nothing_proposed():
+    (told,) = calibrate(world("hr", 6.0, 0, 300), UNIFORM)
+    assert told.proposed is None and (told.lost is None or told.in_sync < 30)
+
+
+def test_limits_that_differ_by_language_leave_that_of_all_unsaid():
+    *_, both = calibrate(world("en", 7.0, 30, 0) + world("zh", 7.0, 30, 0), PAPER)
+    assert (both.limit, both.lost, both.wrong) == (None, None, None) and both.in_sync == 60
+
+
+def test_a_policy_that_takes_out_offsets_counts_what_it_would_keep():
+    names = [f"v{n}" for n in range(100)]
+    late = [measured(v, clips=(clip(v, n_frames=250),), syncs=(reading(f"{v}-0000", 6.0, 5),)) for v in names]
+    (strict,), (lenient,) = calibrate(late, UNIFORM), calibrate(late, LATENTSYNC)
+    assert (strict.in_sync, lenient.in_sync) == (0.0, 100.0)
+
+
+def test_the_order_of_the_videos_does_not_matter():
+    videos = world("en", 5.0, 90, 30) + world("de", 5.0, 60, 30)
+    assert calibrate(videos, UNIFORM) == calibrate(videos[::-1], UNIFORM)
+
+
+def test_too_few_offsets_and_no_share_are_refused():
+    near = measured(syncs=(reading("v0-0000", 6.0, 0, reach=FAR_FRAMES + 1),))
+    with pytest.raises(ValueError, match=r"sync\.reach=10 tries no plainly wrong offset"):
+        calibrate([near], UNIFORM)
+    for share in (0.0, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="is no share between 0 and 1"):
+            calibrate([measured()], UNIFORM, wrong=share)
+    assert calibrate([], UNIFORM) == ()
