@@ -45,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("shards", nargs="?", help="any folder or URL of WebDataset tars, instead of --store's own")
     score = command("score", "compare the results with the truth, where the videos have one")
     score.add_argument("--truth", help="truth.json of another corpus (default: the sample's)")
+    calibrate = command("calibrate", "what the limit on sync confidence costs each language, and which would be fair")
+    calibrate.add_argument(
+        "--wrong", type=float, default=0.02, help="share of clips not in sync that a limit may let pass (default: 0.02)"
+    )
     forget = command("forget", "remove videos for good, and keep them out of later runs")
     forget.add_argument("what", nargs="+", metavar="video:ID|channel:NAME|person:ID", help="what to remove")
     forget.add_argument("--dry", action="store_true", help="only say what would go")
