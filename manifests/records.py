@@ -16,6 +16,9 @@ SAMPLE_RATE_HZ = 16_000
 
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // RATE_HZ
 
+MISSING = "missing"
+"""The stamp of a file that was not there when the manifest was read."""
+
 
 @dataclass(frozen=True)
 class Ref:
@@ -149,7 +152,7 @@ class Piece:
     n_frames: int
     contiguous_with_prev: bool  # same track, and the previous piece ends where this one begins
     others_in_view: tuple[int, ...]  # the other tracks whose middle lies inside the crop in some frame
-    still_s: float  # longest time without motion of the face, seconds: a frozen picture, also inside a live one
+    still_s: float  # first to last look of the longest spell without motion, seconds: a freeze is 0.2 to 0.76 longer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +187,7 @@ class Sync:
     curve_confidence: tuple[float, ...]
     curve_hop_s: float
     drift_frames_per_min: float  # slope of the curve
+    drift_least_frames_per_min: float  # end of its 90 % interval nearer to zero; 0 where that holds 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,6 +59,8 @@ class Store:
             raise ValueError(f"{url}: {error}") from None
         self._root = root.rstrip("/")
         self.local = Path(self._root or "/") if isinstance(fs, LocalFileSystem) else None
+        if url.startswith("s3://"):
+            _leave_requests_to_botocore(fs)
         self._fs: Any = _Remote(fs, self.url) if remote else fs
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
@@ -123,11 +125,6 @@ class Store:
     def get(self, path: str) -> bytes:
         """Read an object; raises `FileNotFoundError`."""
         data: bytes = self._fs.cat_file(f"{self._root}/{path}")
-        return data
-
-    def read_range(self, path: str, offset: int, length: int) -> bytes:
-        """Read `length` bytes of an object from `offset`; raises `FileNotFoundError`."""
-        data: bytes = self._fs.cat_file(f"{self._root}/{path}", start=offset, end=offset + length)
         return data
 
     def get_file(self, path: str, scratch: Path) -> Path:
@@ -215,6 +212,32 @@ def _status(error: Exception) -> int:
     """What the store answered (503: busy), 0 if it is not known."""
     answer: Any = getattr(error.__cause__, "response", None)  # of botocore, behind the error that s3fs makes of it
     return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(answer, dict) else 0
+
+
+class _Once:
+    """An s3fs that makes a request once."""
+
+    retries = 1
+
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fs, name)
+
+
+def _leave_requests_to_botocore(fs: Any) -> None:
+    """Have s3fs repeat nothing that botocore has given up: by itself it asks five times as often, for a quarter of an
+    hour where a store takes requests and answers none. Bodies that break off it still asks for anew; botocore does not.
+    """
+
+    async def call(*given: Any, **options: Any) -> Any:
+        try:
+            return await type(fs)._call_s3(_Once(fs), *given, **options)
+        except _outages() as error:
+            raise ConnectionError(str(error)) from error  # which s3fs does not take for the fault of a body
+
+    fs._call_s3 = call
 
 
 def _patience(url: str) -> dict[str, Any]:

@@ -49,6 +49,7 @@ _NAMES = {
 
 _FIELD = {name: field for field, names in _NAMES.items() for name in names.split()}
 _ADDRESSES = {name for name, field in _FIELD.items() if field in ("url", "youtube")}
+_TIMES = ("start_s", "end_s", "duration_s", "start_ms", "end_ms")
 _TOLD = 12  # names of columns, or endings of files, that one line of what was passed over spells out at most
 _AVSPEECH_COLUMNS = 5  # YouTube id, start, end, x and y of the face's centre; no header
 
@@ -78,6 +79,8 @@ def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
     unused = [name for name, used in columns.items() if not used]
     if unused:
         log.warning("%s: columns not used: %s", source, _told(unused))
+    if any(video.start_s and video.duration_s and video.end_s is None for video in videos.values()):
+        log.warning("%s: without end_s a part goes on to the end: duration_s is that of the whole video", source)
     return tuple(videos.values())
 
 
@@ -146,7 +149,8 @@ def _listed(source: str, suffix: str, data: bytes) -> Iterator[tuple[str, Mappin
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{source}: not UTF-8 text (byte {error.start})") from None
+        said = f"not UTF-8 text (byte {error.start}); save it as UTF-8, which Excel calls CSV UTF-8"
+        raise ManifestError(f"{source}: {said}") from None
     if "\n" not in text:
         text = text.replace("\r", "\n")  # as the first Macintosh ended its lines, and Excel still can
     if suffix == ".txt":
@@ -174,13 +178,16 @@ def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[
     reader = csv.DictReader(io.StringIO(text), fieldnames=names, **form)
     if not headless and not {_plain(name) for name in first} & _ADDRESSES:
         there = ", ".join(first) or "none"
-        raise ManifestError(f"{source}: line {above + 1}: no column url, path or youtube_id among {there}")
+        said = f"no column url, path or youtube_id among {there}; write a heading such as youtube_id,start_s,end_s"
+        raise ManifestError(f"{source}: line {above + 1}: {said}")
     assert reader.fieldnames is not None  # reads the header, if there is one: rows begin after it
+    # Where commas part no fields, they begin the decimals, as German spreadsheets write them.
+    times = [] if delimiter == "," else [name for name in reader.fieldnames if _FIELD.get(_plain(name)) in _TIMES]
     for row in _strictly(source, above, reader):
         place = f"{source}: line {above + reader.line_num}"
         if None in row:
-            raise ManifestError(f"{place}: more fields than columns")
-        yield place, row
+            raise ManifestError(f"{place}: more fields than columns; quote fields that hold {delimiter!r}")
+        yield place, row | {name: row[name].replace(",", ".") for name in times if row[name]}
 
 
 def _heading(text: str, delimiter: str) -> tuple[int, str]:
@@ -313,7 +320,7 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
         raise ManifestError(f"{place}: field url: missing (a URL, a path, or youtube_id)")
     if not isinstance(url, str):
         raise ManifestError(f"{place}: field url: not text")
-    for name in ("start_s", "end_s", "duration_s", "start_ms", "end_ms"):
+    for name in _TIMES:
         if name in known:
             known[name] = _seconds(place, name, known[name])
     for name in ("start", "end"):
@@ -322,6 +329,10 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
     start_s, end_s = known.get("start_s"), known.get("end_s")
     if end_s is not None and end_s <= (start_s or 0.0):
         raise ManifestError(f"{place}: field end_s: {end_s:g} is not after the start at {start_s or 0.0:g}")
+    whole_s = known.get("duration_s")
+    if end_s is None and start_s and whole_s and whole_s <= start_s:
+        said = f"{whole_s:g}, the whole video's, is not after the start at {start_s:g}; of a part state end_s"
+        raise ManifestError(f"{place}: field duration_s: {said}")
     for name in ("title", "channel", "licence"):
         if name in known:
             known[name] = str(known[name]).strip()
@@ -333,6 +344,8 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
     resolved = _resolved(place, local(url.strip()), source)
     protocol = fsspec.core.split_protocol(resolved)[0]
     if protocol not in (None, "http", "https"):
+        if re.search(r"[\s,;]", protocol):
+            raise ManifestError(f"{place}: field url: {url!r}: one address a line; columns belong in a .csv")
         try:
             fsspec.get_filesystem_class(protocol)
         except (ImportError, ValueError) as error:

@@ -18,7 +18,7 @@ _BY_NAME = {
 }  # fmt: skip
 
 
-UNSTATED = frozenset({"unknown", "auto", "none", "null", "n/a", "?", "-"})
+UNSTATED = frozenset({"unknown", "auto", "none", "null", "other", "others", "n/a", "?", "-"})
 """What lists say, in any case, where they mean that they do not know the language."""
 
 

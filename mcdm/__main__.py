@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     encode.add_argument("--shards", required=True, help="folder or URL of the shards")
     encode.add_argument("--cache", default="auto", metavar="URL", help="where to write; default: <shards>/encoded")
     encode.add_argument("--device", default="auto")
-    encode.add_argument("--workers", type=int, default=2, help="clips at once (default 2)")
+    encode.add_argument("--workers", type=int, help="clips at once per process (default 2; on a GPU 4)")
     generate = commands.add_parser("generate", help="make a talking-face video of one picture and a voice")
     generate.add_argument("--run", type=Path, default=Path("runs/tiny"), help="what `train` wrote (default runs/tiny)")
     generate.add_argument("--reference", type=Path, required=True, help="picture of one face")
@@ -81,7 +81,9 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--device", default="auto", help="auto, cpu or cuda")
     train.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="of the computation")
     train.add_argument("--micro-batch", type=int, default=0, help="clips at once per process; default: its whole share")
-    train.add_argument("--workers", type=int, default=1, help="reading processes per rank (default 1)")
+    train.add_argument(
+        "--workers", type=int, help="reading processes per rank, and clips it encodes at once (default 1; on a GPU 4)"
+    )
     train.add_argument("--compile", action="store_true", help="torch.compile the blocks")
     train.add_argument("--fsdp", action="store_true", help="shard weights and optimizer over the processes (FSDP2)")
     train.add_argument("--cache", default="auto", metavar="URL|off", help="where encoded clips lie; off: none")

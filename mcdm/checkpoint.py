@@ -203,12 +203,12 @@ def check_ground(run: Path, recipe: Recipe, saved: dict[str, Any]) -> None:
 
 
 def learned(run: Path, stage: int, recipe: Recipe) -> dict[str, Tensor]:
-    """A finished stage's model: its weights, averaged where they were learned. Raises `ValueError`, also where a stage
-    that it stands on has changed since."""
+    """A finished stage's model: its weights, averaged where they were learned, still on the disk until they are looked
+    at. Raises `ValueError`, also where a stage that it stands on has changed since."""
     path = newest(run, stage)
     if path is None:
         raise ValueError(f"stage {stage} has no checkpoint in {folder_of(run, stage)}: train it first")
-    saved = read(path, recipe, stage)
+    saved = read(path, recipe, stage, mapped=True)  # the optimizer's half is never looked at
     check_ground(run, recipe, saved)
     model: dict[str, Tensor] = saved["model"]
     averaged = {name: value for name, value in saved["ema"].items() if name != "updates"}

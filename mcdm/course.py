@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -41,7 +42,7 @@ class Options:
     device: str = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
     micro_batch: int = 0  # per process at once; 0: the process's whole share
-    workers: int = 1
+    workers: int | None = None  # reading processes, and clips encoded at once; None: see `readers`
     compiled: bool = False
     sharded: bool = False
     cache: str = "auto"  # auto: encode beside the shards first; off: read the clips themselves; or a URL
@@ -101,12 +102,24 @@ def largest_world(recipe: Recipe, most: int) -> int:
     return next(size for size in range(max(most, 1), 0, -1) if together % size == 0)
 
 
+def readers(device: torch.device) -> int:
+    """Reading processes unless said otherwise: one; beside a GPU, which takes clips faster, four, or this process's
+    part of the cores."""
+    if device.type == "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(4, cores))
+
+
+def to_come(recipe: Recipe, options: Options) -> list[int]:
+    """The stages that are asked for and not finished."""
+    return [stage for stage in options.stages if not checkpoint.finished(options.run, stage, recipe)]
+
+
 def check_batches(recipe: Recipe, options: Options, world: World) -> None:
     """Raise `ValueError`, before hours of other stages, for a stage still to come whose batch does not divide."""
-    for stage in options.stages:
+    for stage in to_come(recipe, options):
         batch = recipe.plans[stage].batch
-        if checkpoint.finished(options.run, stage, recipe):
-            continue
         if batch % world.size:
             fitting = largest_world(recipe, world.size)
             raise ValueError(
@@ -122,8 +135,10 @@ def check_batches(recipe: Recipe, options: Options, world: World) -> None:
 
 
 def _too_large(recipe: Recipe, stage: int, options: Options, world: World) -> str:
-    now = options.micro_batch or recipe.plans[stage].batch // world.size
-    way = f"--micro-batch {now // 2} (now {now}) needs less and learns the same" if now > 1 else "--fsdp shares it"
+    shares = {number: recipe.plans[number].batch // world.size for number in (stage, *to_come(recipe, options))}
+    now, together = options.micro_batch or shares[stage], math.gcd(*shares.values())
+    less = next((size for size in range(now - 1, 0, -1) if together % size == 0), 0)  # taken by all that is to come
+    way = f"--micro-batch {less} (now {now}) needs less and learns the same" if less else "--fsdp shares it"
     return f"stage {stage}: the memory of the GPU is too small: {way}"
 
 
@@ -169,7 +184,7 @@ def fit(objective: Objective, data: Data, options: Options, world: World) -> Non
         run=options.run,
         bf16=options.precision == "bf16" or (options.precision == "auto" and bf16_is_native(device)),
         micro_batch=options.micro_batch,
-        workers=options.workers,
+        workers=readers(device) if options.workers is None else options.workers,
         compiled=options.compiled,
         sharded=options.sharded,
         save_every=options.steps_between_saves(plan),
@@ -190,7 +205,8 @@ def prepare(shards: Shards, recipe: Recipe, options: Options, world: World) -> E
     """Encode what is not encoded yet; None where the cache is off."""
     if options.cache == "off":
         return None
-    return encode_together(shards, recipe, cache_url(shards, options.cache), world)
+    workers = None if options.workers is None else max(2, options.workers)
+    return encode_together(shards, recipe, cache_url(shards, options.cache), world, workers=workers)
 
 
 def encode_together(
@@ -199,10 +215,12 @@ def encode_together(
     url: str,
     world: World,
     *,
-    workers: int = 2,
+    workers: int | None = None,
     tick: Callable[[Clip], None] = lambda _: None,
 ) -> Encoded:
-    """Encode what is not encoded yet, every process its share on its own device, and wait for all."""
+    """Encode what is not encoded yet, every process its share on its own device, `workers` clips at a time (None: two
+    or `readers`), and wait for all."""
+    workers = workers or max(2, readers(world.device))
     began, encoded = time.perf_counter(), Encoded(url, recipe.encoding)
     with distributed.together(world):
         share = shards.clips[world.rank :: world.size]

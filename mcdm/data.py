@@ -5,7 +5,7 @@ A sample is one window of a clip: a archived frames, f present frames right afte
 in a row are asked for, so that memory can be carried), one reference frame from outside the present window. Members,
 those that are asked for (f present, a archived, w = a + f):
 
-present (f, ...), archived (a, ...), reference (1, ...): latents (c, h, w) float, or pictures (h, w, 3) uint8 where
+present (f, ...), archived (a, ...), reference (1, ...): latents (c, h, w), or pictures (h, w, 3) uint8 where
 nothing is cached; face (w, s, s) in [-1, 1], points (w, 5, 2), head (w, 13);
 reference_head (13,); audio (w, k, c); image (e,); seed ().
 """
@@ -24,8 +24,6 @@ from mcdm.encode import REFERENCE_STRIDE, Encoded, face_parts, head_state, resiz
 from mcdm.encoders import heard, make_audio, make_image
 from mcdm.faces import align, view_of
 from mcdm.shards import Clip, SampleError, Shards, decode
-
-PICTURES = ("present", "archived", "reference")
 
 MAX_BAD_IN_A_ROW = 16
 
@@ -49,9 +47,9 @@ class Drawn:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "Drawn":
-        """The same, on another device; seeds stay on the CPU, where noise is drawn."""
+        """The same, on another device, where halves are widened; seeds stay on the CPU, where noise is drawn."""
         moved = {
-            name: tensor if name == "seed" else tensor.to(device, non_blocking=True)
+            name: tensor if name == "seed" else _widened(tensor.to(device, non_blocking=True))
             for name, tensor in self.tensors.items()
         }
         return Drawn(moved, self.keys, self.skipped)
@@ -91,23 +89,23 @@ class Source:
         low, high = start - a, start + f
         out: dict[str, Tensor] = {}
         if "present" in needs:
-            rows = _float(encoded.rows(clip, "latent", low, high))
-            reference = _float(encoded.rows(clip, "latent", window.reference, window.reference + 1))
+            rows = _tensor(encoded.rows(clip, "latent", low, high))
+            reference = _tensor(encoded.rows(clip, "latent", window.reference, window.reference + 1))
             out |= self._pictures(rows, reference, cold=window.cold)
         if "face" in needs:
-            out["face"] = _float(encoded.rows(clip, "face", low, high)) / 127.5 - 1
+            out["face"] = _tensor(encoded.rows(clip, "face", low, high)).float() / 127.5 - 1
         for name in ("points", "head"):
             if name in needs:
-                out[name] = _float(encoded.rows(clip, name, low, high))
+                out[name] = _tensor(encoded.rows(clip, name, low, high))
         if "reference_head" in needs:
-            out["reference_head"] = _float(encoded.rows(clip, "head", window.reference, window.reference + 1))[0]
+            out["reference_head"] = _tensor(encoded.rows(clip, "head", window.reference, window.reference + 1))[0]
         if "audio" in needs:
             left, right = max(low - reach, 0), min(high + reach, clip.n_frames)
-            features = _float(encoded.rows(clip, "audio", left, right))
+            features = _tensor(encoded.rows(clip, "audio", left, right))
             out["audio"] = heard(_pad(features, left - low + reach, high + reach - right), reach)
         if "image" in needs:
             at = window.reference // REFERENCE_STRIDE
-            out["image"] = _float(encoded.rows(clip, "image", at, at + 1))[0]
+            out["image"] = _tensor(encoded.rows(clip, "image", at, at + 1))[0]
         return out
 
     def _from_clip(self, window: Window) -> dict[str, Tensor]:
@@ -249,8 +247,13 @@ def _told(stream: Iterator[Drawn | str]) -> Iterator[Drawn]:
         yield drawn
 
 
-def _float(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
-    return torch.from_numpy(array.astype(np.float32))
+def _tensor(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    """As it is stored: half as much to collate, pin and move where that is float16, see `Drawn.to`."""
+    return torch.from_numpy(array.copy())
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 def _pad(features: Tensor, before: int, after: int) -> Tensor:

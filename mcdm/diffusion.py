@@ -6,7 +6,7 @@ Notation of DDPM (Ho et al. 2020): z_t = sqrt(abar_t) x + sqrt(1 - abar_t) eps; 
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, TypeAlias
 
@@ -24,11 +24,18 @@ class Schedule:
 
     alpha: Tensor
     sigma: Tensor
+    _moved: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Both on a device, copied there once: each copy waits for all that the GPU has still to do."""
+        if device not in self._moved:
+            self._moved[device] = self.alpha.to(device), self.sigma.to(device)
+        return self._moved[device]
 
     def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Amplitudes of timesteps (b,), shaped to broadcast over `like` (b, ...)."""
         shape = (-1,) + (1,) * (like.dim() - 1)
-        alpha, sigma = self.alpha.to(like.device), self.sigma.to(like.device)
+        alpha, sigma = self.on(like.device)
         return alpha[t].view(shape), sigma[t].view(shape)
 
     def timesteps(self, steps: int) -> list[int]:
@@ -61,8 +68,10 @@ def add_noise(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
 
 def target(schedule: Schedule, prediction: Prediction, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
     """What a network with this kind of prediction should answer."""
+    if prediction != "v":
+        return eps if prediction == "eps" else x
     alpha, sigma = schedule.at(t, x)
-    return {"eps": eps, "x0": x, "v": alpha * eps - sigma * x}[prediction]
+    return alpha * eps - sigma * x
 
 
 def split(schedule: Schedule, prediction: Prediction, z: Tensor, answer: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +88,7 @@ def loss_weight(schedule: Schedule, prediction: Prediction, t: Tensor, gamma: fl
     """Min-SNR weights (Hang et al. 2023) of the squared error, (b,); ones where gamma is 0."""
     if not gamma:
         return torch.ones(len(t), device=t.device)
-    alpha, sigma = schedule.alpha.to(t.device)[t], schedule.sigma.to(t.device)[t]
+    alpha, sigma = (amplitudes[t] for amplitudes in schedule.on(t.device))
     snr = alpha**2 / sigma.clamp(min=1e-4) ** 2
     capped = snr.clamp(max=gamma)
     return {"x0": capped, "eps": capped / snr.clamp(min=1e-8), "v": capped / (snr + 1)}[prediction]
@@ -106,10 +115,10 @@ def draw_normal(seeds: Tensor, salt: int, shape: tuple[int, ...], device: torch.
     Large rows are drawn side by side, for a GPU into pinned memory: one after another and stacked, those of recipe
     `small` took 0.2 to 0.3 s of a step, most of it for memory that was touched for the first time.
     """
-    noise = torch.empty((len(seeds), *shape), pin_memory=device.type == "cuda")
+    noise, known = torch.empty((len(seeds), *shape), pin_memory=device.type == "cuda"), seeds.tolist()
 
     def draw(row: int) -> None:
-        torch.randn(shape, generator=generator(int(seeds[row]), salt), out=noise[row])
+        torch.randn(shape, generator=generator(known[row], salt), out=noise[row])
 
     list((_threads().map if math.prod(shape) >= _LARGE else map)(draw, range(len(seeds))))
     return noise.to(device, non_blocking=True)
@@ -117,8 +126,10 @@ def draw_normal(seeds: Tensor, salt: int, shape: tuple[int, ...], device: torch.
 
 def draw_uniform(seeds: Tensor, salt: int, n: int, device: torch.device) -> Tensor:
     """Uniform numbers (b, n) in [0, 1), like `draw_normal`."""
-    rows = [torch.rand(n, generator=generator(int(seed), salt)) for seed in seeds]
-    return torch.stack(rows).to(device)
+    drawn = torch.empty((len(seeds), n), pin_memory=device.type == "cuda")
+    for row, seed in zip(drawn, seeds.tolist(), strict=True):
+        torch.rand(n, generator=generator(seed, salt), out=row)
+    return drawn.to(device, non_blocking=True)
 
 
 def generator(seed: int, salt: int) -> torch.Generator:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -68,7 +68,8 @@ def wrap(objective: nn.Module, world: World, *, sharded: bool) -> nn.Module:
         return objective
     if world.size == 1:
         return objective
-    return DistributedDataParallel(objective, device_ids=[world.device.index] if world.device.type == "cuda" else None)
+    ids = [world.device.index] if world.device.type == "cuda" else None
+    return DistributedDataParallel(objective, device_ids=ids, gradient_as_bucket_view=True)  # gradients lie there once
 
 
 def share_weights(wrapped: nn.Module) -> None:
@@ -81,9 +82,20 @@ def share_weights(wrapped: nn.Module) -> None:
             part.reshard()
 
 
-def hold_gradients(wrapped: nn.Module) -> AbstractContextManager[None]:
-    """While it accumulates: do not exchange gradients yet."""
-    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
+@contextmanager
+def hold_gradients(wrapped: nn.Module) -> Iterator[None]:
+    """While it accumulates: do not exchange gradients yet. Under FSDP too every process then keeps them whole."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(wrapped, DistributedDataParallel):
+        with wrapped.no_sync():
+            yield
+    elif isinstance(wrapped, FSDPModule):
+        wrapped.set_requires_gradient_sync(False)
+        yield
+        wrapped.set_requires_gradient_sync(True)
+    else:
+        yield
 
 
 def total(value: Tensor, world: World) -> Tensor:

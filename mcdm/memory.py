@@ -88,6 +88,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mode: Mode, projection: Tensor | Non
     return favor_attention(q, k, v, projection)
 
 
+def narrowed(x: Tensor) -> Tensor:
+    """x as autocast would cast it, which it does for each matrix product anew, and keeps each copy for the backward
+    pass; itself where autocast is off."""
+    kind = x.device.type
+    if x.is_meta or not torch.is_autocast_enabled(kind):  # shapes alone have none
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
+
+
 def sinusoids(length: int, width: int) -> Tensor:
     """Positions (length, width) of Vaswani et al. 2017, sine and cosine interleaved, as AnimateDiff has them."""
     at = torch.arange(length, dtype=torch.float32)[:, None]
@@ -149,7 +158,7 @@ class MemoryAttention(nn.Module):
         memory = ema_scan(archived, self.decay, carry)
         both = torch.cat([memory, present], 1) if self.use else present
         x = self.norm(both).transpose(1, 2).flatten(0, 1)  # (b s, 2f, c)
-        x = x + self.positions[: x.shape[1]].to(x.dtype)
+        x = narrowed(x + self.positions[: x.shape[1]].to(x.dtype))
         q = split_heads(self.to_q(x[:, -f:]), self.heads)
         k, v = split_heads(self.to_k(x), self.heads), split_heads(self.to_v(x), self.heads)
         y: Tensor = self.to_out(join_heads(attend(q, k, v, self.mode, self.projection)))

@@ -75,9 +75,9 @@ class Objective(nn.Module):
     def observe(self, seen: Tensor, rows: int) -> None:
         """Once a step: take in `Loss.seen` of all its micro-batches on all processes, stacked; each of so many rows."""
 
-    def forward(self, batch: Batch) -> Loss:
-        # DDP and FSDP move all inputs to the GPU; noise is drawn on the CPU, and asking row by row would wait for each
-        return self.loss({**batch, "seed": batch["seed"].cpu()})
+    def forward(self, batch: Batch, seeds: tuple[int, ...]) -> Loss:
+        # noise is drawn on the CPU; DDP and FSDP move all tensors to the GPU, from where these would be waited for
+        return self.loss({**batch, "seed": torch.tensor(seeds)})
 
 
 class LearnMotion(Objective):

@@ -22,7 +22,7 @@ from mcdm.data import Drawn, RandomWindows, batches
 from mcdm.distributed import World
 from mcdm.ema import Ema
 from mcdm.log import TrainingLog
-from mcdm.objectives import Loss, Objective
+from mcdm.objectives import Batch, Loss, Objective
 from mcdm.prior import CausalBlock, TemporalBlock
 from mcdm.unet import Block, ResBlock, SpatialTransformer
 
@@ -55,10 +55,11 @@ class LoopOptions:
 
 @dataclass
 class _Went:
-    """What went through this process in a step: all clips, those whose loss is not finite, and each `Loss.seen`."""
+    """What went through this process in a step: all clips, those of each micro-batch with `Loss.rows`, and each
+    `Loss.seen`. To look at a tensor of it is to wait for the GPU."""
 
     keys: list[str] = field(default_factory=list)
-    suspects: list[str] = field(default_factory=list)
+    rows: list[tuple[list[str], Tensor]] = field(default_factory=list)
     seen: list[Tensor] = field(default_factory=list)
 
 
@@ -198,17 +199,22 @@ class Loop:
             drawn = drawn.to(self.world.device)
             exchange = contextlib.nullcontext() if part == parts - 1 else distributed.hold_gradients(self.wrapped)
             with exchange:
-                with self._autocast():
-                    loss: Loss = self.wrapped(drawn.tensors)
+                loss = self._loss(drawn.tensors)
                 (loss.total / parts).backward()  # type: ignore[no-untyped-call]
             went.keys += drawn.keys
+            if loss.rows is not None:
+                went.rows.append((drawn.keys, loss.rows))
             if loss.seen is not None:
                 went.seen.append(loss.seen)
-            if loss.rows is not None and not bool(loss.total.isfinite()):
-                bad = (~loss.rows.isfinite()).nonzero().flatten().tolist()
-                went.suspects += [drawn.keys[row] for row in bad]
             self.log.micro(loss, waited, len(drawn.keys), drawn.skipped)
         return went
+
+    def _loss(self, rows: Batch) -> Loss:
+        """Not `objective.loss`: FSDP gathers weights in `forward`."""
+        moved = {name: tensor for name, tensor in rows.items() if name != "seed"}
+        with self._autocast():
+            loss: Loss = self.wrapped(moved, tuple(rows["seed"].tolist()))
+        return loss
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if not self.options.bf16:
@@ -218,7 +224,8 @@ class Loop:
     def _not_finite(self, step: int, went: _Went) -> str:
         path = checkpoint.newest(self.options.run, self.stage)
         kept = f"the last good checkpoint is {path}" if path else "there is no checkpoint yet"
-        keys = distributed.gather_names(went.suspects, self.world) or distributed.gather_names(went.keys, self.world)
+        bad = [keys[row] for keys, rows in went.rows for row in (~rows.isfinite()).nonzero().flatten().tolist()]
+        keys = distributed.gather_names(bad, self.world) or distributed.gather_names(went.keys, self.world)
         named = ", ".join(sorted(set(keys))[:4])
         return f"stage {self.stage} step {step + 1}: loss or gradient is not finite, from clip {named}; {kept}"
 
@@ -236,8 +243,7 @@ class Loop:
             # one that has no part left goes through the first again: FSDP gathers weights in `forward`, with all
             start = (starts[turn:] + [0] * size)[self.world.rank]
             rows = {name: tensor[start : start + least] for name, tensor in tensors.items()}
-            with self._autocast():
-                loss: Loss = self.wrapped(rows)  # not `objective.loss`, for the same reason
+            loss = self._loss(rows)
             if turn + self.world.rank < len(starts):
                 total += loss.total.float() * min(least, count - start) / count
         distributed.share_weights(self.wrapped)

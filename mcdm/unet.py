@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mcdm.config import UNetConfig
-from mcdm.memory import MemoryAttention, attend, join_heads, split_heads
+from mcdm.memory import MemoryAttention, attend, join_heads, narrowed, split_heads
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
@@ -38,7 +38,8 @@ class CrossAttention(nn.Module):
             nn.init.zeros_(self.to_out.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        context = x if context is None else context
+        x = narrowed(x)
+        context = x if context is None else narrowed(context)
         shape = x.shape
         x = x.reshape(len(context), -1, shape[-1])
         q = split_heads(self.to_q(x), self.heads)

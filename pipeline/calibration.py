@@ -26,7 +26,8 @@ def print_trusts(console: Console, trusts: Sequence[Trust], *, wrong: float, jud
     if new:
         sets = " ".join(f"--set policy.min_confidence.{one.language}={one.proposed:g}" for one in new)
         console.print(f"to set these limits: {judge} {sets}", soft_wrap=True)
-    few = [one.language or "not stated" for one in trusts if one.proposed is None]
+    languages = trusts[:-1] if len(trusts) > 1 else trusts
+    few = [one.language or "not stated" for one in languages if one.proposed is None]
     if few:
         console.print(
             "too few clips (30 that look right and 5 plainly wrong ones are the least) to say what is fair: "

@@ -7,6 +7,7 @@ differs, the outcome of the stage holds no longer, nor do those that were made o
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,9 @@ from manifests.store import Store
 from manifests.urls import is_web
 from pipeline.forget import about, objects, remove
 from pipeline.job import reread
+from pipeline.ledger import READERS, Ledger
 from pipeline.plan import with_followers
-from pipeline.stage import Stage
+from pipeline.stage import Stage, keys
 from stages.fetch import Fetch, is_free
 
 
@@ -58,8 +60,11 @@ class Changes:
     lines: tuple[str, ...]
 
     @classmethod
-    def of(cls, before: Iterable[Video], words: Iterable[Video], stages: Sequence[Stage[Any]]) -> "Changes":
-        """Compare the rows of a manifest with the list of a store. Reads nothing."""
+    def of(
+        cls, before: Iterable[Video], words: Iterable[Video], stages: Sequence[Stage[Any]], store: Store
+    ) -> "Changes":
+        """Compare the rows of a manifest with the list of a store. Of the store itself it reads nothing, but where a
+        licence decides what the pages said of these videos."""
         known = {video.id: video for video in before}
         pairs = [(known[word.id], reread(known[word.id], word)) for word in words if word.id in known]
         again: dict[str, set[str]] = defaultdict(set)
@@ -72,9 +77,11 @@ class Changes:
                 lines.append(f"videos {use.said}: {len(rows)}")
             if passing := {row.id for row in rows if use.passes(row)}:
                 rejected[use.stage] |= passing
-            if others := {row.id for row in rows if not use.passes(row)}:
+            others = [row for row in rows if not use.passes(row)]
+            free = _stated_free(others, stages, store) if others and use in _UNDER_A_RULE else set()
+            if due := {row.id for row in others} - free:
                 for name in with_followers(use.stage, stages):
-                    again[name] |= others
+                    again[name] |= due
         return cls(again, rejected, tuple(lines))
 
     def take_back(self, store: Store) -> None:
@@ -90,3 +97,17 @@ class Changes:
         stage, video = about(path)
         is_rejected = path.split("/")[2] == "rejected"
         return video in self.again.get(stage, ()) or (is_rejected and video in self.rejected.get(stage, ()))
+
+
+def _stated_free(rows: Iterable[Video], stages: Sequence[Stage[Any]], store: Store) -> set[str]:
+    """Ids of those fetched that any rule lets pass, by the site's word or else the row's: a listing and a read each."""
+    ledger, key = Ledger(store), keys(stages, Video)["fetch"]
+    fetched = ledger.videos(key, "ok")
+    asked = [row for row in rows if row.id in fetched]
+
+    def is_stated_free(row: Video) -> bool:
+        outcome = ledger.read(key, row.id)
+        return outcome is not None and is_free(str(outcome.body.get("licence") or row.licence))
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return {row.id for row, free in zip(asked, pool.map(is_stated_free, asked), strict=True) if free}

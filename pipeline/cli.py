@@ -65,13 +65,20 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--langs", help="a number, the first N languages in the manifests' order, or codes such as de,pl")
     run.add_argument("--hours", type=float, help="hours wanted per language (recipe wild)")
     run.add_argument(
-        "--manifest", help="own material: CSV, JSONL, Parquet, a folder of videos, a list of URLs, one URL"
+        "--manifest",
+        help="own material: a list (CSV, TSV, JSON, JSONL, Parquet) with url, path or youtube_id, or as AVSpeech,"
+        " CelebV, TalkVid and MultiTalk are published; a folder of videos; a .txt of URLs or paths, one a line; a URL",
     )
     run.add_argument("--language", help="expected language of a manifest that states none (BCP-47)")
     run.add_argument("--policy", help="paper, latentsync, strict or sample")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="sets", help="change the recipe")
     run.add_argument("--until", metavar="STAGE", help="stop after this stage (recipe wild: after one wave of search)")
-    run.add_argument("--retry", action="store_true", help="try again what was given up after three failures")
+    run.add_argument(
+        "--retry",
+        action="store_true",
+        help="try again what was given up after three failures, and what a site keeps from who asked: rejected as age,"
+        " geo, members_only or private (after new cookies or another proxy)",
+    )
     run.add_argument("--dry", action="store_true", help="print what is due per stage and stop")
     run.add_argument(
         "--train",

@@ -21,7 +21,7 @@ import msgspec
 
 from manifests.codec import from_json, to_plain
 from manifests.records import Video
-from manifests.store import Store
+from manifests.store import Store, UnreachableError
 from pipeline.disk import disk_fault
 from pipeline.plan import plan, queue
 from pipeline.stage import Resources, Stage, Work, WorkerSpoiledError
@@ -50,8 +50,13 @@ class Cluster:
 class _Worker(Step):
     """A `Step` in a Ray actor, on no other GPU than Ray gave it.
 
-    Ends its process when spoiled, so that Ray makes a fresh one and tries again.
+    Ends its process when spoiled, so that Ray makes a fresh one and tries again. `mark` is an object that the driver
+    put into its store, "" for none: who does not find it sees another store.
     """
+
+    def __init__(self, *given: Any, mark: str = "") -> None:
+        super().__init__(*given)
+        self._mark = mark
 
     def __call__(self, ticket: Ticket) -> list[Ticket]:
         try:
@@ -61,9 +66,15 @@ class _Worker(Step):
             os._exit(_SPOILED_EXIT)
 
     def open(self) -> Work[Any]:
-        """Open the stage. Raises `ValueError` if Ray counts on a GPU that this process does not see."""
+        """Open the stage. Raises `ValueError` if Ray counts on a GPU that this process does not see, and
+        `UnreachableError` if what the driver calls its store is another folder here."""
         import ray
 
+        if self._mark and not self.store.exists(self._mark):
+            raise UnreachableError(
+                f"{socket.gethostname()} does not see the store {self.store.url} as the command does: on a cluster "
+                "give --store a bucket, or the full path of a folder on a disk that all nodes share"
+            )
         if not ray.get_gpu_ids():
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray itself hides none from workers that ask for none
         elif not has_gpu():
@@ -133,12 +144,26 @@ def run_on_ray(
             try:
                 by_source = sorted(videos, key=lambda video: (video.url, video.id))
                 waves = (by_source[i : i + WAVE] for i in range(0, len(by_source), WAVE))
-                return sum(_wave(stages, wave, store, run, tally) for wave in waves)
+                with _marked(store, run) as mark:
+                    return sum(_wave(stages, wave, store, run, tally, mark) for wave in waves)
             except ray.exceptions.RayError as error:
                 raise _broken(store, run, error) from error
 
 
-def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, run: str, tally: Any) -> int:
+@contextlib.contextmanager
+def _marked(store: Store, run: str) -> Iterator[str]:
+    """An object in a store on a disk, for workers to look for: each node may have a folder of its own of that name."""
+    mark = f"driver-{run}" if store.local is not None else ""
+    if mark:
+        store.create(mark, b"")
+    try:
+        yield mark
+    finally:
+        if mark:
+            store.delete(mark)
+
+
+def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, run: str, tally: Any, mark: str) -> int:
     import ray
     from pyarrow import Table
 
@@ -158,6 +183,7 @@ def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, r
             flow = flow.flat_map(
                 _Worker,
                 fn_constructor_args=(due.stage, tuple(stages[:i]), store, run, _Report(tally)),
+                fn_constructor_kwargs={"mark": mark},
                 compute=_pool(asked),
                 num_cpus=asked.cpus * share,
                 num_gpus=_gpus(asked),

@@ -14,6 +14,7 @@ from pipeline.cli import DEFAULT_STORE
 from pipeline.ending import print_end, print_paths
 from pipeline.finish import Snapshot, finish, snapshot
 from pipeline.job import Job, read_job, read_videos, write_job
+from pipeline.report import changes_by_language
 from pipeline.run import run
 from pipeline.show import show
 from pipeline.stage import PostponedError
@@ -71,6 +72,8 @@ def judge(options: Namespace, console: Console) -> int:
     verdicts = verdicts_on(seen.known, changed.build().policy)
     after = {verdict.key for verdict in verdicts if verdict.kept}
     console.print(f"kept {len(before)} clips before, {len(after)} now: +{len(after - before)} -{len(before - after)}")
+    for line in changes_by_language(seen.known, before, after):
+        console.print(line)
     spared = sum(one.receipts[0].rule in (NOT_CUT, NOT_HEARD) for one in verdicts if not one.kept)
     if spared:
         said = f"{spared} more were spared by the run's policy: a run with this one measures all clips anew"

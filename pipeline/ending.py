@@ -46,7 +46,7 @@ def print_paths(store: Store, job: Job, console: Console) -> None:
             f"python -m pipeline judge {other}{place}    # other thresholds, in seconds",
         ]
     else:
-        commands = [f"python -m pipeline report{place}    # no clip was kept: the table by reason says why"]
+        commands = [f"python -m pipeline report{place}    # no clip was kept: how far the videos came, and why"]
     console.print("next:")
     if job.recipe == "sample":
         commands.append("python -m pipeline run wild --langs 10 --hours 0.5 --store wild    # the real thing")

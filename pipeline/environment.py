@@ -4,12 +4,14 @@
 `.venv` beside `requirements.txt` (once; 8.5 GB on the disk) and starts the same command again inside it.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -27,14 +29,27 @@ def ensure() -> None:
     python = environment / "bin" / "python"
     if Path(sys.prefix).resolve() == environment.resolve():
         _stop(f"{environment} lacks packages of requirements.txt; remove that folder and run the command again")
-    with LOCK.open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two commands at once: the second waits, and finds all done
-        digest = hashlib.sha256(lock.read()).hexdigest()
-        stamp = environment / "locked"
-        if not stamp.exists() or stamp.read_text() != digest:
-            _make(environment, python)
-            stamp.write_text(digest)
+    digest, stamp = hashlib.sha256(LOCK.read_bytes()).hexdigest(), environment / "locked"
+    if not _says(stamp, digest):
+        with _alone():  # two commands at once: the second waits, and finds all done
+            if not _says(stamp, digest):
+                _make(environment, python)
+                stamp.write_text(digest)
     os.execv(python, [str(python), *sys.orig_argv[1:]])
+
+
+def _says(stamp: Path, digest: str) -> bool:
+    return stamp.exists() and stamp.read_text() == digest
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold a lock of this checkout, where its file system has any: NFS has them for files open for writing, if that."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            lock = held.enter_context((ROOT / ".venv.lock").open("ab"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _make(environment: Path, python: Path) -> None:

@@ -1,18 +1,17 @@
 """What the ledger knows of each video, as `Measured` records for the steps that see the whole data set."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from manifests.codec import from_plain
 from manifests.records import Clips, Identities, Seen, Source, Speeches, Syncs, Video
 from manifests.store import Store
-from pipeline.ledger import STATUSES, Ledger, Outcome, forgotten
+from pipeline.ledger import READERS, STATUSES, Ledger, Outcome, forgotten
 from pipeline.stage import Rejection, Stage, keys
 from stages.judge import Measured
-
-_READERS = 16
-"""Threads: each object store request waits tens of milliseconds, and the answers are small."""
 
 _FIELDS: dict[type, str] = {
     Source: "source",
@@ -59,5 +58,22 @@ def measured(stages: Sequence[Stage[Any]], videos: Iterable[Video], store: Store
         return Measured(video=video, **known)
 
     tombs = forgotten(store)
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(one, (video for video in videos if video.id not in tombs)))
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(one, (video for video in videos if video.id not in tombs)))
+    return _with_postponed(stages, found, ledger)
+
+
+def _with_postponed(stages: Sequence[Stage[Any]], found: Sequence[Measured], ledger: Ledger) -> list[Measured]:
+    """The same, saying of each that waits why its last attempt was put off. Asks nothing where no video waits."""
+    names = keys(stages, Video)
+    waiting: dict[str, set[str]] = defaultdict(set)
+    for one in found:
+        stage = next((stage.name for stage in stages if getattr(one, _FIELDS[stage.gives]) is None), None)
+        if stage and not one.rejected and not one.failed:
+            waiting[stage].add(one.video.id)
+    why = {
+        video: (stage, said)
+        for stage, ids in waiting.items()
+        for video, said in ledger.postponed(names[stage], ids).items()
+    }
+    return [replace(one, postponed=why[one.video.id]) if one.video.id in why else one for one in found]

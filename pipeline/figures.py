@@ -10,6 +10,7 @@ from statistics import median
 from manifests.records import RATE_HZ, Verdict
 from manifests.tags import primary
 from stages.judge import Candidate, Measured, candidates, tightest
+from stages.language import subtag
 from stages.policies import Policy
 
 STAGES: dict[str, str] = {
@@ -82,6 +83,16 @@ class Judged:
     tightest: str
     margin: float
 
+    @property
+    def language(self) -> str:
+        """The one that chooses its limits, "" where none is known."""
+        return subtag(self.clip.language)
+
+    @property
+    def decisive(self) -> str:
+        """The rule that dropped it, or comes nearest to it."""
+        return self.verdict.receipts[0].rule if self.verdict.receipts else self.tightest
+
 
 @dataclass
 class Figures:
@@ -91,8 +102,10 @@ class Figures:
     languages: list[Language] = field(default_factory=list)
     total: Language | None = None
     rules: list[Rule] = field(default_factory=list)
+    rules_by_language: dict[str, dict[str, Rule]] = field(default_factory=dict)  # with most clips first, then by name
     rejections: list[tuple[str, str, int]] = field(default_factory=list)  # stage, reason, videos
     failures: list[tuple[str, str, str, str]] = field(default_factory=list)  # video, stage, status, error
+    postponed: list[str] = field(default_factory=list)  # why, of each video that waits for it
     judged: list[Judged] = field(default_factory=list)
     splits: dict[str, tuple[int, float, int]] = field(default_factory=dict)  # clips, hours, groups
     licences: list[tuple[str, int]] = field(default_factory=list)  # of kept clips
@@ -107,14 +120,18 @@ class Figures:
 
     @property
     def outlook(self) -> list[str]:
-        """What becomes of the videos that failed, a line for each kind of failure."""
+        """What becomes of the videos that failed or were put off, a line for each kind."""
         of = f"of {sum(one.videos for one in self.languages):,} videos"
         numbers = Counter(status for _, _, status, _ in self.failures)
         kinds = (
             ("failed", "failed", "tried again by the next run"),
             ("quarantined", "given up after three tries", "tried again by run --retry"),
         )
-        return [f"{said}: {numbers[kind]:,} {of}, {then}" for kind, said, then in kinds if numbers[kind]]
+        lines = [f"{said}: {numbers[kind]:,} {of}, {then}" for kind, said, then in kinds if numbers[kind]]
+        if self.postponed:
+            n, most = len(self.postponed), _most_frequent(self.postponed)
+            lines.append(f"postponed: {n:,} {of}, taken up by the next run: {most}")
+        return lines
 
 
 def collect(known: Sequence[Measured], verdicts: Iterable[Verdict], policy: Policy) -> Figures:
@@ -125,9 +142,11 @@ def collect(known: Sequence[Measured], verdicts: Iterable[Verdict], policy: Poli
     figures = Figures(judged=judged, steps=[*_steps(known), _judging(judged)])
     figures.languages, figures.total = _languages(known, judged)
     figures.rules = _rules(judged)
+    figures.rules_by_language = _rules_by_language(judged)
     rejections = Counter((one.rejected[0], one.rejected[1]) for one in known if one.rejected)
     figures.rejections = [(stage, reason, n) for (stage, reason), n in rejections.most_common()]
     figures.failures = [(one.video.id, *one.failed) for one in known if one.failed]
+    figures.postponed = [one.postponed[1] for one in known if one.postponed]
     kept = [one for one in judged if one.verdict.kept]
     for split in ("train", "val", "test"):
         inside = [one for one in kept if one.verdict.split == split]
@@ -146,8 +165,19 @@ def collect(known: Sequence[Measured], verdicts: Iterable[Verdict], policy: Poli
 
 def _general(error: str) -> str:
     """The last line of a traceback without what is one video's own: its id at a site, folders, what wraps what."""
-    text = re.sub(r"^(\w+\.)+|(?<=\] )\S+: (?=\S)|HTTPS?Connection\(.*?\): | \(caused by .*", "", error)
+    return _short(re.sub(r"^(\w+\.)+", "", error))
+
+
+def _short(said: str) -> str:
+    text = re.sub(r"(?<=\] )\S+: (?=\S)|HTTPS?Connection\(.*?\): | \(caused by .*", "", said)
     return textwrap.shorten(re.sub(r"(?<![:/\w])/\S*/", "", text), 120, placeholder=" …")
+
+
+def _most_frequent(reasons: Sequence[str]) -> str:
+    """One of those that were given most often: how many times a host refused, and for how long, tells none apart."""
+    kinds = [re.sub(r"\b\d+(?= (s|times)\b)", "", _short(said)) for said in reasons]
+    ((most, _),) = Counter(kinds).most_common(1)
+    return _short(reasons[kinds.index(most)])
 
 
 def _judged(one: Candidate, verdict: Verdict, policy: Policy) -> Judged:
@@ -206,6 +236,14 @@ def _language(name: str, videos: Sequence[Measured], clips: Sequence[Judged]) ->
         paper_hours=PAPER["hours"] if name == "all" else PAPER_HOURS.get(name),
         top_reason=reasons.most_common(1)[0][0] if reasons else "",
     )
+
+
+def _rules_by_language(judged: Iterable[Judged]) -> dict[str, dict[str, Rule]]:
+    clips: dict[str, list[Judged]] = defaultdict(list)
+    for one in judged:
+        clips[one.language].append(one)
+    ordered = sorted(clips.items(), key=lambda item: (-len(item[1]), item[0]))
+    return {language: {rule.name: rule for rule in _rules(inside)} for language, inside in ordered}
 
 
 def _rules(judged: Sequence[Judged]) -> list[Rule]:

@@ -84,32 +84,39 @@ def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Fini
     """Write shards, catalogue and report. Each is written whole; doing it again changes nothing.
 
     Without what was forgotten while they were written: then they are written again. Raises `ValueError` where clips are
-    not those that were scored; they are due again then, and the results as they were.
+    not those that were scored; they are due again then, and the results as they were. Raises `FileNotFoundError` for a
+    clip whose blob is gone, but was not forgotten.
     """
     store.delete(_FINISHED)  # whoever is broken off from here on leaves results of two minds
-    known = seen.known
+    known, ids = seen.known, {video.id for video in seen.videos}
     verdicts = judge(known, recipe.policy)
     try:
         sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes)
+        write_catalogue(store, known, verdicts, recipe.policy)
+        figures = write_report(
+            store, known, verdicts, recipe.policy, provenance=_provenance(recipe, job), notes=notes(recipe)
+        )
     except ChangedBlobsError as changed:
         _take_back_clips(recipe, changed.videos, store)
         n = len(changed.videos)
         raise ValueError(f"{changed}; the next run measures anew the {n} videos with such clips") from None
-    write_catalogue(store, known, verdicts, recipe.policy)
-    figures = write_report(
-        store, known, verdicts, recipe.policy, provenance=_provenance(recipe, job), notes=notes(recipe)
-    )
-    if gone := forgotten(store) & {video.id for video in seen.videos}:
+    except FileNotFoundError:  # `forget` may remove a clip before it is copied
+        if forgotten(store).isdisjoint(ids):
+            raise
+    if gone := forgotten(store) & ids:
         left = [video for video in seen.videos if video.id not in gone]
         return finish(recipe, job, snapshot(recipe, left, store), store)
-    store.put(_FINISHED, _mark(_digest(recipe, seen.videos, seen.settled), sharded.index.shards))
+    if not any(one.postponed for one in known):  # else a run that is sent away again ends without a word
+        store.put(_FINISHED, _mark(_digest(recipe, seen.videos, seen.settled), sharded.index.shards))
     return Finished(known, verdicts, sharded, figures)
 
 
 def _take_back_clips(recipe: TalkingFaces, videos: Iterable[str], store: Store) -> None:
     """Forget how clips were cut, and what was measured on them: it holds for other bytes than those that are there."""
     names, ledger = keys(recipe.stages(), Video), Ledger(store)
-    for stage in with_followers(recipe.clip.name, recipe.stages()):
+    void = with_followers(recipe.clip.name, recipe.stages())
+    # The clip stage last: broken off before, the next shards find the same clips changed.
+    for stage in reversed([name for name in names if name in void]):
         for video in videos:
             ledger.forget(names[stage], video)
 

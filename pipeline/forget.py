@@ -1,9 +1,11 @@
 """Take videos out of a store for good: every blob and record of them, and their clips in shards and tables.
 
-The tombstones come first, and every call sweeps all of them, so a call that was cut short is finished by the next.
+A call first writes down what it is to take out, then the tombstones, and every call sweeps what others left: one that
+was cut short is finished by the same command, or by the next `forget` of anything else.
 """
 
 import tempfile
+import uuid
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from manifests.codec import to_json
+from manifests.codec import from_json, to_json
 from manifests.records import Verdict, Video
 from manifests.scratch import prefix
 from manifests.store import Store
@@ -30,6 +32,16 @@ from stages.tars import join_tar
 
 _KINDS = ("video", "channel", "person")
 _REMOVERS = 16
+_CALLS = "forgetting"
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call, for as long as it lasts. From its first tombstone on, nothing else tells whom a person's name meant."""
+
+    what: list[str]
+    asked: list[str]
+    copies: list[str]
 
 
 @dataclass
@@ -63,21 +75,29 @@ def forget_all(
     """Remove `video:ID` (or its beginning), `channel:NAME` (name or address of the uploader) or `person:ID`.
 
     A person goes with every video that shows them, and near-duplicates of what goes, go too: else judging anew would
-    put a re-upload in its place. Both are looked for in dropped clips as well, which another policy may keep. Raises
-    `ValueError` for what is malformed or matches nothing.
+    put a re-upload in its place. Both are looked for in dropped clips as well, which another policy may keep. What a
+    call that was cut short had still to take out, goes too. Raises `ValueError` for what is malformed or matches
+    nothing.
     """
+    left = {path: from_json(store.get(path), _Call) for path in store.list(_CALLS)}
+    before = forgotten(store)
     known, verdicts = judged(recipe, videos, store)
     clips = list(candidates(known))
-    asked = {id for one in what for id in _matching(one, videos, known, verdicts)}
+    asked = {id for call in left.values() for id in call.asked}
     for one in what:
-        asked |= _shown_alike(one, clips, verdicts, recipe.policy)
-    every = _with_copies(asked, clips, recipe.policy)
+        meant = _matching(one, videos, known, verdicts, before)
+        if not meant and not any(one in call.what for call in left.values()):
+            raise ValueError(f"forget {one}: no {one.partition(':')[0]} of that name in this store")
+        asked |= meant
+    asked |= _shown_alike(what, clips, verdicts, recipe.policy)
+    every = _with_copies(asked, clips, recipe.policy).union(*(call.copies for call in left.values()))
     gone = Gone(dry=dry, videos=sorted(every), copies=sorted(every - asked))
+    this = f"{_CALLS}/{uuid.uuid4().hex}.json"
     if not dry:
+        store.put(this, to_json(_Call(list(what), sorted(asked), gone.copies)))
         for id in gone.videos:
             store.put(f"tombstones/{id}.json", to_json({"id": id}))
-        # Those of an earlier call that was cut short are swept too.
-        every |= forgotten(store)
+        every |= before  # what a run that was killed may have left of them
     _from_shards(store, every, gone)
     if not dry:
         for table in (CLIPS, VIDEOS):
@@ -88,15 +108,20 @@ def forget_all(
     if not dry:
         remove(store, found)
         drop_videos(store, every)
+        remove(store, (*left, this))
     return gone
 
 
-def _matching(one: str, videos: Sequence[Video], known: Sequence[Measured], verdicts: Sequence[Verdict]) -> set[str]:
+def _matching(
+    one: str, videos: Sequence[Video], known: Sequence[Measured], verdicts: Sequence[Verdict], before: Collection[str]
+) -> set[str]:
+    """Videos that are meant, of those forgotten `before` only where no other is. Raises `ValueError` if malformed."""
     kind, colon, name = one.partition(":")
     if not colon or kind not in _KINDS or not name:
         raise ValueError(f"forget {one}: expected video:ID, channel:NAME or person:ID")
     if kind == "video":
         found = {video.id for video in videos if video.id.startswith(name)}
+        found = found or {id for id in before if id.startswith(name)}
         if len(found) > 1 and name not in found:
             raise ValueError(f"forget {one}: {len(found)} videos begin so; give more of the id")
         found = {name} if name in found else found
@@ -105,8 +130,6 @@ def _matching(one: str, videos: Sequence[Video], known: Sequence[Measured], verd
         found |= {m.video.id for m in known if m.source and _same(name, m.source.uploader, m.source.uploader_url)}
     else:
         found = {verdict.video for verdict in verdicts if verdict.person == name}
-    if not found:
-        raise ValueError(f"forget {one}: no {kind} of that name in this store")
     return found
 
 
@@ -114,18 +137,22 @@ def _same(name: str, *others: str) -> bool:
     return name.strip().casefold() in {other.strip().casefold() for other in others}
 
 
-def _shown_alike(one: str, clips: Sequence[Candidate], verdicts: Sequence[Verdict], policy: Policy) -> set[str]:
-    """Videos with a clip, kept or dropped, whose face is like that of `person:ID`; none of anything else. Only clips
+def _shown_alike(
+    what: Sequence[str], clips: Sequence[Candidate], verdicts: Sequence[Verdict], policy: Policy
+) -> set[str]:
+    """Videos with a clip, kept or dropped, whose face is like that of a `person:ID`; none of anything else. Only clips
     that break no rule were given a person."""
-    named = {verdict.key for verdict in verdicts if f"person:{verdict.person}" == one}
-    faces = {clip.clip.key: mean_face([clip.identity.face]) for clip in clips if clip.identity and clip.identity.face}
-    if not (theirs := [face for key, face in faces.items() if key in named]):
+    named = {verdict.key: verdict.person for verdict in verdicts if f"person:{verdict.person}" in what}
+    if not named:
         return set()
-    mean = mean_face(theirs)
+    faces = {clip.clip.key: mean_face([clip.identity.face]) for clip in clips if clip.identity and clip.identity.face}
+    theirs = ([faces[key] for key in named if key in faces and named[key] == one] for one in set(named.values()))
+    means = [mean_face(person) for person in theirs if person]
     return {
         clip.measured.video.id
         for clip in clips
-        if clip.clip.key in faces and faces[clip.clip.key] @ mean >= policy.same_person_cosine
+        if (face := faces.get(clip.clip.key)) is not None
+        and any(face @ mean >= policy.same_person_cosine for mean in means)
     }
 
 

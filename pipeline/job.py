@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from manifests.codec import from_json, to_json
-from manifests.records import Video
+from manifests.records import MISSING, Video
 from manifests.store import Store
 from pipeline.ledger import forgotten
 from pipeline.recipes import TalkingFaces, build
@@ -14,9 +14,6 @@ from pipeline.recipes import TalkingFaces, build
 _JOB = "job.json"
 _VIDEOS = "videos.jsonl"  # the whole list, as stores had it once: only read
 _ADDED = "wanted"  # an object for what each run added to it, so that of two at once neither loses the other's rows
-
-MISSING = "missing"
-"""The stamp of a file that was not there when the manifest was read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ so a listing is a summary. It is written last, after the blobs it speaks of: the
 """
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -16,6 +18,9 @@ Status = Literal["ok", "rejected", "failed", "quarantined"]
 STATUSES: tuple[Status, ...] = ("ok", "rejected", "quarantined", "failed")
 """What counts first comes first: of several that two runs left, the first is the outcome."""
 SETTLED: tuple[Status, ...] = ("ok", "rejected", "quarantined")
+
+READERS = 16
+"""Threads: each object store request waits tens of milliseconds, and the answers are small."""
 
 MAX_LOST = 10
 """Attempts of one video in one run that end with their node before they are held against it after all: a spot machine
@@ -43,6 +48,11 @@ def forgotten(store: Store) -> set[str]:
     return {PurePosixPath(path).stem for path in store.list("tombstones")}
 
 
+def is_forgotten(store: Store, video: str) -> bool:
+    """The same of one video, by one request."""
+    return store.exists(f"tombstones/{video}.json")
+
+
 @dataclass(frozen=True)
 class _Tries:
     run: str
@@ -50,6 +60,7 @@ class _Tries:
     said: str = ""
     node: str = ""  # where the last attempt began; "" where that is no matter
     lost: int = 0  # attempts that are not counted, since their node is gone
+    postponed: str = ""  # why the last attempt was put off
 
 
 class Ledger:
@@ -90,7 +101,7 @@ class Ledger:
             before = _Tries(run, 0)
         elif before.node and before.lost < MAX_LOST and is_lost(before.node):
             before = replace(before, count=before.count - 1, lost=before.lost + 1)
-        now = replace(before, count=before.count + 1, node=node)
+        now = replace(before, count=before.count + 1, node=node, postponed="")
         self.store.put(self._at(key, "tries", video), to_json(now))
         return now.count
 
@@ -104,13 +115,22 @@ class Ledger:
         """What a worker that died of this call said last, "" if none of this run could."""
         return self._tries(key, video).said
 
-    def put_off(self, key: str, video: str, run: str, count: int) -> None:
-        """Take back the attempt that `begin` counted, of a call that was postponed: nobody died of it."""
-        self.store.put(self._at(key, "tries", video), to_json(_Tries(run, count - 1)))  # and no node: none is lost
+    def put_off(self, key: str, video: str, run: str, count: int, why: str) -> None:
+        """Take back the attempt that `begin` counted, of a call that was postponed: nobody died of it. Leaves why."""
+        now = _Tries(run, count - 1, postponed=why)  # and no node: none is lost
+        self.store.put(self._at(key, "tries", video), to_json(now))
 
-    def videos(self, key: str, status: Status) -> set[str]:
-        """Ids of all videos with that outcome at that stage, by one listing."""
-        return {PurePosixPath(path).stem for path in self.store.list(f"ledger/{key}/{status}")}
+    def postponed(self, key: str, videos: AbstractSet[str]) -> dict[str, str]:
+        """Why the last attempt was put off, by video, of those of these where it was: one listing, and one small object
+        for each that was ever begun."""
+        begun = sorted(videos & self.videos(key, "tries"))
+        with ThreadPoolExecutor(READERS) as pool:
+            reasons = pool.map(lambda video: self._tries(key, video).postponed, begun)
+            return {video: why for video, why in zip(begun, reasons, strict=True) if why}
+
+    def videos(self, key: str, folder: Status | Literal["tries"]) -> set[str]:
+        """Ids of all videos with that outcome at that stage, or that were ever begun there, by one listing."""
+        return {PurePosixPath(path).stem for path in self.store.list(f"ledger/{key}/{folder}")}
 
     def forget(self, key: str, video: str) -> None:
         """Remove every trace of a call."""

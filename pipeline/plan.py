@@ -1,13 +1,20 @@
 """What is due: for each stage, the videos that enter the run there, where the last run left them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from manifests.records import Video
 from manifests.store import Store
-from pipeline.ledger import Ledger, forgotten
+from pipeline.ledger import READERS, STATUSES, Ledger, forgotten
 from pipeline.stage import Stage, keys
+from stages.fetch import Fetch
+
+_OF_WHO_ASKS = frozenset({"age", "geo", "members_only", "private"})
+"""Rejections by `Fetch` that cookies or a proxy may turn: these (`fetch.access`) are no part of its key."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,7 @@ class Due:
     rejected: int
     failed: int
     quarantined: int
+    left: frozenset[str] = frozenset()  # forgotten ids with an outcome here: a run that was killed was measuring them
 
 
 def queue(videos: Iterable[Video], *, together: bool) -> list[list[Video]]:
@@ -43,35 +51,50 @@ def plan(
     again: Mapping[str, Collection[str]] | None = None,
     if_rejected: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Due, ...]:
-    """By listings alone: four per stage, no object is read. Failed videos are due again, with `retry` quarantined ones
-    too, and those that `again` names by stage, whatever became of them there, and `if_rejected` if it was that (see
-    `pipeline.changed`).
+    """By listings alone: four per stage, no object is read. Failed videos are due again, and those that `again` names
+    by stage, whatever became of them there, and `if_rejected` if it was that (see `pipeline.changed`). With `retry`
+    quarantined ones are too, and those that a site keeps from who asked: each rejection by `Fetch` is read for it.
     """
     names, ledger = keys(stages, Video), Ledger(store)
-    ids = {video.id for video in videos} - forgotten(store)
+    gone = forgotten(store)
+    ids = {video.id for video in videos} - gone
     found = []
     for stage in stages:
         key = names[stage.name]
         old = ids.difference((again or {}).get(stage.name, ()))
-        ok, rejected = (ledger.videos(key, status) & old for status in ("ok", "rejected"))  # type: ignore[arg-type]
+        listed = {status: ledger.videos(key, status) for status in STATUSES}
+        ok, rejected = listed["ok"] & old, listed["rejected"] & old
         rejected = rejected.difference((if_rejected or {}).get(stage.name, ()))
-        quarantined = (ledger.videos(key, "quarantined") & old) - ok - rejected
-        failed = (ledger.videos(key, "failed") & old) - ok - rejected - quarantined
+        quarantined = (listed["quarantined"] & old) - ok - rejected
+        failed = (listed["failed"] & old) - ok - rejected - quarantined
         if retry:
             failed, quarantined = failed | quarantined, set()
+            rejected -= _withheld(stage, key, rejected - ok, ledger)
         enter = ids - ok - rejected - quarantined
-        found.append(Due(stage, key, tuple(sorted(enter)), len(ok), len(rejected), len(failed), len(quarantined)))
+        left = gone.intersection(set().union(*listed.values()))
+        counts = (len(ok), len(rejected), len(failed), len(quarantined))
+        found.append(Due(stage, key, tuple(sorted(enter)), *counts, frozenset(left)))
         ids = ok
     return tuple(found)
 
 
-def release(stages: Sequence[Stage[Any]], store: Store) -> None:
-    """Forget what is quarantined at these stages, so that it is tried again as if for the first time."""
+def _withheld(stage: Stage[Any], key: str, rejected: AbstractSet[str], ledger: Ledger) -> set[str]:
+    if not isinstance(stage, Fetch):
+        return set()
+    with ThreadPoolExecutor(READERS) as pool:
+        found = zip(rejected, pool.map(lambda video: ledger.read(key, video), rejected), strict=True)
+        return {video for video, outcome in found if outcome and outcome.body.get("reason") in _OF_WHO_ASKS}
+
+
+def release(due: Iterable[Due], store: Store) -> None:
+    """Forget what settled the videos that a plan with `retry` has due again, as if they had never been tried."""
     ledger = Ledger(store)
-    for key in keys(stages, Video).values():
-        # Of two runs on one store one may have given up what the other measured: that stays.
-        for video in ledger.videos(key, "quarantined") - ledger.videos(key, "ok") - ledger.videos(key, "rejected"):
-            ledger.forget(key, video)
+    for one in due:
+        settled = ledger.videos(one.key, "quarantined") | ledger.videos(one.key, "rejected")
+        settled -= ledger.videos(one.key, "ok")  # of two runs on one store one may have measured it meanwhile
+        with ThreadPoolExecutor(READERS) as pool:
+            for _ in pool.map(partial(ledger.forget, one.key), settled.intersection(one.enter)):
+                pass
 
 
 def with_followers(first: str, stages: Sequence[Stage[Any]]) -> set[str]:

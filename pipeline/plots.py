@@ -1,6 +1,7 @@
 """Histograms of what was measured, kept and dropped clips apart, as plain numbers and SVG rectangles."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from manifests.records import RATE_HZ
@@ -9,6 +10,8 @@ from stages.policies import Policy
 
 WIDTH, HEIGHT = 300, 110
 _BARS = 24
+_LANGUAGES_SHOWN = 12
+_LETTER = 6.0  # SVG units that a letter of a label takes
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """One measurement over all clips. Limits are x positions in SVG units with the value."""
+    """One measurement over all clips, or those of one language. Limits are x positions in SVG units with labels."""
 
     title: str
     unit: str
@@ -58,8 +61,10 @@ def _sync(one: Judged) -> float | None:
     return one.clip.sync.confidence if one.clip.sync else None
 
 
+_SYNC = _Plot("Sync confidence", "", _sync, ("min_confidence",))
+
 _PLOTS = (
-    _Plot("Sync confidence", "", _sync, ("min_confidence",)),
+    _SYNC,
     _Plot(
         "Audio offset", "frames", lambda one: one.clip.sync.offset_frames if one.clip.sync else None,
         ("max_offset_frames",), whole=True, both_signs=True,
@@ -84,15 +89,51 @@ def histograms(judged: Sequence[Judged], policy: Policy) -> list[Histogram]:
     for plot in _PLOTS:
         values = [(value, one.verdict.kept) for one in judged if (value := plot.value(one)) is not None]
         if values:
-            found.append(_histogram(plot, values, policy))
+            languages = {one.language for one in judged if plot.value(one) is not None}
+            found.append(_histogram(plot, plot.title, values, _limits(plot, policy, languages)))
     return found
 
 
-def _histogram(plot: _Plot, values: Sequence[tuple[float, bool]], policy: Policy) -> Histogram:
-    limits = [float(limit) for name in plot.limits if (limit := getattr(policy, name)) is not None]
-    if plot.both_signs:
-        limits = [sign * limit for limit in limits for sign in (-1, 1)]
-    low, high = _range([value for value, _ in values], limits, whole=plot.whole)
+def by_language(judged: Sequence[Judged], policy: Policy) -> list[Histogram]:
+    """Sync confidence by language, which is the title, on one scale, those with most clips first; none of one alone."""
+    found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    for one in judged:
+        if (value := _sync(one)) is not None:
+            found[one.language].append((value, one.verdict.kept))
+    if len(found) < 2:
+        return []
+    most = sorted(found, key=lambda language: (-len(found[language]), language))[:_LANGUAGES_SHOWN]
+    limits = {language: [(limit, f"{limit:g}") for limit, _ in _limits(_SYNC, policy, {language})] for language in most}
+    every = [value for language in most for value, _ in found[language]]
+    ends = _range(every, [limit for language in most for limit, _ in limits[language]], whole=False)
+    return [_histogram(_SYNC, language, found[language], limits[language], ends) for language in most]
+
+
+def _limits(plot: _Plot, policy: Policy, languages: Iterable[str]) -> list[tuple[float, str]]:
+    """Where these languages have their limits, from low to high, and what to write there: an exception with its
+    language, or with the number of those that have it."""
+    found: list[tuple[float, str]] = []
+    for name in plot.limits:
+        holds: dict[float, list[str]] = defaultdict(list)
+        for language in sorted(languages):
+            if (limit := policy.limit(name, language)) is not None:
+                holds[limit].append(language)
+        for limit, those in holds.items():
+            who = "" if limit == getattr(policy, name) else f" {those[0] if len(those) == 1 else len(those)}"
+            signs = (-1, 1) if plot.both_signs else (1,)
+            found += [(float(sign * limit), f"{sign * limit:g}{who}") for sign in signs]
+    return sorted(found)
+
+
+def _histogram(
+    plot: _Plot,
+    title: str,
+    values: Sequence[tuple[float, bool]],
+    limits: Sequence[tuple[float, str]],
+    ends: tuple[float, float] | None = None,
+) -> Histogram:
+    """`values` with whether the clip was kept; `ends` of the scale, else those that suit the values."""
+    low, high = ends or _range([value for value, _ in values], [limit for limit, _ in limits], whole=plot.whole)
     n_bars = round(high - low) if plot.whole and high - low <= 2 * _BARS else _BARS
     kept, dropped = [0] * n_bars, [0] * n_bars
     for value, is_kept in values:
@@ -110,9 +151,21 @@ def _histogram(plot: _Plot, values: Sequence[tuple[float, bool]], policy: Policy
         )
         for n, (k, d) in enumerate(zip(kept, dropped, strict=True))
     )
-    marks = tuple(((limit - low) / (high - low) * WIDTH, f"{limit:g}") for limit in limits)
-    ends = (low + 0.5, high - 0.5) if plot.whole else (low, high)
-    return Histogram(plot.title, plot.unit, f"{ends[0]:g}", f"{ends[1]:g}", most, bars, marks, len(values))
+    marks = _readable(((limit - low) / (high - low) * WIDTH, label) for limit, label in limits)
+    first, last = (low + 0.5, high - 0.5) if plot.whole else (low, high)
+    return Histogram(title, plot.unit, f"{first:g}", f"{last:g}", most, bars, marks, len(values))
+
+
+def _readable(marks: Iterable[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
+    """The same, from left to right, without the labels that would be written over the one before."""
+    found: list[tuple[float, str]] = []
+    taken = -float(WIDTH)
+    for x, label in marks:
+        half = _LETTER * len(label) / 2
+        fits = x - half >= taken
+        found.append((x, label if fits else ""))
+        taken = x + half if fits else taken
+    return tuple(found)
 
 
 def _span(begin: float, step: float, *, whole: bool) -> str:

@@ -3,7 +3,8 @@
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from manifests.records import Clip
 from manifests.store import Store
 from pipeline.figures import PAPER, Figures, Judged
 from pipeline.pictures import jpeg, thumbnails
-from pipeline.plots import Histogram, histograms
+from pipeline.plots import Histogram, by_language, histograms
 from stages.policies import Policy
 
 _KEPT_SHOWN = 48
@@ -30,7 +31,7 @@ class _Card:
     @property
     def verdict(self) -> str:
         """The nearest limit in words: "low_sync +12 %"."""
-        rule = self.judged.verdict.receipts[0].rule if self.judged.verdict.receipts else self.judged.tightest
+        rule = self.judged.decisive
         return f"{rule} {_relative(self.judged):+.0%}" if rule else ""
 
 
@@ -53,10 +54,12 @@ def page(store: Store, figures: Figures, policy: Policy, provenance: Mapping[str
         notes=notes,
         paper=PAPER,
         plots=plots,
+        by_language=by_language(figures.judged, policy),
         kept=[_card(store, one) for one in kept],
         narrow=[_card(store, one) for one in narrow],
         missed=[_card(store, one) for one in missed],
         receipts=receipts(figures)[:_RECEIPTS_SHOWN],
+        files={clip.key: clip.video.path for one in figures.judged if isinstance(clip := one.clip.clip, Clip)},
         dropped=sum(not one.verdict.kept for one in figures.judged),
         widest={unit: max(s.entered for s in figures.steps if s.unit == unit) for unit in ("videos", "clips")},
     )
@@ -65,22 +68,33 @@ def page(store: Store, figures: Figures, policy: Policy, provenance: Mapping[str
 def gallery(figures: Figures) -> tuple[list[Judged], list[Judged], list[Judged]]:
     """Clips to look at: a sample of the kept, those kept most narrowly, and those dropped most narrowly.
 
-    The sample takes languages in turn and clips by the hash of their keys: the same in every run, favouring none.
+    All take languages in turn, the narrow ones rules as well: one of either would fill them. The sample takes clips by
+    the hash of their keys: the same in every run, favouring none.
     """
     kept = [one for one in figures.judged if one.verdict.kept]
-    turns: dict[str, int] = {}
-    ranked = []
-    for one in sorted(kept, key=lambda one: hashlib.sha256(one.clip.clip.key.encode()).digest()):
-        turn = turns[one.clip.language] = turns.get(one.clip.language, 0) + 1
-        ranked.append((turn, one.clip.language, one.clip.clip.key, one))
-    ranked.sort(key=lambda entry: entry[:3])
+    sample = sorted(kept, key=lambda one: hashlib.sha256(one.clip.clip.key.encode()).digest())
     narrow = sorted((one for one in kept if one.tightest), key=lambda one: (one.margin, one.clip.clip.key))
     # Of the dropped, those that one rule alone keeps out: their margin is what decides.
     missed = sorted(
         (one for one in figures.judged if len(one.verdict.receipts) == 1 and not one.clip.spared),
         key=lambda one: (-_relative(one), one.clip.clip.key),
     )
-    return [entry[3] for entry in ranked[:_KEPT_SHOWN]], narrow[:_BORDER_SHOWN], missed[:_BORDER_SHOWN]
+    return _in_turn(sample)[:_KEPT_SHOWN], _varied(narrow)[:_BORDER_SHOWN], _varied(missed)[:_BORDER_SHOWN]
+
+
+def _varied(found: Iterable[Judged]) -> list[Judged]:
+    """Languages in turn, and in each language rules in turn."""
+    return _in_turn(_in_turn(found, lambda one: (one.language, one.decisive)))
+
+
+def _in_turn(found: Iterable[Judged], kind: Callable[[Judged], object] = lambda one: one.language) -> list[Judged]:
+    """The first of each kind, then the second of each, and so on; those of one turn in the order given."""
+    turns: Counter[object] = Counter()
+    ranked = []
+    for one in found:
+        turns[kind(one)] += 1
+        ranked.append((turns[kind(one)], one))
+    return [one for _, one in sorted(ranked, key=lambda entry: entry[0])]
 
 
 def receipts(figures: Figures) -> list[tuple[str, str, Any, float]]:

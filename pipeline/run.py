@@ -27,7 +27,7 @@ from pipeline.ledger import forgotten
 from pipeline.plan import Due, plan, release
 from pipeline.progress import Progress
 from pipeline.recipes import TalkingFaces
-from pipeline.sources import Hours, Wild, of_languages, own_videos, sample_videos
+from pipeline.sources import Hours, Wild, as_seen, missing_files, of_languages, own_videos, sample_videos
 from pipeline.stage import Stage
 from pipeline.step import StageBrokenError
 from pipeline.train import train_on, trainer_recipe, trainer_settings
@@ -77,10 +77,12 @@ def run(options: Namespace, console: Console) -> int:
     refuse_other(this.store, job)
     before = read_videos(this.store)
     videos = videos if wild is None else wild.ruled_otherwise(before)
-    changes = Changes.of(before, videos, this.recipe.stages())
+    changes = Changes.of(before, videos, this.recipe.stages(), this.store)
     every = (*before, *videos)
     due = plan(stages, every, this.store, retry=options.retry, again=changes.again, if_rejected=changes.rejected)
-    for line in (*changes.lines, *_notices(this, rows, before)):
+    fetching = set(due[0].enter)
+    lost = missing_files(videos, fetching, options.manifest) if options.manifest else ()
+    for line in (*lost, *changes.lines, *_notices(this, rows, before)):
         console.print(line, markup=False, soft_wrap=True)
     if options.dry:
         console.print(_due_table(due))
@@ -98,11 +100,11 @@ def run(options: Namespace, console: Console) -> int:
     this.store.sweep()
     sweep()
     if options.retry:
-        release(stages, this.store)
+        release(due, this.store)
     started = time.monotonic()
     changes.take_back(this.store)
     everything = add_videos(this.store, videos)
-    _carry(this, everything, due)
+    _carry(this, as_seen(everything, videos, fetching), due)
     if wild is not None:
         _search(this, wild, everything)
     code = _end(this, time.monotonic() - started)
@@ -164,7 +166,12 @@ def _reached(due: Sequence[Due]) -> Sequence[Due]:
 
 
 def _carry(this: _Run, videos: Sequence[Video], due: Sequence[Due]) -> None:
-    """Take all videos through the stages; starts nothing where nothing is due."""
+    """Take all videos through the stages; starts nothing where nothing is due.
+
+    Before them goes what a run that was killed has left of videos that were forgotten beside it.
+    """
+    if left := {id for d in due for id in d.left}:
+        remove(this.store, objects(this.store, left))
     if not _reached(due):
         this.console.print(f"nothing to do: all {len(videos)} videos are settled at every stage")
         return
@@ -217,10 +224,13 @@ def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> None:
     """
     while True:
         known, verdicts = judged(this.recipe, videos, this.store)
-        wave = wild.next_wave(Hours.of(known, verdicts), videos)
+        hours = Hours.of(known, verdicts)
+        wave = wild.next_wave(hours, videos)
         for trouble in wild.troubles:
             this.console.print(str(trouble), style="yellow", markup=False)
         if not wave:
+            for line in wild.short(hours):
+                this.console.print(line, style="yellow", markup=False, soft_wrap=True)
             return
         this.console.print(f"found {len(wave)} more videos")
         videos = add_videos(this.store, wave)

@@ -1,7 +1,7 @@
 """Which videos a run is about: the built-in sample corpus, a list of one's own, or what the wild manifests find."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,13 +9,12 @@ from msgspec import structs
 
 from manifests import table
 from manifests.languages import Language, languages, load
-from manifests.records import RATE_HZ, Verdict, Video
+from manifests.records import MISSING, RATE_HZ, Verdict, Video
 from manifests.sample.serve import CORPUS
 from manifests.store import Store
 from manifests.tags import language_tag
-from pipeline.job import MISSING
 from pipeline.ledger import forgotten
-from stages.discover import Discovery, discover
+from stages.discover import Discovery, discover, wanted_s
 from stages.fetch import Fetch
 from stages.judge import Measured
 from stages.outcomes import NetworkError
@@ -67,6 +66,35 @@ def _stamp(url: str) -> str:
     return f"{about.st_size}-{about.st_mtime_ns}"
 
 
+def missing_files(videos: Sequence[Video], due: Collection[str], manifest: str) -> Iterator[str]:
+    """A line on the files that are not there, of videos that are due to be fetched. Raises `ValueError` if none is."""
+    lost = [video for video in videos if video.stamp == MISSING and video.id in due]
+    if not lost:
+        return
+    n_files = len({video.url for video in videos if video.stamp})
+    said = (
+        f"{len({video.url for video in lost})} of {n_files} files are not there, first: {lost[0].url}; "
+        f"relative paths start at the folder of {manifest}"
+    )
+    if manifest.lower().endswith(".txt"):
+        said += "; a .txt holds one path or address a line, columns belong in a .csv"
+    if len(lost) == len(videos):
+        raise ValueError(said)
+    yield said
+
+
+def as_seen(videos: Iterable[Video], rows: Iterable[Video], due: Collection[str]) -> tuple[Video, ...]:
+    """The videos of a store for its workers: a file that is due to be fetched and that this machine does not see now is
+    missing, though it was there once. `rows` are those whose files were looked for just now."""
+    now = {video.id: video.stamp for video in rows}
+    return tuple(
+        replace(video, stamp=MISSING)
+        if video.stamp and video.id in due and (now.get(video.id) or _stamp(video.url)) == MISSING
+        else video
+        for video in videos
+    )
+
+
 def of_languages(videos: tuple[Video, ...], langs: str | None, manifest: str) -> tuple[Video, ...]:
     """Those of the languages picked. Raises `ValueError`."""
     if langs is None:
@@ -93,7 +121,7 @@ class Hours:
         kept_keys = {verdict.key for verdict in verdicts if verdict.kept}
         for one in known:
             language = one.video.language or ""
-            seen[language] += (one.source.duration_s if one.source else one.video.duration_s or 0.0) / 3600
+            seen[language] += (one.source.duration_s if one.source else wanted_s(one.video, 0.0)) / 3600
             frames = sum(clip.n_frames for clip in (one.clips.items if one.clips else ()) if clip.key in kept_keys)
             kept[language] += frames / RATE_HZ / 3600
         return cls(seen, kept)
@@ -120,6 +148,7 @@ class Wild:
         self._found = {language.tag: self._all_of(language) for language in self.languages}
         self.troubles: list[HostClosedError | NetworkError] = []
         """Of the last wave: hosts that want to be left alone, languages of which nothing could be listed."""
+        self._broken_off: set[str] = set()  # of the last wave: languages that met trouble
 
     def ruled_otherwise(self, known: Iterable[Video]) -> tuple[Video, ...]:
         """Videos that were found while another licence rule was their language's, under the one of now."""
@@ -136,7 +165,7 @@ class Wild:
         """
         ids = {video.id for video in known} | forgotten(self._store)
         wave: list[Video] = []
-        self.troubles = []
+        self.troubles, self._broken_off = [], set()
         for language in self.languages:
             tag = language.tag
             short = self._wanted[tag] - hours.kept.get(tag, 0.0)
@@ -149,6 +178,19 @@ class Wild:
             raise self.troubles[0]
         return tuple(wave)
 
+    def short(self, hours: Hours) -> Iterator[str]:
+        """A line for each language that has not its hours, where no more videos are found, with the way to more."""
+        for language in self.languages:
+            tag, wanted = language.tag, self._wanted[language.tag]
+            if (kept := hours.kept.get(tag, 0.0)) >= wanted:
+                continue
+            said = f"{tag}: {kept:.2f} of {wanted:g} h kept and nothing more is found"
+            if tag in self._broken_off:
+                yield f"{said} now: run the same command again later"
+            else:
+                more = f"--set discover.per_source={2 * self._options.per_source}"
+                yield f"{said}: add queries or channels to {language.source}, or read listings further with {more}"
+
     def _take(self, language: Language, hours: float, known: set[str]) -> Iterator[Video]:
         taken = 0.0
         while taken < hours:
@@ -156,12 +198,13 @@ class Wild:
                 video = next(self._found[language.tag], None)
             except (HostClosedError, NetworkError) as why:
                 self.troubles.append(why)
+                self._broken_off.add(language.tag)
                 self._found[language.tag] = self._all_of(language)  # for the next wave: it may have passed
                 return
             if video is None:
                 return
             if video.id not in known:
-                taken += (video.duration_s or self._options.unknown_duration_s) / 3600
+                taken += wanted_s(video, self._options.unknown_duration_s) / 3600
                 yield replace(video, licence_rule=self._rules[language.tag])
 
     def _all_of(self, language: Language) -> Iterator[Video]:

@@ -1,10 +1,13 @@
 """What a stage is: a versioned measurement of one video, from facts to a fact or a `Rejection`."""
 
+import contextlib
 import dataclasses
+import faulthandler
 import hashlib
 import json
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -137,3 +140,27 @@ def keys(stages: Iterable[Stage[Any]], seed: type) -> dict[str, str]:
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
         named[stage.name] = givers[stage.gives] = f"{stage.name}-{digest}"
     return named
+
+
+_deadlines_s: list[float] = []
+
+
+@contextlib.contextmanager
+def deadline(seconds: float | None) -> Iterator[None]:
+    """Turn a hang, even one inside native code, into a dead worker with a stack trace in its log."""
+    if seconds is None:
+        yield
+        return
+    _deadlines_s.append(seconds)
+    put_off_deadline()
+    try:
+        yield
+    finally:
+        _deadlines_s.pop()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def put_off_deadline() -> None:
+    """Count the deadline of the call at work, if it has one, from now on: a sign of life of one that we make wait."""
+    for seconds in _deadlines_s:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)

@@ -1,13 +1,11 @@
 """One stage bound to a ledger: measures a video once and remembers the outcome. Holds the only broad `except`."""
 
 import contextlib
-import faulthandler
 import logging
 import socket
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from manifests.codec import from_plain, to_json, to_plain
@@ -16,8 +14,18 @@ from manifests.scratch import sweep
 from manifests.store import Store
 from pipeline.bench import Bench
 from pipeline.disk import disk_fault
-from pipeline.ledger import SETTLED, Ledger, Outcome
-from pipeline.stage import Facts, MemoryFullError, PostponedError, Rejection, Stage, Work, WorkerSpoiledError, keys
+from pipeline.ledger import SETTLED, Ledger, Outcome, is_forgotten
+from pipeline.stage import (
+    Facts,
+    MemoryFullError,
+    PostponedError,
+    Rejection,
+    Stage,
+    Work,
+    WorkerSpoiledError,
+    deadline,
+    keys,
+)
 
 MAX_TRIES = 3
 MAX_FAILURES_IN_A_ROW = 20
@@ -26,7 +34,8 @@ Ticket = dict[str, Any]
 """A video as plain builtins: all that moves between processes."""
 
 Notify = Callable[[str, str, float], None]
-"""Told (stage name, status, seconds) after every call; status is also "known" (settled before) or "postponed"."""
+"""Told (stage name, status, seconds) after every call; status is also "known" (settled before), "postponed" or
+"forgotten"."""
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +50,10 @@ class StageBrokenError(Exception):
         super().__init__(message)
         self.trace = trace
         self.by_request = by_request  # a fault of the user's request, such as weights that are not there
+
+
+class _ForgottenError(Exception):
+    """`forget` took the video out after this run had queued it."""
 
 
 class Step:
@@ -93,8 +106,12 @@ class Step:
                 outcome = self._measure(ticket, failed_before + 1)
             except PostponedError as why:
                 log.warning("%s %s: postponed: %s", self.stage.name, ticket["id"], why)
-                self.ledger.put_off(self.key, ticket["id"], self.run, tries)
+                self.ledger.put_off(self.key, ticket["id"], self.run, tries, str(why))
                 self.notify(self.stage.name, "postponed", time.monotonic() - started)
+                return None
+            except _ForgottenError:
+                self.ledger.forget(self.key, ticket["id"])  # the attempt that was begun
+                self.notify(self.stage.name, "forgotten", time.monotonic() - started)
                 return None
         self.ledger.write(self.key, ticket["id"], outcome)
         self.notify(self.stage.name, outcome.status, time.monotonic() - started)
@@ -118,7 +135,7 @@ class Step:
         except MemoryFullError as error:
             self._count_failure(error)
             raise
-        except PostponedError:
+        except (PostponedError, _ForgottenError):
             raise
         except WorkerSpoiledError:
             self.ledger.complain(self.key, ticket["id"], traceback.format_exc())
@@ -155,23 +172,16 @@ class Step:
         return StageBrokenError(message, trace, by_request=by_request)
 
     def _facts(self, ticket: Ticket) -> Facts:
+        """Raises `_ForgottenError`: looked for before the first stage downloads, and where a fact is gone, since a look
+        before every call costs a request each."""
         facts: list[object] = [from_plain(ticket, Video)]
+        if not self.givers and is_forgotten(self.store, ticket["id"]):
+            raise _ForgottenError
         for kind in self.stage.inputs():
             if kind is not Video:
                 known = self.ledger.read(self.names[self.givers[kind]], ticket["id"])
+                if known is None and is_forgotten(self.store, ticket["id"]):
+                    raise _ForgottenError
                 assert known is not None and known.status == "ok", f"{kind.__name__} of {ticket['id']} is not known"
                 facts.append(from_plain(known.body, kind))
         return Facts(facts)
-
-
-@contextlib.contextmanager
-def deadline(seconds: float | None) -> Iterator[None]:
-    """Turn a hang, even one inside native code, into a dead worker with a stack trace in its log."""
-    if seconds is None:
-        yield
-        return
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()

@@ -51,6 +51,7 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "sync_distance": pa.float64(),
     "sync_offset_frames": pa.int32(),
     "sync_drift_frames_per_min": pa.float64(),
+    "sync_drift_least_frames_per_min": pa.float64(),
     "sync_model": pa.string(),
     "speech_share": pa.float64(),
     "transcript": pa.string(),
@@ -173,6 +174,7 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
             "sync_distance": sync.distance,
             "sync_offset_frames": sync.offset_frames,
             "sync_drift_frames_per_min": sync.drift_frames_per_min,
+            "sync_drift_least_frames_per_min": sync.drift_least_frames_per_min,
             "sync_model": one.measured.syncs.model if one.measured.syncs else None,
         }
     if speech is not None:

@@ -32,6 +32,10 @@ _REORDER_S = 0.5  # in a transport stream one lands between pictures, of which t
 _STAMP_SLACK_S = 0.0005  # Matroska and FLV round to 1 ms: who names a picture's true time means that picture
 
 
+Wanted = Callable[["Packet[Any]"], bool]
+"""Whether a packet is to be decoded."""
+
+
 class MediaError(Exception):
     """A file that cannot be used as video, with a slug that says why.
 
@@ -113,7 +117,12 @@ class Decoded(NamedTuple):
     aspect: Fraction | None  # width / height of a pixel
 
 
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[Decoded]:
+def every_packet(packet: "Packet[Any]") -> bool:
+    """All are to be decoded."""
+    return True
+
+
+def decoded(container: InputContainer, stream: VideoStream, wanted: Wanted = every_packet) -> Iterator[Decoded]:
     """Pictures in presentation order, with their times.
 
     Damaged packets and pictures are left out. AVI states decoding times only, so there the n-th picture shown takes the
@@ -123,7 +132,7 @@ def decoded(container: InputContainer, stream: VideoStream) -> Iterator[Decoded]
     aspect = _aspect_of(container, stream)
     decoding_times: list[int] | None = [] if has_decoding_times_only(container) else None
     last_s = -period_s
-    for pictures in _decoded_packets(container, stream, decoding_times):
+    for pictures in _decoded_packets(container, stream, decoding_times, wanted):
         for picture in pictures:
             ticks = picture.pts
             if decoding_times is not None:
@@ -247,7 +256,7 @@ def _decoded_packets(
     container: InputContainer,
     stream: VideoStream,
     decoding_times: list[int] | None,
-    wanted: "Callable[[Packet[Any]], bool]" = lambda packet: True,
+    wanted: Wanted,
 ) -> Iterator[list[VideoFrame]]:
     packets = container.demux(stream)
     while True:
@@ -312,7 +321,7 @@ def _threaded(stream: VideoStream, threads: int) -> None:
         stream.codec_context.thread_type = "AUTO"
 
 
-def decoded_from(path: Path, start_s: float, threads: int) -> Iterator[Decoded]:
+def decoded_from(path: Path, start_s: float, threads: int, wanted: Wanted = every_packet) -> Iterator[Decoded]:
     """Pictures from the last one at or before `start_s` (or earlier) on, decoding from the key frame before it.
 
     `start_s` counts from the first picture. Raises `MediaError`.
@@ -329,7 +338,7 @@ def decoded_from(path: Path, start_s: float, threads: int) -> Iterator[Decoded]:
                     seek(container, stream, target_s)
                 except av.error.FFmpegError:
                     continue
-            found = whole(decoded(container, stream))
+            found = whole(decoded(container, stream, wanted))
             first = next(found, None)
             if first is None or first.time_s > start_s:
                 if back_s is not None:

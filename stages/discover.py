@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -70,11 +70,16 @@ def discover(language: Language, hours: float, options: Discovery, access: Acces
         seen.add(video.id)
         if options.look and not _spoken_may_be(language.tag, site, video):
             continue
-        duration_s = video.duration_s or options.unknown_duration_s
-        found_s += (video.end_s or duration_s) - (video.start_s or 0.0)
+        found_s += wanted_s(video, options.unknown_duration_s)
         yield video
     if not seen and failures:
         raise NetworkError(f"{language.tag}: nothing could be listed; first of {len(failures)} failures: {failures[0]}")
+
+
+def wanted_s(video: Video, unknown_s: float) -> float:
+    """How long the wanted part is, in seconds, as far as its row and its listing say; `unknown_s` where they do not."""
+    end_s = video.end_s or video.duration_s
+    return max(0.0, end_s - (video.start_s or 0.0)) if end_s else unknown_s
 
 
 def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tuple[str, Callable[[], Iterable[Video]]]]:
@@ -86,12 +91,17 @@ def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tup
 
     def read(path: str) -> tuple[str, Callable[[], Iterable[Video]]]:
         place = path if "://" in path else str(home / Path(path).expanduser())
-        return "", lambda: table.read(place, language=language.tag)
+        return "", lambda: _of_language(language.tag, table.read(place))
 
     search = options.search or _YOUTUBE_SEARCH[language.licence]
     yield from (read(path) for path in (*language.files, *language.id_lists))
     yield from (listed(url) for url in (*language.urls, *language.channels, *language.playlists))
     yield from (listed(search.replace(_QUERY, quote_plus(query))) for query in language.queries)
+
+
+def _of_language(tag: str, videos: Iterable[Video]) -> Iterator[Video]:
+    """Those of a language or of none that is stated, under its tag, by which hours and rules are looked up."""
+    return (replace(video, language=tag) for video in videos if primary(video.language or tag) == primary(tag))
 
 
 def _guarded(source: Callable[[], Iterable[Video]], failures: list[str]) -> Iterator[Video]:

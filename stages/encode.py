@@ -1,7 +1,6 @@
 """Clips written: H.264 and AAC in MP4 at 25 fps, and WAV. Equal inputs give equal bytes. PyAV."""
 
 import wave
-from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -100,15 +99,6 @@ class ClipWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def write_clip(path: Path, images: Iterable[np.ndarray], size_px: int, sound: np.ndarray) -> int:
-    """Encode all `images` (uint8, (size, size, 3), BGR) and `sound` (int16 at 16 kHz); the number of pictures."""
-    with ClipWriter(path, size_px) as writer:
-        for image in images:
-            writer.write(image)
-        writer.finish(sound)
-    return writer.n_frames
 
 
 def write_wav(path: Path, samples: np.ndarray) -> None:

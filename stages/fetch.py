@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import ClassVar, Literal
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from manifests.records import RATE_HZ, AudioStream, Source, Video, VideoStream
+from manifests.records import MISSING, RATE_HZ, AudioStream, Source, Video, VideoStream
 from manifests.urls import is_web
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
@@ -89,7 +90,7 @@ class _Fetching:
 
     def _fetched(self, video: Video, folder: Path, bench: Bench) -> Downloaded | Rejection:
         if not is_web(video.url):
-            return _copied(video.url, folder, self._config.max_size_bytes)
+            return _copied(video, folder, self._config.max_size_bytes)
         return self._open_site(bench).download(
             video.url,
             folder,
@@ -232,13 +233,20 @@ def _is_remote(url: str) -> bool:
     return "://" in url and not url.startswith("file://")
 
 
-def _copied(url: str, folder: Path, max_size_bytes: int) -> Downloaded | Rejection:
-    """A readable file of a local path or an fsspec URL: the file itself on this machine's disk, else a copy."""
+def _copied(video: Video, folder: Path, max_size_bytes: int) -> Downloaded | Rejection:
+    """A readable file of a local path or an fsspec URL: the file itself on this machine's disk, else a copy.
+
+    Raises `OSError` where a file that the machine of the command sees is not there: no fact about the video.
+    """
+    url = video.url
     # A path may have "::" in it, where fsspec would read a chain of URLs.
     fs, path = fsspec.core.url_to_fs(url) if "://" in url else (LocalFileSystem(), url)
     try:
         about = fs.info(path)
     except FileNotFoundError:
+        if video.stamp not in ("", MISSING):
+            way_out = "files must lie on a disk that all nodes share, or in a bucket"
+            raise OSError(f"{url} is not seen by {socket.gethostname()}: {way_out}") from None
         return Rejection("gone", {"said": "no such file"})
     if about["type"] == "directory":
         return Rejection("not_a_video", {"said": "a folder"})

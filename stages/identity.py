@@ -64,13 +64,16 @@ class Recognise(Stage[Identities]):
         model = f"{Path(self.pack).name} {weights.digest(self.pack)}"
 
         def work(facts: Facts, bench: Bench) -> Identities:
+            clips = facts[Clips].items
             with onnx_errors():
-                return Identities(items=tuple(identify(clip, bench) for clip in facts[Clips].items), model=model)
+                files = bench.ahead((clip.arrays, clip.video, clip.audio) for clip in clips)
+                found = tuple(identify(clip, *paths) for clip, paths in zip(clips, files, strict=True))
+            return Identities(items=found, model=model)
 
-        def identify(clip: Clip, bench: Bench) -> Identity:
-            with np.load(bench.fetch(clip.arrays)) as arrays:
+        def identify(clip: Clip, measures: Path, video: Path, sound: Path) -> Identity:
+            with np.load(measures) as arrays:
                 landmarks, pose = arrays["lmk"].astype(np.float32), arrays["pose"].astype(np.float32)
-            shown = partial(frames_at, bench.fetch(clip.video))
+            shown = partial(frames_at, video)
             aligned, pictures = look(shown, landmarks, pose, faces=self.faces, pictures=self.pictures)
             embedding, spread = embed(recogniser, aligned)
             return Identity(
@@ -78,7 +81,7 @@ class Recognise(Stage[Identities]):
                 face=tuple(embedding.tolist()),
                 spread=spread,
                 picture_hash=picture_hash(pictures),
-                sound_hash=sound_hash(read_wav(bench.fetch(clip.audio))),
+                sound_hash=sound_hash(read_wav(sound)),
             )
 
         return work

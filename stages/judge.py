@@ -51,6 +51,7 @@ class Measured:
     identities: Identities | None = None
     rejected: tuple[str, str, Mapping[str, float | str]] | None = None  # stage, reason, what was measured
     failed: tuple[str, str, str] | None = None  # stage, "failed" or "quarantined", last line of the error
+    postponed: tuple[str, str] | None = None  # stage, why its last attempt was put off
 
     @property
     def licence(self) -> str:
@@ -155,8 +156,8 @@ def _of_speech(value: Callable[[Speech], float]) -> Value:
 
 
 def _drift_frames(one: Candidate) -> float | None:
-    """From end to end of the clip: a slope alone is noise where the clip is short."""
-    return None if one.sync is None else abs(one.sync.drift_frames_per_min) * one.clip.n_frames / RATE_HZ / 60
+    """From end to end of the clip, at least: a slope is noise where the clip is short."""
+    return None if one.sync is None else abs(one.sync.drift_least_frames_per_min) * one.clip.n_frames / RATE_HZ / 60
 
 
 _CLEAR_SHARE = 0.5

@@ -7,7 +7,7 @@ presentation time is nearest, except that none is shown more than half a grid pe
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,14 +22,17 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 
 from manifests.records import RATE_HZ, AudioStream, VideoStream
 from stages.container import (
     Decoded,
     MediaError,
+    Wanted,
     decoded,
     decoded_from,
     decoded_keys,
+    every_packet,
     has_decoding_times_only,
     opened,
     picture_stream,
@@ -37,6 +40,7 @@ from stages.container import (
     source_rate_hz,
     zero_s,
 )
+from stages.packets import needed
 from stages.picture import Picture, Shape, matrix_of
 from stages.sound import audio, audio_array
 
@@ -81,7 +85,7 @@ class Frames:
     """A batch of consecutive pictures on the 25 fps grid."""
 
     first_frame: int  # grid number of the first, counted from the `start_s` asked for
-    images: np.ndarray  # uint8 (n, h, w, 3), BGR, upright, square pixels
+    images: Sequence[NDArray[np.uint8]]  # each (h, w, 3), BGR, upright, square pixels; one that is held comes again
     times_s: np.ndarray  # (n,) float64: presentation times of the source pictures shown, from the first picture
     scale: float  # image pixels per source pixel (upright, square); smaller than 1 where pictures were shrunk
 
@@ -148,13 +152,15 @@ def _first_shape(path: Path) -> Shape:
     raise MediaError("undecodable", "no picture")
 
 
-def _on_grid(path: Path, start_s: float, end_s: float | None, threads: int) -> Iterator[tuple[int, Decoded]]:
+def _on_grid(
+    path: Path, start_s: float, end_s: float | None, threads: int, wanted: Wanted = every_packet
+) -> Iterator[tuple[int, Decoded]]:
     """Grid numbers from `start_s` on, each with the picture to show then."""
     n_wanted = math.inf if end_s is None else math.ceil((end_s - start_s) * RATE_HZ - 1e-6)
     k = 0
     shown: Decoded | None = None
     early_s = 0.0  # how long before its time a picture is shown already
-    for picture in _forward(decoded_from(path, start_s, threads), start_s):
+    for picture in _forward(decoded_from(path, start_s, threads, wanted), start_s):
         # Where nothing decodable comes before the wanted start, the first picture there is stands in.
         shown = shown or picture
         early_s = min(picture.time_s - shown.time_s, 1 / RATE_HZ) / 2
@@ -220,18 +226,19 @@ def frames(
         images.append(last[1])
         times.append(found.time_s)
         if len(images) == batch:
-            yield Frames(first, np.stack(images), np.array(times), scaler.scale)
+            yield Frames(first, images, np.array(times), scaler.scale)
             first, images, times = number + 1, [], []
     if images:
-        yield Frames(first, np.stack(images), np.array(times), scaler.scale)
+        yield Frames(first, images, np.array(times), scaler.scale)
 
 
 def frames_at(path: Path, numbers: Collection[int], *, threads: int = 1) -> Iterator[tuple[int, np.ndarray]]:
     """Some numbers of the 25 fps grid and their upright BGR pictures, as `frames` has them; no other is converted, and
-    none after the last is decoded. Numbers past the end are left out. Raises `MediaError`."""
+    none after the last is decoded, of a clip of ours few others (`stages.packets`). Numbers past the end are left out.
+    Raises `MediaError`."""
     scaler = _Scaler(None)
     end_s = (max(numbers, default=-1) + 1) / RATE_HZ
-    for number, found in _on_grid(path, 0.0, end_s, threads):
+    for number, found in _on_grid(path, 0.0, end_s, threads, needed(path, numbers)):
         if number in numbers:
             yield number, scaler.image(found.frame, found.aspect)
 

@@ -17,7 +17,7 @@ from manifests.store import Store
 from pipeline.stage import PostponedError
 
 _TURN_KEPT_S = 60.0
-_LONGEST_TURNLESS_S = 1800.0  # all four tries of a video may wait so long before the deadline of `Fetch`, 4 h
+_LONGEST_TURNLESS_S = 1800.0  # less than the deadline of `Fetch`, 4 h, which counts anew from each turn
 _JITTER_S = 1.0  # more than clocks differ: else the node whose clock is ahead takes every turn that comes up
 _SAME_HOST = {"youtu.be": "youtube.com", "youtube-nocookie.com": "youtube.com"}
 

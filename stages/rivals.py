@@ -84,7 +84,8 @@ def worse_copies(
     """Every clip that has a better copy which is kept, greedily from the best clip down.
 
     Better is whose lips match clearly more; else whose face is clearly larger; else clearly sharper; else the longer.
-    Clearly means against the best of a clip's own copies, so that a reading on the edge of a bin decides nothing.
+    Clearly means against the best of those of a clip's own copies that are like it in all that comes first, so that a
+    reading on the edge of a bin decides nothing.
     """
     by_key = {one.key: one for one in contenders}
     copies_of: dict[str, dict[str, float]] = {}
@@ -94,7 +95,11 @@ def worse_copies(
 
     def rank(one: Contender) -> tuple[float | str, ...]:
         among = [one, *(by_key[key] for key in copies_of[one.key])]
-        behind = (quality(one) < _AS_GOOD * max(map(quality, among)) for quality in _QUALITIES)
+        behind: list[bool] = []
+        for quality in _QUALITIES:
+            top = _AS_GOOD * max(map(quality, among))
+            behind.append(quality(one) < top)
+            among = [other for other in among if (quality(other) < top) == behind[-1]]
         return (*behind, -one.n_frames, one.key)
 
     kept: set[str] = set()

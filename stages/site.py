@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from manifests.scratch import prefix
-from pipeline.stage import Rejection
+from pipeline.stage import Rejection, put_off_deadline
 from stages.ffmpeg import bounded_ffmpeg
 from stages.outcomes import NetworkError, Refused, Unreachable, outcome
 from stages.politeness import HostClosedError, Manners, Pace, host_of
@@ -50,7 +50,7 @@ class Access:
     tries: int = 4
     backoff_s: float = 2.0  # before the second try; doubles with each
     refusal_wait_s: float = 60.0  # after a refusal that did not say how long
-    longest_download_s: float = 5400.0
+    longest_download_s: float = 5400.0  # of one try, but for the time that a rate limit of ours takes
 
     def __post_init__(self) -> None:
         if self.cookies and "://" not in self.cookies and not Path(self.cookies).is_file():
@@ -137,11 +137,14 @@ class Site:
             "noplaylist": True,
             "playlist_items": "1:2",
             "match_filter": _match_filter(vet),
-            "progress_hooks": [_limits(max_size_bytes, self._access.longest_download_s)],
         }
-        if self._traffic is not None and self._access.rate_limit_bytes_per_s is not None:
-            options["progress_hooks"].append(_share(self._traffic, host_of(url), self._access.rate_limit_bytes_per_s))
-        return self._retrying(host_of(url), lambda: _downloaded(options, url))
+        share = _share(self._traffic, host_of(url), self._access.rate_limit_bytes_per_s)
+
+        def once() -> Downloaded:
+            limits = _limits(max_size_bytes, self._access.longest_download_s, share)
+            return _downloaded({**options, "progress_hooks": [limits]}, url)
+
+        return self._retrying(host_of(url), once)
 
     def entries(self, url: str) -> Iterable[Info]:
         """The videos of a search, channel, playlist, feed or page, lazily: info dictionaries, most of them flat.
@@ -178,6 +181,7 @@ class Site:
         said = ""
         for attempt in range(self._access.tries):
             self._pace.ask(host)
+            put_off_deadline()
             try:
                 found = once()
             except _VetoError as veto:
@@ -263,30 +267,37 @@ def _match_filter(vet: Vet) -> Callable[..., None]:
     return match
 
 
-def _limits(max_size_bytes: int, longest_s: float) -> Callable[[Info], None]:
+def _limits(max_size_bytes: int, longest_s: float, share: Callable[[Info], None]) -> Callable[[Info], None]:
     begin_s = time.monotonic()
 
     def hook(progress: Info) -> None:
+        nonlocal begin_s
         size = max(progress.get("downloaded_bytes") or 0, progress.get("total_bytes") or 0)
         if size > max_size_bytes:
             raise _VetoError(Rejection("too_big", {"bytes_at_least": float(size), "limit": float(max_size_bytes)}))
         if time.monotonic() - begin_s > longest_s:
             raise NetworkError(f"download not done after {longest_s:.0f} s")
+        waiting_s = time.monotonic()
+        share(progress)
+        begin_s += time.monotonic() - waiting_s  # many workers may share little: no fault of the host's, nor a hang
 
     return hook
 
 
-def _share(traffic: Pace, host: str, limit_bytes_per_s: float) -> Callable[[Info], None]:
+def _share(traffic: Pace | None, host: str, limit_bytes_per_s: float | None) -> Callable[[Info], None]:
     """Pays for what arrived by turns, of which each worker has its own, and reads on when they have come."""
     paid = seen = 0.0
 
     def hook(progress: Info) -> None:
         nonlocal paid, seen
+        if traffic is None or limit_bytes_per_s is None:
+            return
         size = float(progress.get("downloaded_bytes") or 0)
         paid -= size - seen if size >= seen else size  # less: another file, or the same from its start
         seen = 0.0 if progress.get("status") == "finished" else size
         while paid < 0:
             traffic.ask(host)
+            put_off_deadline()
             paid += limit_bytes_per_s * TRAFFIC.interval_s
 
     return hook

@@ -162,11 +162,18 @@ class Transcribe(Stage[Speeches]):
         voiced = [recogniser.voice(sound) for sound in sounds]
         heard, encoded = self._listen(recogniser, sounds, voiced)
         parts = [self.parts(windows, listened) for windows, listened in zip(voiced, heard, strict=True)]
+        all_parts = [(number, part) for number, of_clip in enumerate(parts) for part in of_clip]
+
+        def place(n: int, text: str) -> tuple[Word, ...] | None:
+            number, part = all_parts[n]
+            return _placed(sounds[number], part, text, aligners, expected)
+
         texts = iter(
             recogniser.transcribe(
                 [(_cut(sounds[number], part.start_s, part.end_s), part.language,
                   encoded.get((number, part.start_s, part.end_s)))
-                 for number, of_clip in enumerate(parts) for part in of_clip]
+                 for number, part in all_parts],
+                place,
             )
         )  # fmt: skip
         found = []
@@ -174,7 +181,7 @@ class Transcribe(Stage[Speeches]):
             said = list(zip(of_clip, islice(texts, len(of_clip)), strict=True))
             mean = overall(listened)
             language = max(mean, key=lambda one: mean[one], default="")
-            words, aligned = _words(sound, said, aligners, expected)
+            words, aligned = _words(said)
             speech_s = sum(window.speech_s for window in windows)
             found.append(
                 Speech(
@@ -244,22 +251,23 @@ def _cut(sound: Samples, start_s: float, end_s: float) -> Samples:
     return sound[int(start_s * SAMPLE_RATE_HZ) : int(end_s * SAMPLE_RATE_HZ)]
 
 
-def _words(
-    sound: Samples, said: Sequence[tuple[Part, Said]], aligners: Aligners | None, expected: str | None
-) -> tuple[tuple[Word, ...], bool]:
-    """All words with their times, and whether an aligner placed all parts."""
+def _placed(
+    sound: Samples, part: Part, text: str, aligners: Aligners | None, expected: str | None
+) -> tuple[Word, ...] | None:
+    """The words of a part by the aligner of the expected language, where the part is in that and it can place them."""
     language = alignable(expected)
+    if aligners is None or language is None or not same(language, part.language):
+        return None
+    return aligners.words(sound, start_s=part.start_s, end_s=part.end_s, text=text, language=language)
+
+
+def _words(said: Sequence[tuple[Part, Said]]) -> tuple[tuple[Word, ...], bool]:
+    """All words with their times in the clip, and whether an aligner placed all parts."""
+    spoken = [(part, line) for part, line in said if line.text]
     words: list[Word] = []
-    aligned = []
-    for part, line in said:
-        if not line.text:
-            continue
-        placed = None
-        if aligners is not None and language is not None and same(language, part.language):
-            placed = aligners.words(sound, start_s=part.start_s, end_s=part.end_s, text=line.text, language=language)
-        aligned.append(placed is not None)
-        words += placed or (_later(word, part.start_s) for word in line.words)
-    return tuple(words), bool(aligned) and all(aligned)
+    for part, line in spoken:
+        words += line.placed or (_later(word, part.start_s) for word in line.words)
+    return tuple(words), bool(spoken) and all(line.placed is not None for _, line in spoken)
 
 
 def _later(word: Word, by_s: float) -> Word:

@@ -6,7 +6,7 @@ Signs: `offset_frames` is positive where the audio is late against the picture. 
 
 import os
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +42,7 @@ class ScoreSync(Stage[Syncs]):
     """One `Sync` per clip. A clip of fewer than six frames gets one with no distances and confidence 0."""
 
     name: ClassVar[str] = "sync"
-    version: ClassVar[int] = 2  # the last window of the curve ends where the clip does
+    version: ClassVar[int] = 3  # a drift has a least size
     needs: ClassVar[tuple[type, ...]] = (Clips,)
     gives: ClassVar[type] = Syncs
 
@@ -97,14 +97,15 @@ class ScoreSync(Stage[Syncs]):
             if longest < _SHORTEST_FRAMES and (clips or not facts[Clips].spared):
                 return Rejection("clips_too_short_for_sync", {"longest_frames": longest})
             with spoiled_by(RuntimeError):
-                found = tuple(score(clip, bench) for clip in clips)
+                files = bench.ahead((clip.audio, clip.arrays, clip.video) for clip in clips)
+                found = tuple(score(clip, *paths) for clip, paths in zip(clips, files, strict=True))
             return Syncs(items=found, model=model)
 
-        def score(clip: Clip, bench: Bench) -> Sync:
-            samples = read_wav(bench.fetch(clip.audio))
-            with np.load(bench.fetch(clip.arrays)) as arrays:
+        def score(clip: Clip, sound: Path, measures: Path, video: Path) -> Sync:
+            samples = read_wav(sound)
+            with np.load(measures) as arrays:
                 boxes = arrays["box"][:, :4].astype(np.float64)
-            pictures = (decoded.images for decoded in frames(bench.fetch(clip.video)))
+            pictures = (decoded.images for decoded in frames(video))
             crops = face_crops(pictures, boxes)
             every = self.step_frames(clip.n_frames)
             matrix = offset_distances(
@@ -133,7 +134,7 @@ def read_wav(path: Path) -> NDArray[np.int16]:
         return np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
 
 
-def face_crops(pictures: Iterable[Images], boxes: NDArray[np.float64]) -> Iterator[Images]:
+def face_crops(pictures: Iterable[Images | Sequence[Images]], boxes: NDArray[np.float64]) -> Iterator[Images]:
     """Crop every picture as syncnet-python does: (n, 224, 224, 3) BGR per batch of pictures.
 
     `boxes` (F, 4) are x1, y1, x2, y2 in pixels. The crop is a square of 1.4 times the longer side of the
@@ -243,6 +244,7 @@ def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float, rate_hz:
 
     Confidence is the median minus the minimum of the mean distances. The drift is the Theil-Sen slope of the curve's
     offsets, taken to fractions of a frame by a parabola through each minimum; 0 if its windows span less than 2 hops.
+    A slope of few windows is noise (steady clips of 7 s read up to a frame from end to end), so its least size is kept.
     """
     if len(matrix) == 0:
         return Sync(
@@ -255,6 +257,7 @@ def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float, rate_hz:
             curve_confidence=(),
             curve_hop_s=hop_s,
             drift_frames_per_min=0.0,
+            drift_least_frames_per_min=0.0,
         )
     reach = matrix.shape[1] // 2
     mean = matrix.mean(0)
@@ -264,6 +267,7 @@ def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float, rate_hz:
     starts, step = np.linspace(0, span, 1 + -(-span // hop), retstep=True)
     between_s = (float(step) if span else hop) / rate_hz
     curve = np.stack([matrix[start : start + window].mean(0) for start in starts.round().astype(int)])
+    slope, least = _drift(curve, between_s) if span >= 2 * hop else (0.0, 0.0)
     return Sync(
         key=key,
         offset_frames=best - reach,
@@ -273,11 +277,13 @@ def reading(key: str, matrix: Floats, *, window_s: float, hop_s: float, rate_hz:
         curve_offset_frames=tuple((curve.argmin(1) - reach).tolist()),
         curve_confidence=tuple((np.median(curve, 1) - curve.min(1)).tolist()),
         curve_hop_s=between_s,
-        drift_frames_per_min=_drift(curve, between_s) if span >= 2 * hop else 0.0,
+        drift_frames_per_min=slope,
+        drift_least_frames_per_min=least,
     )
 
 
-def _drift(curve: Floats, hop_s: float) -> float:
+def _drift(curve: Floats, hop_s: float) -> tuple[float, float]:
+    """The slope of the curve's offsets in frames a minute, and the end of its 90 % interval that is nearer to zero."""
     from scipy.stats import theilslopes
 
     at = np.clip(curve.argmin(1), 1, curve.shape[1] - 2)
@@ -286,4 +292,5 @@ def _drift(curve: Floats, hop_s: float) -> float:
     bend = before - 2 * lowest + after
     shift = np.where(bend > 0, (before - after) / (2 * np.where(bend > 0, bend, 1)), 0)
     offsets = at + np.clip(shift, -1, 1)
-    return float(theilslopes(offsets, rows * hop_s / 60).slope)
+    slope, _, low, high = map(float, theilslopes(offsets, rows * hop_s / 60, alpha=0.9))
+    return slope, 0.0 if low <= 0 <= high else min(low, high, key=abs)

@@ -1,7 +1,6 @@
 """Watch a source once: scenes, and the faces in them, frame by frame."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -135,12 +134,6 @@ class Watch(Stage[Seen]):
             faces_share=len(np.unique(sure)) / len(found.looked),
             decoded_s=n_frames / RATE_HZ,
         )
-
-
-def tracks_of(path: Path, number: int) -> dict[str, NDArray[Any]]:
-    """The arrays of one track, by name, from a blob that `Watch` wrote."""
-    with np.load(path) as blob:
-        return {name.split("/", 1)[1]: blob[name] for name in blob.files if name.split("/", 1)[0] == str(number)}
 
 
 def _arrays(track: Linked, seeing: Seeing) -> dict[str, NDArray[Any]]:

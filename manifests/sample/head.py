@@ -70,7 +70,6 @@ _ROWS = (  # front heights of the rows and how many rows lead there; the rows at
     (-0.86, -1.05, 7),
     (-1.05, -1.15, 4),
 )
-_UNDER_CHIN = (-1.158, -1.165, -1.12)
 
 
 @dataclass(frozen=True)

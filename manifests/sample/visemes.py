@@ -14,7 +14,6 @@ Floats = NDArray[Any]
 CHANNELS = ("jaw", "upper", "lower", "wide", "round", "press", "tuck", "tongue")
 
 _V = dict[str, float]
-_REST: _V = {}
 _VISEMES: dict[str, tuple[_V, float]] = {  # targets and how firmly a sound insists on them against its neighbours
     "rest": ({}, 0.8),
     "closed": ({"press": 0.9}, 4.0),

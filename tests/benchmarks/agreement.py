@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from manifests.records import RATE_HZ
 from manifests.store import Store
 from stages.judge import Measured
-from stages.watch import tracks_of
+from tests.tracks import tracks_of
 
 Reading = tuple[int, float, float]
 """Offset in frames, positive where the picture is late, as syncnet-python has it; confidence; distance."""

@@ -7,6 +7,11 @@ from pathlib import Path
 from types import TracebackType
 
 
+def megabytes(kib: float) -> float:
+    """Of 1e6 bytes each, from what Linux calls kB and means 1,024 bytes by, in /proc as in `getrusage`."""
+    return kib * 1024 / 1e6
+
+
 def peak_mb() -> float:
     """The most that this process held at once since its start (VmHWM: unlike `getrusage`, not the parent's too)."""
     return _status_mb("VmHWM")
@@ -20,7 +25,7 @@ def held_mb() -> float:
 def _status_mb(name: str) -> float:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{name}:"):
-            return int(line.split()[1]) / 1024
+            return megabytes(int(line.split()[1]))
     raise OSError(f"/proc/self/status has no {name}")
 
 
@@ -43,14 +48,14 @@ def family(pid: int) -> set[int]:
 
 def proportional_mb(pids: set[int]) -> float:
     """What processes hold together, pages that they share counted once (Pss)."""
-    total_kb = 0
+    total_kib = 0
     for pid in pids:
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
         except OSError:
             continue
-        total_kb += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total_kb / 1024
+        total_kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return megabytes(total_kib)
 
 
 class FamilyPeak:

@@ -1,5 +1,6 @@
 """The measuring itself: turns alternate, spreads are those of ratios, memory that is held is seen."""
 
+import resource
 import subprocess
 import sys
 from functools import partial
@@ -10,7 +11,7 @@ import pytest
 
 from tests.benchmarks.agreement import overlaps, readings, texts
 from tests.benchmarks.classic import Classic
-from tests.benchmarks.resident import FamilyPeak, family, peak_mb
+from tests.benchmarks.resident import FamilyPeak, family, held_mb, megabytes, peak_mb
 from tests.benchmarks.tools import _blind_s3fd
 from tests.benchmarks.turns import Spent, Spread, Turns, in_turns
 
@@ -40,9 +41,15 @@ def test_a_ratio_is_taken_turn_by_turn() -> None:
     assert turns.cpu_ratio("a", "b") == Spread(0.25, 0.5, 0.5)
 
 
+def test_a_megabyte_has_a_million_bytes() -> None:
+    assert megabytes(kib=1_000_000) == 1024
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    assert held_mb() == pytest.approx(pages * resource.getpagesize() / 1e6, rel=0.02)
+
+
 def test_the_peak_of_this_process_rises_with_what_it_holds() -> None:
     before = peak_mb()
-    held = np.ones(round((before + 50) * 2**20 / 8))
+    held = np.ones(round((before + 50) * 1e6 / 8))
     assert peak_mb() >= before + 40 and held[0] == 1
 
 

@@ -3,7 +3,7 @@
 import pytest
 from s3fs import S3FileSystem
 
-from manifests.store import Store, UnreachableError
+from manifests.store import _S3_REQUESTS, Store, UnreachableError
 from pipeline.cli import main
 from pipeline.disk import disk_fault
 from tests.server import Web
@@ -30,6 +30,25 @@ def test_a_short_outage_of_an_object_store_is_waited_for(s3):
     s3.file("/bucket/set/x", b"1")
     s3.status("/bucket/set/x", 500, times=8)
     assert Store("s3://bucket/set").get("x") == b"1"
+
+
+@pytest.mark.parametrize("call", ["get", "exists", "list", "get_file"])
+@pytest.mark.parametrize("how", ["hangs up", "says nothing"])
+def test_a_store_that_takes_requests_and_answers_none_is_asked_no_oftener_than_one_with_faults(
+    how, call, s3, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("fsspec.config.conf", {"s3": {"config_kwargs": {"read_timeout": 0.05}}})
+    for path in ("/bucket", "/bucket/set/x"):
+        s3.route(path, lambda handler: how == "hangs up" or handler.web._released.wait(60))
+    given = {"list": ("",), "get_file": ("x", tmp_path)}
+    with pytest.raises(UnreachableError, match="s3://bucket/set does not answer: "):
+        getattr(Store("s3://bucket/set"), call)(*given.get(call, ("x",)))
+    assert s3.asked() == _S3_REQUESTS * (1 + (how == "hangs up")), "aiohttp repeats what is hung up on once, by itself"
+
+
+def test_a_body_that_breaks_off_is_asked_for_anew(s3, tmp_path):
+    s3.truncated("/bucket/set/x", b"12345", 2, times=1)
+    assert Store("s3://bucket/set").get_file("x", tmp_path).read_bytes() == b"12345"
 
 
 @pytest.mark.parametrize("by", ["AWS_MAX_ATTEMPTS", "FSSPEC"])

@@ -165,6 +165,28 @@ def test_a_csv_is_read_as_spreadsheets_write_it(tmp_path, text):
     assert read(str(path)) == (Video.of(str(tmp_path / "a.mp4"), language="en"),)
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_where_commas_part_no_fields_they_begin_the_decimals_of_times(tmp_path, mark):
+    rows = "url,start_s,End (s),title\na.mp4,12|5,0:01:02|25,so| so\nb.mp4,3,,\n".replace(",", mark).replace("|", ",")
+    first, second = read(written(tmp_path, "v.csv", rows))
+    assert (first.start_s, first.end_s, first.title) == (12.5, 62.25, "so, so")
+    assert (second.start_s, second.end_s) == (3.0, None)
+
+
+def test_a_length_beside_a_start_is_said_to_be_that_of_the_whole_video(tmp_path, caplog):
+    source = written(tmp_path, "v.csv", "url,start_s,duration_s,end_s\na.mp4,9,600,\n")
+    assert [(video.start_s, video.end_s) for video in read(source)] == [(9.0, None)]
+    read(written(tmp_path, "v.csv", "url,start_s,duration_s,end_s\na.mp4,9,5,14\nb.mp4,,600,\n"))
+    said = "without end_s a part goes on to the end: duration_s is that of the whole video"
+    assert caplog.messages == [f"{source}: {said}"], "of the first list alone"
+
+
+def test_a_list_in_another_encoding_is_told_how_to_save_it(tmp_path):
+    (tmp_path / "v.csv").write_bytes("url,title\na.mp4,Gespräch\n".encode("cp1252"))
+    with pytest.raises(ManifestError, match=r"\(byte 21\); save it as UTF-8, which Excel calls CSV UTF-8$"):
+        read(str(tmp_path / "v.csv"))
+
+
 @pytest.mark.parametrize("heading", ["Start (s),End (s)", "START,END", "start [sec],end_(sec)", "start_ms,End (ms)"])
 def test_a_part_is_found_under_headings_that_name_its_unit(tmp_path, heading, caplog):
     times = "1500,2000" if "ms" in heading else "1.5,2"
@@ -184,7 +206,7 @@ def test_columns_that_are_not_used_are_told_in_one_line(tmp_path, caplog):
 
 
 def test_a_language_that_is_not_known_is_not_stated_and_case_does_not_part_tags(tmp_path):
-    rows = ["unknown", "AUTO", "n/a", "EN-us", "en_US", "zh-hANS-cn"]
+    rows = ["unknown", "AUTO", "Others", "EN-us", "en_US", "zh-hANS-cn"]
     source = written(tmp_path, "v.csv", "url,language\n" + "".join(f"{i}.mp4,{tag}\n" for i, tag in enumerate(rows)))
     found = [video.language for video in read(source, language="pl")]
     assert found == ["pl", "pl", "pl", "en-US", "en-US", "zh-Hans-CN"]
@@ -261,7 +283,11 @@ def test_a_list_may_lie_in_a_bucket_and_its_paths_are_relative_to_it():
         ("v.csv", "url,language\n\nhttps://e.org/a.mp4,Klingon!\n", "line 3: field language: 'Klingon!'"),
         ("v.csv", "address,language\nx,de\n", "line 1: no column url, path or youtube_id among address, language"),
         ("v.csv", "url,language\n,de\n", "line 2: field url: missing"),
-        ("v.csv", "url\na.mp4,de\n", "line 2: more fields than columns"),
+        ("v.csv", "url\na.mp4,de\n", "line 2: more fields than columns; quote fields that hold ','"),
+        ("v.csv", "2XeFJTkCFVM,1,2\n", "among 2XeFJTkCFVM, 1, 2; write a heading such as youtube_id,start_s,end_s"),
+        ("v.csv", 'url,start_s\na.mp4,"1,234"\n', "line 2: field start_s: '1,234' is not a time"),
+        ("v.csv", "url,start_s,duration_s\na.mp4,9,5\n", "field duration_s: 5, the whole video's, is not after"),
+        ("v.txt", "Radio11 https://e.org/a\n", "field url: 'Radio11 https://e.org/a': one address a line; columns"),
         ("v.csv", "youtube_id,start_s\nshort,2\n", "line 2: field youtube_id: 'short'"),
         ("v.csv", "url\nfoo://a.mp4\n", "line 2: field url: foo:// cannot be read"),
         ("v.csv", 'url,title\na.mp4,"never closed\nb.mp4,B\nc.mp4,C\n', "line 2: not CSV: unexpected end of data"),

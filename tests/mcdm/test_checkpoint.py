@@ -40,6 +40,12 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_and_another_s_stays(
     assert sorted(folder.iterdir()) == sorted([alive, elsewhere, written])
 
 
+def test_of_what_a_stage_learned_nothing_is_read_before_it_is_looked_at(tmp_path):
+    path = checkpoint.write(tmp_path, contents())
+    weights = checkpoint.learned(tmp_path, 0, nano())
+    assert weights and str(path) in Path("/proc/self/maps").read_text()
+
+
 def test_long_plans_are_saved_twenty_times_unless_it_is_said_how_often():
     options = Options(shards="", run=Path())
     assert options.steps_between_saves(paper().plans[1]) == 1500

@@ -10,7 +10,7 @@ import pytest
 import torch
 import webdataset
 
-from mcdm.data import RandomWindows, Source, Window, batches
+from mcdm.data import Drawn, RandomWindows, Source, Window, batches
 from mcdm.encode import Encoded, encode
 from mcdm.shards import SampleError, Shards, decode, read_wav
 from tests.mcdm.nano import nano
@@ -72,7 +72,12 @@ def test_cached_and_fresh_windows_agree(folder, cached):
         stored = Source(shards, recipe, cached, NEEDS).load(window)
         assert set(fresh) == set(stored) == set(NEEDS)
         for name in ("face", "points", "head", "audio", "image"):
-            assert torch.allclose(fresh[name], stored[name], atol=2e-2), name
+            assert torch.allclose(fresh[name], stored[name].float(), atol=2e-2), name
+        halves = {name for name, tensor in stored.items() if tensor.dtype == torch.float16}
+        assert halves == {"present", "archived", "reference", "audio", "image"}, "until they are on the device"
+        moved = Drawn(stored, [window.clip.key]).to(torch.device("cpu")).tensors
+        assert all(torch.equal(tensor, stored[name].float()) for name, tensor in moved.items())
+        assert {tensor.dtype for tensor in moved.values()} == {torch.float32}
         assert fresh["present"].dtype == torch.uint8 and stored["present"].shape == (4, 16, 8, 8)
 
 

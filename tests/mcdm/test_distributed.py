@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mcdm import checkpoint
-from mcdm.course import Options, train
-from tests.mcdm.nano import nano, nano_of
+from mcdm.course import Options, make_objective, train
+from tests.mcdm.nano import nano, nano_of, random_batch
 from tests.mcdm.processes import run_processes
 from tests.mcdm.shards import write_shards
 from tests.mcdm.test_train import flat
@@ -22,6 +22,24 @@ from mcdm.course import Options, train
 from tests.mcdm.nano import nano
 train(nano(), Options(shards=sys.argv[1], run=Path(sys.argv[2]), stages=(1,), workers=0, device="cpu", sharded=True,
                       cache="off", save_every=1, stop_after=int(sys.argv[3])))
+
+from mcdm import distributed
+from mcdm.checkpoint import gathered
+from mcdm.course import make_objective
+from tests.mcdm.nano import random_batch
+world = distributed.start("cpu")
+objective = make_objective(1, nano(), None)
+wrapped = distributed.wrap(objective, world, sharded=True)
+def backward(row):
+    given = {name: member[row : row + 1] for name, member in random_batch(nano(), 4).items()}
+    wrapped(given, tuple(given.pop("seed").tolist())).total.backward()
+with distributed.hold_gradients(wrapped):
+    backward(world.rank)
+held = all(p.grad is None for p in objective.parameters())
+backward(2 + world.rank)
+found = {n: gathered(p.grad) for n, p in objective.named_parameters() if p.grad is not None}
+if world.rank == 0:
+    torch.save({"held": held, "gradients": found}, Path(sys.argv[2]) / "held.pt")
 """
 
 COURSE = """
@@ -107,6 +125,13 @@ def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints
     alone = Options(shards=str(shards), run=tmp_path / "alone", stages=(1,), workers=0, device="cpu", cache="off")
     train(nano(), Options(**{**vars(alone), "stop_after": 1}))
     assert same(*(checkpoint.learned(tmp_path / name, 1, nano()) for name in ("alone", "sharded")))
+    # gradients of micro-batches are exchanged once, with the last
+    objective, found = make_objective(1, nano(), tmp_path), torch.load(tmp_path / "sharded" / "held.pt")
+    (2 * objective.loss(random_batch(nano(), 4)).total).backward()  # two micro-batches, of a row on each process
+    expected = {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
+    assert found["held"] and found["gradients"].keys() == expected.keys() and len(expected) > 50
+    for name, gradient in expected.items():
+        assert torch.allclose(gradient, found["gradients"][name], atol=1e-6, rtol=1e-3), name
     # one process goes on from what two have written
     train(nano(), Options(**{**vars(alone), "run": tmp_path / "sharded", "stop_after": 1}))
     train(nano(), Options(**{**vars(alone), "stop_after": 1}))

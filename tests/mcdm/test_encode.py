@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from mcdm import course
 from mcdm import encode as encoding
 from mcdm.__main__ import main
 from mcdm.config import RECIPES, override, small, tiny
+from mcdm.course import Options
+from mcdm.distributed import World
 from mcdm.encode import encode
 from mcdm.shards import Shards
 from tests.mcdm.nano import nano
@@ -70,6 +73,19 @@ def test_two_processes_encode_a_share_each_to_the_cache_of_one_however_long_one_
         for name in ("alone", "shared")
     )
     assert alone == shared and len(alone) == 3 * len(encoding.KINDS)
+
+
+def test_training_encodes_as_many_clips_at_once_as_the_command_does(folder, tmp_path, monkeypatch):
+    asked, shards = [], Shards(str(folder))
+    monkeypatch.setitem(RECIPES, "tiny", nano)
+    monkeypatch.setattr(course, "encode", lambda *_, workers, **__: asked.append(workers))
+    for workers in ([], ["--workers", "5"]):
+        given = ["encode", "--shards", str(folder), "--cache", str(tmp_path), "--device", "cpu", *workers]
+        assert main(given) == 0
+    for number in (None, 0, 5):
+        options = Options(shards=str(folder), run=tmp_path, workers=number, cache=str(tmp_path))
+        course.prepare(shards, nano(), options, World(0, 1, CPU))
+    assert asked == [2, 5, 2, 2, 5]
 
 
 def test_threads_that_encode_never_parse_two_arrays_at_once(fragile_parser, folder, tmp_path):

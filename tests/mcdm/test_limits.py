@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import re
 import shutil
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from mcdm import checkpoint, course, distributed
 from mcdm.__main__ import main
-from mcdm.config import RECIPES, tiny
+from mcdm.config import RECIPES, small, tiny
 from mcdm.course import Data, Options, check_batches, divide, largest_world, make_objective, train
 from mcdm.data import collate
 from mcdm.distributed import World
@@ -69,6 +70,18 @@ def test_too_little_memory_on_the_gpu_is_one_line_with_the_way_out(shards, tmp_p
     recipe = dataclasses.replace(nano(), plans=(dataclasses.replace(nano().plans[0], batch=batch),) * 4)
     with pytest.raises(ValueError, match=f"stage 0: the memory of the GPU is too small: {way}"):
         train(recipe, Options(shards=shards, run=tmp_path, device="cpu", workers=0))
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_what_is_advised_where_memory_is_too_small_is_taken_by_all_stages_to_come(tmp_path, stage):
+    options = Options(shards="", run=tmp_path)
+    assert "--micro-batch 16 (now 64)" in course._too_large(small(), 0, options, CPU), "stages 1 and 3 take 16"
+    while found := re.search(r"--micro-batch (\d+)", course._too_large(small(), stage, options, CPU)):
+        options = dataclasses.replace(options, micro_batch=int(found[1]))
+        check_batches(small(), options, CPU)
+    assert options.micro_batch == 1
+    alone = Options(shards="", run=tmp_path, stages=(0,))
+    assert "--micro-batch 32 (now 64)" in course._too_large(small(), 0, alone, CPU)
 
 
 def test_evaluate_says_how_to_need_less_memory(monkeypatch, capsys):

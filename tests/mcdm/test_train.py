@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from mcdm import checkpoint, course, distributed
 from mcdm.course import Options, make_objective, train
@@ -229,7 +231,8 @@ wrapped = wrap(objective, world, sharded=False)
 rows = random_batch(recipe, 4)
 share = 4 // world.size
 mine = {k: v[world.rank * share : (world.rank + 1) * share] for k, v in rows.items()}
-wrapped(mine).total.backward()
+seeds = tuple(mine.pop("seed").tolist())
+wrapped(mine, seeds).total.backward()
 if world.rank == 0:
     torch.save({n: p.grad for n, p in objective.named_parameters() if p.grad is not None}, sys.argv[1])
 """
@@ -243,6 +246,8 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
         run_processes(tmp_path / "gradients.py", out, size=size)
         found.append(torch.load(out, weights_only=True))
     assert found[0].keys() == found[1].keys() and len(found[0]) > 50
+    storages = {gradient.untyped_storage().data_ptr() for gradient in found[1].values()}
+    assert len(storages) < 5, "gradients lie where they are exchanged, and nowhere else"
     for name, gradient in found[0].items():
         assert torch.allclose(gradient, found[1][name], atol=1e-6, rtol=1e-3), name
 
@@ -317,13 +322,25 @@ def test_averaged_weights_follow_and_are_what_a_later_stage_gets(shards, tmp_pat
 
 
 def test_all_stages_learn_on_bf16_and_keep_fp32_masters(shards, tmp_path):
-    recipe = nano_of(1)
-    train(recipe, options(shards, tmp_path, precision="bf16", held_out=2))
+    recipe, computed = nano_of(1), set()
+
+    def record(module, given, answer):
+        if isinstance(module, nn.Linear) and torch.is_grad_enabled():
+            computed.add(answer.dtype)
+
     for stage in range(4):
+        computed.clear()
+        hook = register_module_forward_hook(record)
+        try:
+            train(recipe, options(shards, tmp_path, stages=(stage,), precision="bf16", held_out=2))
+        finally:
+            hook.remove()
+        assert torch.bfloat16 in computed, stage
         saved = checkpoint.read(checkpoint.newest(tmp_path, stage), recipe, stage)
         kinds = {v.dtype for _, v in flat(saved["model"]) + flat(saved["optimizer"]) if isinstance(v, torch.Tensor)}
         assert kinds == {torch.float32}, stage
-    assert Loop.__doc__
+        averaged = {name: value for name, value in saved["ema"].items() if name != "updates"}
+        assert any(not torch.equal(saved["model"][name], value) for name, value in averaged.items()), "weights moved"
 
 
 def test_settings_of_the_optimizer_may_change_from_one_run_to_the_next(shards, tmp_path):

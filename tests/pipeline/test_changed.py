@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from manifests.records import Video
+from manifests.records import MISSING, Video
 from manifests.store import Store
 from pipeline import run as running
 from pipeline.changed import Changes
@@ -16,7 +16,7 @@ from pipeline.job import add_videos, read_videos
 from pipeline.ledger import Ledger, Outcome
 from pipeline.plan import plan
 from pipeline.recipes import TalkingFaces, build
-from pipeline.sources import own_videos
+from pipeline.sources import as_seen, missing_files, own_videos
 from pipeline.stage import keys
 
 STAGES = build("sample").stages()
@@ -61,7 +61,7 @@ def test_another_expected_language_makes_speech_due_again_for_that_video_alone(s
     pass_all(store, video, other)
     Ledger(store).write("speech-otherwise", video.id, Outcome(status="ok"))
     words = [replace(video, language="en"), other]
-    changes = Changes.of(read_videos(store), words, STAGES)
+    changes = Changes.of(read_videos(store), words, STAGES, store)
     assert due(store, words, again=changes.again) == {"speech": (video.id,)}, "a dry run sees it, and removes nothing"
     assert changes.lines == ("videos now expected in another language, their speech measured anew: 1",)
     changes.take_back(store)
@@ -70,9 +70,9 @@ def test_another_expected_language_makes_speech_due_again_for_that_video_alone(s
     assert about(store, other) == {*NAMES.values()}
 
 
-def test_what_was_made_of_a_changed_outcome_is_due_again_too():
+def test_what_was_made_of_a_changed_outcome_is_due_again_too(store):
     video = Video.of("a.mp4", stamp="1-1")
-    changes = Changes.of([video], [replace(video, stamp="1-2")], TalkingFaces(cascade=True).stages())
+    changes = Changes.of([video], [replace(video, stamp="1-2")], TalkingFaces(cascade=True).stages(), store)
     assert changes.again == {name: {video.id} for name in EVERY}
 
 
@@ -82,18 +82,18 @@ def test_another_file_under_the_same_name_is_measured_anew(store, film):
     film.write_bytes(b"second")
     words = own_videos(str(film.parent), None)
     assert [word.id for word in words] == [video.id]
-    changes = Changes.of(read_videos(store), words, STAGES)
+    changes = Changes.of(read_videos(store), words, STAGES, store)
     assert changes.lines == ("videos that changed since they were fetched, measured anew: 1",)
     changes.take_back(store)
     assert about(store, video) == set() and not store.list("tombstones")
     assert due(store, add_videos(store, words)) == {"fetch": (video.id,)}
-    assert not Changes.of(read_videos(store), own_videos(str(film.parent), None), STAGES).again
+    assert not Changes.of(read_videos(store), own_videos(str(film.parent), None), STAGES, store).again
 
 
-def test_a_file_of_the_same_size_is_told_by_its_time(film):
+def test_a_file_of_the_same_size_is_told_by_its_time(store, film):
     old = own_videos(film.as_uri(), None)
     os.utime(film, ns=(0, film.stat().st_mtime_ns + 1000))
-    assert Changes.of(old, own_videos(film.as_uri(), None), STAGES).again["fetch"] == {old[0].id}
+    assert Changes.of(old, own_videos(film.as_uri(), None), STAGES, store).again["fetch"] == {old[0].id}
 
 
 def test_a_file_that_is_missing_for_a_while_changes_nothing(store, film, tmp_path):
@@ -101,9 +101,9 @@ def test_a_file_that_is_missing_for_a_while_changes_nothing(store, film, tmp_pat
     rows = add_videos(store, own_videos(str(tmp_path / "list.txt"), None))
     film.rename(tmp_path / "elsewhere")
     words = own_videos(str(tmp_path / "list.txt"), None)
-    assert not Changes.of(rows, words, STAGES).again and add_videos(store, words) == rows
+    assert not Changes.of(rows, words, STAGES, store).again and add_videos(store, words) == rows
     (tmp_path / "elsewhere").rename(film)
-    assert not Changes.of(rows, own_videos(str(tmp_path / "list.txt"), None), STAGES).again
+    assert not Changes.of(rows, own_videos(str(tmp_path / "list.txt"), None), STAGES, store).again
     assert [row.stamp for row in rows if row.url.startswith("https")] == [""], "nobody asks a web site"
 
 
@@ -111,13 +111,65 @@ def test_a_file_that_was_never_there_is_fetched_once_it_is(store, film, tmp_path
     (tmp_path / "list.txt").write_text("films/late.mp4\n")
     (row,) = add_videos(store, own_videos(str(tmp_path / "list.txt"), None))
     film.rename(film.with_name("late.mp4"))
-    assert Changes.of([row], own_videos(str(tmp_path / "list.txt"), None), STAGES).again["fetch"] == {row.id}
+    assert Changes.of([row], own_videos(str(tmp_path / "list.txt"), None), STAGES, store).again["fetch"] == {row.id}
+
+
+def test_files_that_are_not_there_are_told_beforehand_and_refused_where_they_are_all_there_is(film, tmp_path, capsys):
+    listed = film.with_name("list.txt")
+
+    def dry(text: str) -> int:
+        listed.write_text(text)
+        return main(["run", "sample", "--manifest", str(listed), "--store", str(tmp_path / "out"), "--dry"])
+
+    assert dry("b.mp4\nc.mp4\n") == 2
+    assert capsys.readouterr().err == (
+        f"error: 2 of 2 files are not there, first: {film.with_name('b.mp4')}; relative paths start at the folder of "
+        f"{listed}; a .txt holds one path or address a line, columns belong in a .csv\n"
+    )
+    for there in ("a.mp4\nb.mp4\n", "a.mp4\nb.mp4\nhttps://h.invalid/c.mp4\n"):
+        assert dry(there) == 0
+        assert f"1 of 2 files are not there, first: {film.with_name('b.mp4')}; " in capsys.readouterr().out
+    assert dry("a.mp4\n") == 0 and "not there" not in capsys.readouterr().out
+    assert dry("b.mp4\nhttps://h.invalid/c.mp4\n") == 0
+
+
+def test_files_that_went_after_they_were_fetched_are_no_matter(store, film):
+    (row,) = own_videos(str(film), None)
+    lost = [replace(row, stamp=MISSING)]
+    assert list(missing_files(lost, due=(), manifest="list.csv")) == []
+    with pytest.raises(ValueError, match=r"1 of 1 files are not there, first: .*; relative paths .* of list\.csv$"):
+        list(missing_files(lost, due={row.id}, manifest="list.csv"))
+
+
+def test_workers_are_told_which_files_are_missing_now_though_the_store_knows_them(store, film):
+    """A node that does not see a file which the command sees is at fault: it must not be blamed for one that went."""
+    row, left, fetched = (Video(id=name, url=str(film.with_name(name)), stamp="5-1") for name in ("row", "left", "ok"))
+    add_videos(store, [row, left, fetched])
+    words = [replace(row, stamp=MISSING), Video.of("https://h.invalid/b.mp4")]
+    everything = add_videos(store, words)
+    told = as_seen(everything, words, {one.id for one in (row, left, words[1])})
+    assert {one.id: one.stamp for one in told} == {"row": MISSING, "left": MISSING, "ok": row.stamp, words[1].id: ""}
+
+
+def test_a_run_looks_anew_for_the_files_that_are_due(store, film, monkeypatch):
+    told: list[Video] = []
+    monkeypatch.setattr(running, "_carry", lambda this, videos, due: told.extend(videos))
+    listed = film.with_name("list.txt")
+    listed.write_text("a.mp4\nb.mp4\n")
+    film.with_name("b.mp4").touch()
+    for _ in range(2):
+        assert main(["run", "sample", "--manifest", str(listed), "--store", store.url, "--until", "fetch"]) == 0
+        film.unlink(missing_ok=True)
+    assert [(Path(one.url).name, one.stamp == MISSING) for one in sorted(told[2:], key=lambda one: one.url)] == [
+        ("a.mp4", True),
+        ("b.mp4", False),
+    ]
 
 
 def test_a_row_of_before_there_were_stamps_takes_one_and_is_not_due_again(store, film):
     words = own_videos(str(film), None)
     rows = add_videos(store, [replace(word, stamp="") for word in words])
-    assert not Changes.of(rows, words, STAGES).again and add_videos(store, words) == words
+    assert not Changes.of(rows, words, STAGES, store).again and add_videos(store, words) == words
 
 
 def under(rule):
@@ -154,7 +206,7 @@ def test_a_licence_or_a_rule_that_is_corrected_is_asked_anew_where_it_decides(ru
     stages = under(rule)
     before = settled_at_fetch(store, stages, ok="ok", rejected="rejected")
     after = [replace(row, **change) for row in before]
-    changes = Changes.of(before, after, stages)
+    changes = Changes.of(before, after, stages, store)
     wanted = [row for row, name in zip(after, ("ok", "rejected"), strict=True) if name in expected]
     assert due_at_fetch(store, stages, after, changes) == wanted and due_at_fetch(store, stages, after) == []
     assert bool(changes.lines) == bool(wanted)
@@ -166,8 +218,29 @@ def test_a_licence_or_a_rule_that_is_corrected_is_asked_anew_where_it_decides(ru
 def test_videos_of_a_rule_that_became_stricter_are_measured_anew_from_their_pages_on(store):
     stages = under("per_language")
     before = [replace(row, licence_rule="any") for row in settled_at_fetch(store, stages, ok="ok", rejected="rejected")]
-    changes = Changes.of(before, [replace(row, licence_rule="cc") for row in before], stages)
+    changes = Changes.of(before, [replace(row, licence_rule="cc") for row in before], stages, store)
     assert changes.again == {name: {row.id for row in before} for name in EVERY}
+
+
+@pytest.mark.parametrize(
+    ("rule", "before", "after", "left"),
+    [
+        ("per_language", {"licence_rule": "any"}, {"licence_rule": "cc"}, {"page"}),
+        ("per_language", {"licence_rule": "any", "licence": "CC0"}, {"licence_rule": "cc"}, {"page", "row"}),
+        ("cc", {"licence": "CC0"}, {"licence": "All rights reserved"}, {"page"}),
+    ],
+)
+def test_what_is_free_by_its_page_or_else_its_row_is_not_fetched_again(rule, before, after, left, store):
+    stages = under(rule)
+    stated = {"page": "Creative Commons Attribution license (reuse allowed)", "row": "", "none": "Standard licence"}
+    rows = [replace(row, **before) for row in settled_at_fetch(store, stages, **dict.fromkeys(stated, "ok"))]
+    for row, licence in zip(rows, stated.values(), strict=True):
+        Ledger(store).write(keys(stages, Video)["fetch"], row.id, Outcome(status="ok", body={"licence": licence}))
+    words = [replace(row, **after) for row in rows]
+    changes = Changes.of(rows, words, stages, store)
+    changes.take_back(store)
+    wanted = [word for word, name in zip(words, stated, strict=True) if name not in left]
+    assert due_at_fetch(store, stages, words) == wanted and len(store.list("blobs")) == len(left)
 
 
 @pytest.fixture

@@ -124,6 +124,7 @@ def test_a_run_whose_weights_cannot_be_had_leaves_nothing_behind(arguments, tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(weights, "path", missing)
     (tmp_path / "list.txt").write_text("a.mp4\n")
+    (tmp_path / "a.mp4").touch()
     assert main(arguments.split()) == 2
     assert "is nowhere" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
@@ -146,6 +147,7 @@ def test_the_aligners_of_the_expected_languages_are_had_before_a_run(arguments, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(weights, "path", path)
     (tmp_path / "list.txt").write_text("a.mp4\n")
+    (tmp_path / "a.mp4").touch()
     assert main(arguments.split()) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and f"models fetch {wanted[-1]}" in err and "`--set speech.align=false`" in err
@@ -246,6 +248,7 @@ def test_nobody_is_told_to_train_on_no_clips(small, capsys):
     assert main(["report", "--store", small.url]) == 0
     out = capsys.readouterr().out
     assert "mcdm train" not in out and f"python -m pipeline report --store {small.url}    # no clip was kept" in out
+    assert "by reason" not in out.lower(), "no table that is not there is spoken of"
 
 
 def test_a_truth_that_is_none_is_told_in_one_line(tmp_path, capsys):

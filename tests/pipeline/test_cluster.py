@@ -203,3 +203,18 @@ def test_a_store_that_does_not_answer_a_worker_is_told_in_one_line(place, at):
         run_on_ray(stages(log), videos(3), Away(store.url), "a")
     assert stopped.value.by_request
     assert [(d.failed, d.quarantined) for d in plan(stages(log), videos(3), store)] == [(0, 0)] * 3
+
+
+def test_a_node_on_which_the_store_is_a_folder_of_its_own_ends_the_run_in_one_line(place, tmp_path):
+    log, store = place
+
+    class Elsewhere(Store):
+        def __reduce__(self):
+            return Store, (str(tmp_path / "elsewhere"),)
+
+    said = r"^\S+ does not see the store .*/elsewhere as the command does: on a cluster give --store a bucket"
+    with pytest.raises(StageBrokenError, match=said) as stopped:
+        run_on_ray(stages(log), videos(3), Elsewhere(store.url), "a")
+    assert stopped.value.by_request and not log.exists()
+    assert run_on_ray(stages(log), videos(3), store, "b") == 3
+    assert [*store.local.glob("driver-*")] == [], "what the workers looked for"

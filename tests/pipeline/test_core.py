@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from manifests.codec import to_plain
 from manifests.records import Video
 from manifests.scratch import machine
 from manifests.store import Store
@@ -18,7 +19,7 @@ from pipeline.ledger import Ledger
 from pipeline.override import OverrideError, override
 from pipeline.plan import plan, queue, release
 from pipeline.stage import RUNTIME, Resources, keys
-from pipeline.step import StageBrokenError
+from pipeline.step import StageBrokenError, Step
 from tests.pipeline.toy import Get, Rate, Speak, calls, dead_pid, videos
 
 
@@ -124,9 +125,9 @@ def test_what_was_given_up_is_due_again_when_it_is_released(place):
     for run in "abc":
         run_here(stages(log, bad=3), videos(5), store, run)
     assert [(d.enter, d.quarantined) for d in plan(stages(log), videos(5), store)][1] == ((), 1)
-    (_, shown, _) = plan(stages(log), videos(5), store, retry=True)
+    (_, shown, _) = due = plan(stages(log), videos(5), store, retry=True)
     assert (shown.enter, shown.failed, shown.quarantined) == ((videos(5)[3].id,), 1, 0)
-    release(stages(log), store)
+    release(due, store)
     assert run_here(stages(log), videos(5), store, "d") == 5
     assert [(d.ok, d.failed, d.quarantined) for d in plan(stages(log), videos(5), store)] == [(5, 0, 0)] * 3
 
@@ -137,10 +138,10 @@ def test_what_one_run_gave_up_and_another_measured_stays_measured(place):
         run_here(stages(log, bad=3), videos(5), store, run)
     (given_up,) = store.list(f"ledger/{plan(stages(log), videos(5), store)[1].key}/quarantined")
     kept = store.get(given_up)
-    release(stages(log), store)
+    release(plan(stages(log), videos(5), store, retry=True), store)
     run_here(stages(log), videos(5), store, "d")
     store.put(given_up, kept)
-    release(stages(log), store)
+    release(plan(stages(log), videos(5), store, retry=True), store)
     assert [(d.ok, d.enter) for d in plan(stages(log), videos(5), store)] == [(5, ())] * 3
 
 
@@ -199,6 +200,24 @@ def test_a_forgotten_video_is_not_due_again(place):
     log, store = place
     store.put(f"tombstones/{videos(3)[1].id}.json", b"{}")
     assert len(plan(stages(log), videos(3), store)[0].enter) == 2
+
+
+def test_a_video_that_is_forgotten_while_it_waits_is_not_fetched(place):
+    log, store = place
+    store.put(f"tombstones/{videos(3)[1].id}.json", b"{}")
+    told = []
+    assert run_here(stages(log), videos(3), store, "a", lambda *call: told.append(call[:2])) == 2
+    assert calls(log)["get"] == 2 and told.count(("get", "forgotten")) == 1
+    assert not [path for folder in ("ledger", "blobs") for path in store.list(folder) if videos(3)[1].id in path]
+
+
+def test_videos_whose_facts_were_forgotten_meanwhile_are_passed_over_and_stop_no_run(place):
+    log, store = place
+    step = Step(Rate(log=str(log)), [Get()], store, "a")
+    for video in videos(30):
+        store.put(f"tombstones/{video.id}.json", b"{}")
+        assert step(to_plain(video)) == []
+    assert not calls(log) and not store.list("ledger") and step.failures_in_a_row == 0
 
 
 def test_scratch_dies_with_the_call(place, tmp_path, monkeypatch):

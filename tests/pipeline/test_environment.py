@@ -1,7 +1,9 @@
 """The locked environment is made once, whatever broke off before."""
 
+import fcntl
 import subprocess
 import sys
+from hashlib import sha256
 
 import pytest
 
@@ -19,6 +21,53 @@ def test_what_fails_every_time_ends_in_one_line(capsys):
         environment._run([sys.executable, "-c", "raise SystemExit(3)"], tries=2)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: setting up failed (exit 3): ")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """One without packages, whose commands are not started anew: that raises `InterruptedError`."""
+    (tmp_path / "requirements.txt").write_text("x==1\n")
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "LOCK", tmp_path / "requirements.txt")
+    monkeypatch.setattr(environment, "_WITNESSES", ("no_such_package",))
+
+    def restart(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr("os.execv", restart)
+    return tmp_path
+
+
+def no_locks(*_):
+    raise OSError(9, "Bad file descriptor")
+
+
+def test_an_environment_that_is_complete_is_used_without_a_lock(checkout, monkeypatch):
+    (checkout / ".venv" / "locked").write_text(sha256(b"x==1\n").hexdigest())
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(InterruptedError):
+        environment.ensure()
+    assert {path.name for path in checkout.iterdir()} == {"requirements.txt", ".venv"}
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_an_environment_is_made_where_locks_want_a_file_open_for_writing_and_where_there_are_none(
+    locks, checkout, monkeypatch
+):
+    monkeypatch.setattr(fcntl, "flock", fcntl.lockf if locks else no_locks)  # as NFS does on Linux
+    other = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    said = []
+
+    def make(*_):
+        command = [sys.executable, "-c", other, str(checkout / ".venv.lock")]
+        said.append(subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode)
+
+    monkeypatch.setattr(environment, "_make", make)
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            environment.ensure()
+    assert said == [int(locks)], "made once, and locked meanwhile"
 
 
 @pytest.mark.parametrize("broken", [False, True])

@@ -11,6 +11,7 @@ from manifests.records import Video
 from manifests.store import Store
 from pipeline import finish as finishing
 from pipeline.cli import main
+from pipeline.figures import STAGES
 from pipeline.finish import finish, is_finished, snapshot
 from pipeline.job import Job, add_videos, read_videos, write_job
 from pipeline.ledger import Ledger, Outcome
@@ -19,7 +20,14 @@ from pipeline.show import show
 from pipeline.stage import keys
 from stages.policies import PAPER
 from stages.shard import Sharded
-from tests.stages.measured import measured, put, source, stored_clip
+from tests.stages.measured import measured, put, source, stored_clip, sync
+
+
+def remember(store, recipe, known):
+    """Leave in a store what a run would have that measured this."""
+    add_videos(store, [known.video])
+    for stage, key in keys(recipe.stages(), Video).items():
+        Ledger(store).write(key, known.video.id, Outcome(status="ok", body=to_plain(getattr(known, STAGES[stage]))))
 
 
 @pytest.fixture
@@ -68,6 +76,13 @@ def test_results_do_not_vouch_for_what_a_run_added_while_they_were_written(finis
     assert not is_finished(store, job.build(), videos)
 
 
+def test_results_do_not_vouch_for_videos_that_their_host_sent_away(finished):
+    store, job, videos = finished
+    Ledger(store).put_off(keys(job.build().stages(), Video)["fetch"], videos[0].id, "a", 1, "x.invalid: refused")
+    finish(job.build(), job, snapshot(job.build(), videos, store), store)
+    assert not is_finished(store, job.build(), videos), "the next run says again why they wait"
+
+
 def test_a_judging_that_broke_off_leaves_nothing_finished(finished, monkeypatch):
     store, job, videos = finished
 
@@ -89,6 +104,17 @@ def test_judging_reads_what_is_known_once(finished, monkeypatch):
     assert len(calls) == 1
 
 
+def test_judge_says_by_language_what_comes_and_goes(tmp_path, capsys):
+    store, job = Store(str(tmp_path)), Job(recipe="own")
+    write_job(store, job)
+    for n, (language, confidence) in enumerate((("th", 2.5), ("th-TH", 7.0), ("de", 7.0))):
+        known = measured(f"v{n}", language=language, person=n, syncs=(sync(f"v{n}-0000", confidence),))
+        remember(store, job.build(), known)
+    assert main(["judge", "--dry", "--set", "policy.min_confidence.th=2", "--store", store.url]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines() == ["kept 2 clips before, 3 now: +1 -0", "th: 1 -> 2 clips, 0.001 -> 0.002 h"]
+
+
 def test_brackets_in_an_address_are_shown(tmp_path):
     store = Store(str(tmp_path))
     write_job(store, Job(recipe="sample"))
@@ -101,15 +127,20 @@ def test_brackets_in_an_address_are_shown(tmp_path):
 
 def test_clips_that_are_not_those_that_were_scored_are_due_again_with_what_was_measured_on_them(tmp_path):
     store, recipe = Store(str(tmp_path)), TalkingFaces(policy=dataclasses.replace(PAPER, min_duration_s=None))
-    names, ledger = keys(recipe.stages(), Video), Ledger(store)
     for n in range(2):
         clip = stored_clip(store, f"v{n}", seed=n)
         one = measured(f"v{n}", clips=(clip,), person=n)
-        one = dataclasses.replace(one, source=source(put(store, f"blobs/x/v{n}", b"source")))
-        add_videos(store, [one.video])
-        for stage, fact in zip(names, ("source", "seen", "clips", "syncs", "speeches", "identities"), strict=True):
-            ledger.write(names[stage], f"v{n}", Outcome(status="ok", body=to_plain(getattr(one, fact))))
+        remember(store, recipe, dataclasses.replace(one, source=source(put(store, f"blobs/x/v{n}", b"source"))))
     store.put(clip.audio.path, b"of another run")
     with pytest.raises(ValueError, match=r"0000.wav is not the file that was scored.* anew the 1 videos"):
         finish(recipe, Job(recipe="own"), snapshot(recipe, read_videos(store), store), store)
-    assert [sorted(ledger.videos(key, "ok")) for key in names.values()] == [["v0", "v1"]] * 2 + [["v0"]] * 4
+    left = [sorted(Ledger(store).videos(key, "ok")) for key in keys(recipe.stages(), Video).values()]
+    assert left == [["v0", "v1"]] * 2 + [["v0"]] * 4
+
+
+def test_what_was_measured_on_clips_is_taken_back_before_the_clips_themselves(tmp_path, monkeypatch):
+    recipe, taken = TalkingFaces(), []
+    monkeypatch.setattr(Ledger, "forget", lambda ledger, key, video: taken.append(key))
+    finishing._take_back_clips(recipe, ["v0"], Store(str(tmp_path)))
+    _, _, *void = keys(recipe.stages(), Video).values()
+    assert taken == void[::-1]

@@ -1,6 +1,7 @@
 """What is to be forgotten is gone from every place, its near-duplicates with it, and does not come back."""
 
 import dataclasses
+import itertools
 from argparse import Namespace
 
 import pytest
@@ -10,6 +11,7 @@ from manifests.codec import to_json, to_plain
 from manifests.records import Video
 from manifests.store import Store
 from pipeline import finish as finishing
+from pipeline import forget as forgetting
 from pipeline import run as running
 from pipeline.facts import measured as facts
 from pipeline.finish import finish, snapshot
@@ -142,6 +144,48 @@ def test_a_call_that_was_cut_short_is_finished_by_the_next(store):
     assert "v1" not in {row.video for row in read_index(store).rows} and verify(store).ok
 
 
+@pytest.mark.parametrize("writes", [1, 2, 5, 20])
+def test_the_same_command_finishes_a_call_wherever_it_was_cut_short(store, monkeypatch, writes):
+    person = next(row.person for row in read_index(store).rows if row.video == "v0")
+    what, done = (f"person:{person}", "video:v3"), itertools.count()
+
+    def until_the_machine_is_off(act):
+        def write(*given):
+            if next(done) >= writes:
+                raise KeyboardInterrupt
+            act(*given)
+
+        return write
+
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        for name in ("put", "delete"):
+            cut.setattr(store, name, until_the_machine_is_off(getattr(store, name)))
+        forget(store, *what)
+    add_videos(store, [])  # as a run does: from then on the list knows nothing of them
+    gone = forget(store, *what)
+    assert gone.videos == ["v0", "v3", "v4", "v5"] and gone.copies == ["v4"]
+    left = [path for path in everything(store) if any(id in path for id in gone.videos)]
+    assert left == [f"tombstones/{id}.json" for id in gone.videos] and not store.list("forgetting")
+    assert {row.video for row in read_index(store).rows} == {"v1", "v2"} and verify(store).ok
+
+
+def test_a_video_that_was_forgotten_can_be_forgotten_again(store):
+    forget(store, "video:v0")
+    put(store, "blobs/fetch-0/v0/v0/source.mp4", b"of a run that was killed")
+    assert forget(store, "video:v0").objects == 1
+    assert [path for path in everything(store) if "v0" in path] == ["tombstones/v0.json"]
+
+
+def test_faces_are_compared_for_persons_alone_and_once_for_all_of_them(store, monkeypatch):
+    mean_face, calls = forgetting.mean_face, []
+    monkeypatch.setattr(forgetting, "mean_face", lambda faces: calls.append(1) or mean_face(faces))
+    persons = {row.video: f"person:{row.person}" for row in read_index(store).rows}
+    forget(store, "video:v3", "channel:anna", dry=True)
+    assert not calls
+    assert forget(store, persons["v0"], persons["v1"], dry=True).videos == ["v0", "v1", "v5"]
+    assert len(calls) == 6 + 2, "every clip's, and the two persons'"
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [
@@ -171,6 +215,37 @@ def test_what_is_forgotten_while_results_are_written_is_not_in_them(store, monke
     assert len(calls) == 2 and "v0" not in {one.video.id for one in done.known}
     assert "v0" not in {row.video for row in read_index(store).rows} and verify(store).ok
     assert [path for path in everything(store) if "v0" in path] == ["tombstones/v0.json"]
+
+
+def test_what_is_forgotten_before_it_is_copied_into_a_shard_is_left_out(store, monkeypatch):
+    shard, calls = finishing.shard, []
+
+    def forgets_first(*given, **options):
+        if not calls.append("sharded") and len(calls) == 1:
+            forget(store, "video:v0")
+        return shard(*given, **options)
+
+    monkeypatch.setattr(finishing, "shard", forgets_first)
+    done = finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
+    assert len(calls) == 2 and "v0" not in {one.video.id for one in done.known} and verify(store).ok
+    assert [path for path in everything(store) if "v0" in path] == ["tombstones/v0.json"]
+
+
+def test_a_clip_that_was_lost_but_not_forgotten_is_told(store):
+    for path in ("blobs/clip-test/v0/v0/0000.mp4", "shards"):
+        store.delete(path)
+    store.put("tombstones/other.json", b"{}")
+    with pytest.raises(FileNotFoundError, match=r"v0/0000\.mp4"):
+        finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
+
+
+def test_a_run_begins_with_what_a_killed_one_left_of_what_was_forgotten(store):
+    store.put("tombstones/v0.json", b"{}")
+    videos = add_videos(store, [])
+    this = running._Run(Namespace(until=None), Console(quiet=True), store, Job(recipe="own"), RECIPE, "a")
+    running._carry(this, videos, plan(RECIPE.stages(), videos, store))
+    left = [path for path in everything(store) if "v0" in path and "shards" not in path]
+    assert left == ["tombstones/v0.json"] and Ledger(store).videos(keys(RECIPE.stages(), Video)["fetch"], "ok")
 
 
 def test_what_a_run_measured_of_a_video_that_was_forgotten_meanwhile_goes_with_its_end(store, monkeypatch):

@@ -1,14 +1,23 @@
 """What the ledger says where two runs share a store, machines are taken away, and a store does not answer."""
 
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from manifests.records import Video
 from manifests.store import Store, UnreachableError
 from pipeline.facts import measured
 from pipeline.here import run_here
 from pipeline.ledger import MAX_LOST, Ledger, Outcome
-from pipeline.plan import plan
-from pipeline.recipes import sample
+from pipeline.plan import plan, release
+from pipeline.recipes import own, sample
+from pipeline.report import print_tables, write_report
+from pipeline.stage import keys
 from pipeline.step import MAX_TRIES, StageBrokenError
+from stages.fetch import Fetch
+from stages.policies import PAPER
+from stages.politeness import Manners, SharedPace
 from tests.pipeline.test_core import stages
 from tests.pipeline.toy import videos
 
@@ -64,8 +73,49 @@ def test_an_attempt_that_ends_with_its_node_is_not_counted_unless_there_are_too_
 
 def test_a_node_that_is_lost_after_a_call_was_put_off_gives_no_attempt_away(store):
     ledger = Ledger(store)
-    ledger.put_off("k", "v", "run", ledger.begin("k", "v", "run", "spot"))
+    ledger.put_off("k", "v", "run", ledger.begin("k", "v", "run", "spot"), "closed")
     assert [ledger.begin("k", "v", "run", "spot", lambda _: False) for _ in range(MAX_TRIES)] == [1, 2, 3]
+
+
+def test_why_a_call_was_put_off_is_known_until_it_is_begun_again(store):
+    ledger = Ledger(store)
+    ledger.put_off("k", "v", "run", ledger.begin("k", "v", "run"), "x.invalid: refused 5 times")
+    assert ledger.postponed("k", {"v", "w"}) == {"v": "x.invalid: refused 5 times"}
+    ledger.begin("k", "v", "run")
+    assert ledger.postponed("k", {"v"}) == {}
+
+
+def test_a_host_that_sends_videos_away_is_named_with_how_many_of_them_wait(store):
+    for _ in range(5):
+        SharedPace(store.at("pace"), Manners()).refused("x.invalid", 600.0)
+    recipe, rows = own().stages(), [Video.of(f"http://x.invalid/{n}") for n in range(3)]
+    run_here(recipe[:1], rows, store, "a")
+    figures, out = write_report(store, measured(recipe, rows, store), (), PAPER, provenance={}), io.StringIO()
+    (line,) = figures.outlook
+    said = "postponed: 3 of 3 videos, taken up by the next run: x.invalid: refused 5 times, not asked for another "
+    print_tables(Console(file=out, width=200), figures)
+    assert line.startswith(said) and line in out.getvalue() and line in store.get("report.html").decode()
+
+
+def test_where_no_video_waits_nobody_asks_why(store, monkeypatch):
+    recipe, (video,) = sample().stages(), videos(1)
+    Ledger(store).write(plan(recipe, [video], store)[0].key, video.id, GONE)
+    monkeypatch.setattr(Ledger, "postponed", None)
+    (one,) = measured(recipe, [video], store)
+    assert one.rejected and one.postponed is None
+
+
+def test_what_a_site_keeps_from_who_asked_is_due_again_with_retry_and_what_is_gone_is_not(store):
+    ledger, key = Ledger(store), keys([Fetch()], Video)["fetch"]
+    reasons = ("age", "geo", "gone", "members_only", "private")
+    rows = {reason: Video.of(f"http://x.invalid/{reason}") for reason in reasons}
+    for reason, row in rows.items():
+        ledger.write(key, row.id, Outcome(status="rejected", body={"reason": reason, "measured": {}}))
+    assert plan([Fetch()], rows.values(), store)[0].enter == ()
+    (due,) = plan([Fetch()], rows.values(), store, retry=True)
+    assert (set(due.enter), due.rejected) == ({row.id for reason, row in rows.items() if reason != "gone"}, 1)
+    release([due], store)
+    assert plan([Fetch()], rows.values(), store)[0] == due and ledger.videos(key, "rejected") == {rows["gone"].id}
 
 
 @pytest.mark.parametrize("at", ["put", "get", "put_file"])

@@ -12,10 +12,11 @@ from rich.console import Console
 from manifests.store import Store
 from pipeline.figures import collect
 from pipeline.pictures import contact_sheet, thumbnails
+from pipeline.plots import by_language, histograms
 from pipeline.report import REPORT, print_tables, write_report
 from pipeline.report_html import gallery, receipts
 from stages.judge import judge
-from stages.policies import PAPER
+from stages.policies import PAPER, ForLanguage
 from tests.stages.measured import clip, measured, speech, stored_clip, sync, track
 
 POLICY = dataclasses.replace(PAPER, min_duration_s=None)
@@ -76,6 +77,37 @@ def test_a_rule_says_what_comes_back_without_it(reported):
     assert rules == {"low_sync": (1, 1), "no_speech": (1, 0), "still_face": (1, 0)}
 
 
+def test_a_rule_says_what_it_costs_each_language(reported):
+    store, *_, figures = reported
+    costs = {name: {r.name: (r.first, r.alone) for r in of.values()} for name, of in figures.rules_by_language.items()}
+    assert costs == {"de": {"low_sync": (1, 1), "still_face": (1, 0), "no_speech": (0, 0)}, "pl": {}}
+    cell = f'1<div class="dim tiny">1 · {20 / 25 / 3600:.3f} h</div></td>'
+    assert f'<td>low_sync</td><td class="n">{cell}' in store.get(REPORT).decode()
+
+
+def test_each_language_is_drawn_with_the_limit_that_holds_for_it():
+    known = [measured(f"{n}", language=name, person=n) for n, name in enumerate(("de", "th", "zh", "zh"))]
+    policy = dataclasses.replace(PAPER, by_language=(*PAPER.by_language, ForLanguage("th", "min_confidence", 2.2)))
+    judged = collect(known, judge(known, policy), policy).judged
+    assert [(one.title, [label for _, label in one.limits]) for one in by_language(judged, policy)] == [
+        ("zh", ["2"]),
+        ("de", ["3"]),
+        ("th", ["2.2"]),
+    ]
+    assert len({(one.low, one.high) for one in by_language(judged, policy)}) == 1
+    together = next(one for one in histograms(judged, policy) if one.title == "Sync confidence")
+    assert [label for _, label in together.limits] == ["2 zh", "", "3"], "one would be written over the other"
+    assert by_language([one for one in judged if one.language == "zh"], policy) == []
+
+
+def test_no_language_and_no_rule_fills_the_gallery_of_near_misses():
+    known = [measured(f"a{n}", syncs=(sync(f"a{n}-0000", 2.9),), person=n) for n in range(20)]
+    known.append(measured("b", syncs=(sync("b-0000", 1.0),), language="th"))
+    known.append(measured("c", tracks=(track(yaw_p95_deg=80.0),)))
+    _, _, missed = gallery(collect(known, judge(known, PAPER), PAPER))
+    assert len(missed) == 16 and {one.verdict.video for one in missed[:3]} > {"b", "c"}
+
+
 def test_word_times_of_kept_clips_are_counted_by_who_gave_them():
     clips = tuple(clip("v0", n, start_s=4.0 * n) for n in range(3))
     spoken = (speech(clips[0].key), speech(clips[1].key, aligned=False), speech(clips[2].key, aligned=False))
@@ -115,7 +147,8 @@ def test_the_page_is_one_whole_file_without_scripts_or_anything_from_outside(rep
     page = store.get(REPORT).decode()
     links = _Links()
     links.feed(page)
-    assert links.outside == [] and links.open == []
+    assert links.open == []
+    assert len(links.outside) > 0 and all(store.exists(path) for path in links.outside), "clips below the page's folder"
     assert "script" not in links.tags and "link" not in links.tags and "@import" not in page and "url(" not in page
     assert len(re.findall("data:image/jpeg;base64,", page)) == 3 * (2 + 2 + 1)
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from manifests.languages import Language
 from manifests.records import Video
@@ -14,6 +15,7 @@ from pipeline.recipes import build
 from pipeline.sources import Hours, Wild
 from stages.discover import Discovery
 from stages.fetch import _vet
+from stages.judge import Measured
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError
 
@@ -131,7 +133,8 @@ def test_a_run_that_ends_before_clips_searches_one_wave(until, waves, monkeypatc
         [],
         iter([videos("de", "a"), videos("de", "b"), videos("de", "c"), ()]),
     )
-    search = type("Search", (), {"troubles": [], "next_wave": lambda self, hours, known: tuple(next(found))})()
+    told = {"troubles": [], "next_wave": lambda self, hours, known: tuple(next(found)), "short": lambda self, hours: ()}
+    search = type("Search", (), told)()
     monkeypatch.setattr(running, "_carry", lambda this, all_of_them, due: carried.append(len(all_of_them)))
     options = type("Options", (), {"until": until})()
     job = Job(recipe="sample")
@@ -139,3 +142,28 @@ def test_a_run_that_ends_before_clips_searches_one_wave(until, waves, monkeypatc
     this = running._Run(options, console, store, job, job.build(), "r")
     running._search(this, search, add_videos(store, ()))
     assert carried == list(range(1, waves + 1))
+
+
+def test_a_part_counts_for_its_own_length_in_a_wave(wild):
+    parts = [Video.of("a", language="de", start_s=n * 1800, end_s=(n + 1) * 1800, duration_s=36e3) for n in range(60)]
+    search = wild("discover.unknown_duration_s=36000", de=[parts], pl=[[]])
+    assert len(search.next_wave(NOTHING, ())) == 50, "of half an hour each, where a wave looks for 25 hours"
+    assert Hours.of([Measured(parts[0])], ()).seen == {"de": 0.5}
+
+
+def test_a_search_that_ends_short_says_by_how_much_and_where_more_could_come_from(wild):
+    search = wild(de=[[]], pl=[[NetworkError("pl: nothing could be listed")]])
+    assert search.next_wave(NOTHING, videos("de", "a")) == ()
+    more, later = search.short(Hours({}, {"de": 3.2, "pl": 0.0}))
+    assert more.startswith("de: 3.20 of 100 h kept and nothing more is found: add queries or channels to ")
+    assert more.endswith(", or read listings further with --set discover.per_source=400")
+    assert later == "pl: 0.00 of 100 h kept and nothing more is found now: run the same command again later"
+    assert list(search.short(Hours({}, {"de": 100.0, "pl": 101.0}))) == []
+
+
+def test_a_run_whose_search_ends_short_prints_it(wild, capsys, tmp_path):
+    search, store, job = wild(de=[[]], pl=[[]]), Store(str(tmp_path)), Job(recipe="sample")
+    this = running._Run(type("Options", (), {"until": None})(), Console(), store, job, job.build(), "r")
+    running._search(this, search, ())
+    said = [line.partition(" and ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == [f"{tag}: 0.00 of 100 h kept" for tag in ("de", "pl")]

@@ -101,10 +101,10 @@ def held_out_losses(url: str, run: Path, recipe: Recipe) -> tuple[float, float]:
     encoded = Encoded(cache_url(shards, "auto"), recipe.encoding)
     division = divide(shards, run)
     windows = Data(shards, division, encoded).windows(objective, division.held_out, seed=0)
-    fixed = collate([windows[number] for number in range(WINDOWS)]).tensors
-    both = float(objective.eval()(fixed).total)
+    fixed = collate([windows[number] for number in range(WINDOWS)]).to(torch.device("cpu")).tensors
+    both = float(objective.eval().loss(fixed).total)
     objective.clips = 1
-    first = float(objective(fixed).total)
+    first = float(objective.loss(fixed).total)
     return first, 2 * both - first
 
 

@@ -109,7 +109,7 @@ def next_clip(recipe: Recipe, run: Path, data: Data) -> dict[str, float]:
     objective.denoiser.load_state_dict(learned(run, 1, recipe))
     objective.eval()
     windows = data.windows(objective, data.division.held_out, 0)
-    rows = collate([windows[number] for number in range(64)]).tensors
+    rows = collate([windows[number] for number in range(64)]).to(torch.device("cpu")).tensors
     denoiser, config = objective.denoiser, recipe.unet
     past, x = denoiser.archive(rows["reference"], rows["archived"]), rows["present"]
     base, gate = objective.base(rows)

@@ -28,7 +28,7 @@ def show(options: Namespace) -> dict[str, Any]:
     for stage in range(4):
         objective = make_objective(stage, recipe, options.run)
         windows = data.windows(objective, data.division.train, 0)
-        drawn = collate([windows[number] for number in range(ROWS)])
+        drawn = collate([windows[number] for number in range(ROWS)]).to(torch.device("cpu"))
         found[f"stage {stage}"] = overfit(objective, drawn)
     return found
 

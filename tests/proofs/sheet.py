@@ -1,4 +1,4 @@
-"""A generated minute as one picture: two held-out people every five seconds, then one second of one mouth.
+"""A generated minute as one picture: two held-out people every five seconds, then half a second of one mouth.
 
 The last two rows: 13 frames in a row, made above and true below. And what a process that makes much longer video holds.
 """
@@ -21,6 +21,7 @@ from mcdm.encode import face_parts, resize
 from mcdm.faces import Bytes, view_of
 from mcdm.held_out import divide
 from mcdm.shards import Clip, Shards, decode
+from tests.benchmarks.resident import megabytes
 
 SECONDS, EVERY, COLUMNS, SIDE = 60, 5, 13, 96
 LENGTHS_S = (30, 300)
@@ -91,7 +92,7 @@ def peak_mb(words: list[str]) -> float:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(2)
-    return usage.ru_maxrss / 1024
+    return megabytes(usage.ru_maxrss)
 
 
 def true(shards: Shards, clip: Clip) -> Bytes:

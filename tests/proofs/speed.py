@@ -51,7 +51,7 @@ def show(options: Namespace) -> dict[str, Any]:
 
 
 def settled(log: Path) -> dict[str, float]:
-    """Means over the records after the first, which pays for the start."""
+    """Means over the records after the first two, of steps 1 and 2 to 4, which pay for the start."""
     records = [json.loads(line) for line in log.read_text().splitlines()]
     kept = [record for record in records if "samples_per_s" in record][2:]
     names = ("samples_per_s", "data_wait_share", "memory_gb")

@@ -10,6 +10,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.resident import megabytes
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,6 +37,6 @@ def show(options: Namespace) -> dict[str, Any]:
         }
     return {
         "seconds": seconds,
-        "peak_gb_of_a_process": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9,
+        "peak_gb_of_a_process": megabytes(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1e3,
         "stages": stages,
     }

@@ -47,7 +47,7 @@ def sync(key, confidence=7.0, offset_frames=0, drift=0.0):
     return Sync(
         key=key, offset_frames=offset_frames, confidence=confidence, distance=6.5, distances=(9.0, 6.5, 9.0),
         curve_offset_frames=(offset_frames,), curve_confidence=(confidence,), curve_hop_s=1.0,
-        drift_frames_per_min=drift,
+        drift_frames_per_min=drift, drift_least_frames_per_min=drift,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from manifests.records import Clips
 from pipeline.stage import Rejection
-from stages.clip import CutClips
+from stages.clip import CutClips, _in_view
 from stages.crop import pieces, smooth, windows
 from stages.encode import GOP_FRAMES
 from stages.media import audio_array, frames, probe
@@ -100,6 +100,27 @@ def test_other_faces_in_the_window_are_named(tmp_path, twelve_seconds):
     scene.add(still_box(300, 180, 150, 60), 10).add(still_box(400, 180, 40, 20), 30).add(still_box(40, 40, 60, 60), 10)
     clips = {c.track: c for c in scene.cut().items}
     assert [clips[0].others_in_view, clips[2].others_in_view] == [(1,), ()]
+
+
+def test_a_face_is_in_view_from_the_first_to_the_last_frame_it_shares_and_no_other_is_looked_at():
+    window = np.tile([100.0, 100.0, 300.0, 300.0], (60, 1))  # of frames 50 to 109
+    others = {
+        n: (np.arange(start, end), still_box(200, 200, 50, end - start))
+        for n, (start, end) in enumerate([(40, 51), (109, 130), (60, 70), (0, 200)])
+    }
+    elsewhere = {4: (np.arange(60, 70), still_box(301, 200, 50, 10))}
+    not_then = {5: (np.arange(0, 50), None), 6: (np.arange(110, 130), None)}
+    assert _in_view(window, 50, others | elsewhere | not_then) == (0, 1, 2, 3)
+
+
+def test_the_arrays_of_a_track_are_inflated_once_however_many_pieces_it_has(tmp_path, twelve_seconds, monkeypatch):
+    """They were for each piece, which then held the whole: 240 times 10 MB of a talk of two hours."""
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(160, 180, 100, 290), 5).add(still_box(480, 180, 100, 40), 5)
+    read: list[str] = []
+    get = np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda file, name: read.append(name) or get(file, name))
+    assert len(scene.cut(max_s=4.0).items) == 3
+    assert sorted(read) == ["0/box", "0/frame", "0/lmk", "0/motion", "0/pose", "1/box", "1/frame"]
 
 
 @pytest.mark.parametrize("rate", ["23.976", "25", "29.97", "30", "50", "59.94", "variable"])

@@ -11,7 +11,7 @@ import pytest
 
 from manifests.languages import Language
 from manifests.records import Video
-from stages.discover import Discovery, _interleaved, _sources, discover
+from stages.discover import Discovery, _interleaved, _sources, discover, wanted_s
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError, Manners, SharedPace
 from stages.site import Access, Site, spoken_hint
@@ -122,6 +122,28 @@ def test_id_lists_and_folders_are_read_relative_to_the_language_file(tmp_path):
         (str(tmp_path / "clips/own.mp4"), None, "pl"),
         ("https://www.youtube.com/watch?v=abcdefghijk", 3.0, "pl"),
     ]
+
+
+def test_of_a_list_in_many_languages_only_rows_of_its_own_or_of_none_are_taken(tmp_path):
+    rows = ["a.mp4,de", "b.mp4,pl", "c.mp4,pl-PL", "d.mp4,", "e.mp4,other"]
+    (tmp_path / "ids.csv").write_text("\n".join(["url,language", *rows]))
+    videos = found(language(id_lists=("ids.csv",), source=str(tmp_path / "pl.toml")), tmp_path)
+    assert names(videos) == ["b", "c", "d", "e"] and {video.language for video in videos} == {"pl"}
+
+
+@pytest.mark.parametrize(
+    ("known", "seconds"),
+    [
+        ({}, 300.0),
+        ({"start_s": 1000.0}, 300.0),
+        ({"duration_s": 60.0}, 60.0),
+        ({"start_s": 7.0, "end_s": 12.0, "duration_s": 900.0}, 5.0),
+        ({"start_s": 7.0, "duration_s": 900.0}, 893.0),
+        ({"start_s": 7.0, "duration_s": 5.0}, 0.0),
+    ],
+)
+def test_a_part_counts_for_its_own_length(known, seconds):
+    assert wanted_s(Video.of("a", **known), 300.0) == seconds
 
 
 def test_a_source_that_is_gone_costs_only_itself(tmp_path, caplog):

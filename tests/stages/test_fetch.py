@@ -341,9 +341,10 @@ def test_cookies_proxy_and_extractor_arguments_reach_the_site(tmp_path, clip):
         assert proxy.asked("/b.mp4") >= 1
 
 
-def test_a_body_that_only_drips_is_given_up(tmp_path, clip):
+@pytest.mark.parametrize("limit_bytes_per_s", [None, 1e6])
+def test_a_body_that_only_drips_is_given_up(limit_bytes_per_s, tmp_path, clip):
     data = clip.read_bytes()
-    access = Access(tries=2, backoff_s=0.05, longest_download_s=1.0)
+    access = Access(tries=2, backoff_s=0.05, longest_download_s=1.0, rate_limit_bytes_per_s=limit_bytes_per_s)
     with Web() as web:
         begin = time.monotonic()
         with pytest.raises(NetworkError, match="not done after 1 s"):

@@ -9,7 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from manifests.records import Source
+from manifests.records import MISSING, Source
 from pipeline.stage import PostponedError
 from stages.ffmpeg import ffmpeg_path
 from stages.media import audio_array, frames
@@ -75,6 +75,13 @@ def test_a_local_file_that_cannot_be_used_says_why(fetch, clip, tmp_path):
     assert reason(fetch(cut_off(clip, tmp_path / "cut.mp4", 0.5))) == "truncated"
     assert reason(fetch(tmp_path / "no?such.mp4")) == "gone"
     assert fetch.stored() == []
+
+
+@pytest.mark.parametrize("stamp", ["", MISSING])
+def test_a_file_that_the_command_saw_and_a_node_does_not_is_tried_again_and_not_gone(fetch, tmp_path, stamp):
+    assert reason(fetch(tmp_path / "no.mp4", stamp=stamp)) == "gone"
+    with pytest.raises(OSError, match=r"no\.mp4 is not seen by .*: files must lie on a disk that all nodes share"):
+        fetch(tmp_path / "no.mp4", stamp="7-1")
 
 
 def test_the_wanted_part_begins_at_its_start_to_the_frame_and_stays_in_step(fetch, tmp_path):

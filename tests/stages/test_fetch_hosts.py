@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from manifests.records import Source
-from pipeline.stage import PostponedError
+from pipeline.stage import PostponedError, deadline
 from stages.politeness import HostClosedError, Manners
-from stages.site import Access
+from stages.site import Access, Downloaded, Site
 from tests.media import Sound, hum, numbered_video, times_at
 from tests.server import Web
 from tests.stages.fetching import MANNERS, Fetching, reason
@@ -150,6 +150,41 @@ def test_the_rate_limit_is_that_of_all_workers_together(tmp_path, clip, monkeypa
         results = list(pool.map(lambda url: Fetching(tmp_path, access=access)(url), urls))
     assert all(isinstance(result, Source) for result in results)
     assert time.monotonic() - begin >= 3 * 0.4
+
+
+class Slow:
+    """A pace at which a turn takes a hundred minutes, by a clock that only it moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.turns = 0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def ask(self, host: str) -> None:
+        self.now_s += 6000.0
+        self.turns += 1
+
+    def served(self, host: str) -> None:
+        pass
+
+
+def test_no_download_is_given_up_for_the_time_that_it_waited_for_us(tmp_path, clip, monkeypatch):
+    access, slow, armed = Access(tries=3, rate_limit_bytes_per_s=clip.stat().st_size / 9.5), Slow(), []
+    monkeypatch.setattr("stages.site.time", slow)
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda seconds, **_: armed.append(seconds))
+    with Web() as web, deadline(9000.0):
+        web.file("/a.mp4", clip)
+        url = web.status("/a.mp4", 500, times=2)
+        within = {"max_height_px": 96, "max_size_bytes": 1 << 20, "vet": lambda _: None}
+        found = Site(access, slow, slow).download(url, tmp_path, **within)
+    assert isinstance(found, Downloaded) and found.path.read_bytes() == clip.read_bytes()
+    assert slow.turns == 3 + 10, "for each try, and for each share of the rate"
+    assert armed == [9000.0] * (1 + slow.turns), "each turn puts the deadline off"
 
 
 def test_data_that_is_forbidden_after_its_page_was_served_is_no_fact_about_the_video(fetch):

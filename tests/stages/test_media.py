@@ -219,9 +219,16 @@ def test_batches_are_scaled_numbered_and_timed(tmp_path):
     batches = list(frames(path, short_side_px=90, batch=32))
     assert [b.first_frame for b in batches] == [0, 32, 64]
     assert [len(b.images) for b in batches] == [32, 32, 11]
-    assert all(isinstance(b, Frames) and b.images.shape[1:] == (90, 160, 3) and b.scale == 0.5 for b in batches)
+    assert all(isinstance(b, Frames) and b.scale == 0.5 for b in batches)
+    assert {image.shape for b in batches for image in b.images} == {(90, 160, 3)}
     assert np.allclose(np.concatenate([b.times_s for b in batches]), np.arange(75) / 25)
     assert next(frames(path, short_side_px=999)).scale == 1.0
+
+
+def test_a_picture_that_is_held_is_converted_and_kept_in_memory_once(tmp_path):
+    path = media.numbered_video(tmp_path / "v.mp4", media.times_at(Fraction(5), 4))
+    (batch,) = frames(path, batch=100)
+    assert len(batch.images) == 100 and len({id(image) for image in batch.images}) == 20
 
 
 def test_odd_and_huge_sizes_are_read(tmp_path):

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from stages.policies import PAPER
 from stages.quality import TEMPLATE, Quality, align, effective_px, face_power, longest_still_s, motion
 
 
@@ -100,6 +101,20 @@ def looked(values: list[float], every: int = 8) -> np.ndarray:
 )
 def test_the_longest_spell_without_motion_is_told_in_seconds(values, spell_s):
     assert longest_still_s(looked(values)) == pytest.approx(spell_s)
+
+
+def test_a_freeze_of_1_44_s_is_dropped_wherever_it_begins_and_none_of_a_second():
+    def read_s(start: int, n: int) -> float:
+        """Of a freeze of n frames, looked at every 8 frames against the one 4 before, and at its last."""
+        moved_ = np.full(100, np.nan)
+        looks = np.array([*range(0, 100, 8), start + n - 1])
+        moved_[looks] = np.where((looks - 4 >= start) & (looks < start + n), 0.0, 2.0)
+        return longest_still_s(moved_)
+
+    limit_s = PAPER.max_still_s or 0.0
+    assert all(read_s(start, 36) > limit_s for start in range(24, 32))
+    assert [start % 8 for start in range(24, 32) if read_s(start, 26) > limit_s] == [4]
+    assert not any(read_s(start, 25) > limit_s for start in range(24, 32))
 
 
 def natural(size: int, seed: int = 3) -> np.ndarray:

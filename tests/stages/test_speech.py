@@ -14,7 +14,7 @@ import pytest
 
 from manifests import sample as sample_corpus
 from manifests.codec import from_json
-from manifests.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clips, Speeches, Syncs, Video
+from manifests.records import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clips, Speeches, Syncs, Video, Word
 from manifests.sample.truth import Truth
 from manifests.store import Store
 from pipeline.bench import Bench
@@ -25,7 +25,7 @@ from stages.aligners import Aligners
 from stages.language import Heard
 from stages.registry import ALIGNERS, REGISTRY, WebFile
 from stages.sound import audio_array
-from stages.speech import Part, Transcribe, _words
+from stages.speech import Part, Transcribe, _placed, _words
 from stages.transcript import placed, untimed
 from stages.whisper import Said, Voiced
 from tests.command import ROOT
@@ -172,20 +172,29 @@ def heard(text: str, language: str, *, start_s: float = 1.0) -> list[tuple[Part,
     return [(Part(start_s, start_s + 3.0, language), Said(text, -0.3, words))]
 
 
+def timed(
+    sound: np.ndarray, said: list[tuple[Part, Said]], aligners: Aligners | None, expected: str | None
+) -> tuple[tuple[Word, ...], bool]:
+    return _words(
+        [(part, dataclasses.replace(line, placed=_placed(sound, part, line.text, aligners, expected)))
+         for part, line in said]
+    )  # fmt: skip
+
+
 def test_words_have_the_times_of_the_aligner_of_the_expected_language_and_else_whispers_own(tmp_path, monkeypatch):
     monkeypatch.setenv("TFW_MODELS", str(tmp_path))
     random_aligner(tmp_path / "align-pl", LATIN)
     sound, aligners = babble(5).astype(np.float32) / 32768, Aligners("cpu")
     polish = heard("To jest zdanie. Nog 1!", "pl")
-    words, aligned = _words(sound, polish, aligners, "pl-PL")
+    words, aligned = timed(sound, polish, aligners, "pl-PL")
     assert aligned and [word.text for word in words] == ["To", "jest", "zdanie.", "Nog", "1!"]
     times = [time for word in words for time in (word.start_s, word.end_s)]
     assert times == sorted(times) and all(1.0 <= time <= 4.0 for time in times)
     own = [1.0, 1.1, 1.2, 1.3, 1.4]
     for expected, used in (("de", aligners), (None, aligners), ("pl", None)):
-        words, aligned = _words(sound, polish, used, expected)
+        words, aligned = timed(sound, polish, used, expected)
         assert not aligned and [word.start_s for word in words] == own
-    words, aligned = _words(sound, heard("Это другие буквы", "pl"), aligners, "pl")
+    words, aligned = timed(sound, heard("Это другие буквы", "pl"), aligners, "pl")
     assert not aligned and [word.text for word in words] == ["Это", "другие", "буквы"]
 
 
@@ -193,7 +202,7 @@ def test_in_languages_without_spaces_a_sentence_is_no_word(tmp_path, monkeypatch
     monkeypatch.setenv("TFW_MODELS", str(tmp_path))
     random_aligner(tmp_path / "align-th", [*"สถานีรไฟ"])
     sound = babble(5).astype(np.float32) / 32768
-    words, aligned = _words(sound, heard("สถานี รถไฟ", "th"), Aligners("cpu"), "th")
+    words, aligned = timed(sound, heard("สถานี รถไฟ", "th"), Aligners("cpu"), "th")
     assert aligned and [word.text for word in words] == ["ส", "ถ", "า", "นี", "ร", "ถ", "ไ", "ฟ"]
     assert all(1.0 <= word.start_s <= word.end_s <= 4.0 for word in words)
 
@@ -342,3 +351,36 @@ def test_a_sound_that_is_transcribed_as_it_was_heard_passes_the_encoder_once(tmp
     assert sum(passes) == 2 + len(long.windows) + 1
     assert [one.text for one in again] == [short.text, long.text]
     assert [one.avg_logprob for one in again] == pytest.approx([short.avg_logprob, long.avg_logprob], abs=1e-4)
+
+
+def test_only_what_no_aligner_places_passes_the_decoder_again_and_reads_as_it_did(tmp_path: Path, monkeypatch):
+    import faster_whisper
+
+    asked: list[int] = []
+
+    def find_alignment(model, tokenizer, said, *given):
+        asked.append(len(said))
+        return plain(model, tokenizer, said, *given)
+
+    def words(_: Aligners, sound: np.ndarray, **known: str) -> tuple[Word, ...] | None:
+        return None if len(sound) in refused else placed(known["text"], "de", [(known["text"], 0.5, 1.0, 1.0)])
+
+    plain = faster_whisper.WhisperModel.find_alignment
+    monkeypatch.setattr(faster_whisper.WhisperModel, "find_alignment", find_alignment)
+    monkeypatch.setattr(Aligners, "words", words)
+    model = make(tmp_path, languages=["en", "pl", "de"], seed=3)  # of few seeds that say what has times: "!h!h..."
+    sounds = [babble(seconds, seconds) for seconds in (2, 3, 4)]
+
+    def run(expected: str, *, align: bool = True) -> Speeches:
+        asked.clear()
+        stage = Transcribe(model=str(model), align=align, beam=1, device="cpu")
+        return spoken(tmp_path / "store", stage, sounds, expected)
+
+    refused: set[int] = set()
+    own = run("de", align=False).items  # which is what it hears
+    assert asked == [3] and len({one.words[0].end_s for one in own}) == 3
+    assert all(one.aligned and one.words[0].start_s == 0.5 for one in run("de").items) and asked == []
+    assert [one.words for one in run("pl").items] == [one.words for one in own] and asked == [3]
+    refused = {len(sounds[1])}
+    first, second, _ = run("de").items
+    assert asked == [1] and first.aligned and not second.aligned and second.words == own[1].words

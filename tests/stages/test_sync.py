@@ -169,9 +169,17 @@ def test_a_drifting_clip_shows_its_slope_and_a_steady_one_none():
     read = reading("k", drifting.astype(np.float32), window_s=3.0, hop_s=1.0)
     assert read.drift_frames_per_min == pytest.approx(8, abs=0.5)
     assert read.curve_offset_frames[0] == 0 and read.curve_offset_frames[-1] == 4
+    assert 7 < read.drift_least_frames_per_min <= read.drift_frames_per_min
     steady = reading("k", np.repeat(drifting[:1], 750, 0).astype(np.float32), window_s=3.0, hop_s=1.0)
     assert steady.drift_frames_per_min == pytest.approx(0, abs=0.01)
     assert len(steady.curve_confidence) == 28 and steady.curve_hop_s == 1.0
+
+
+def test_a_slope_that_may_be_noise_has_no_least_size():
+    sound_at = np.repeat([1, 0, 1, 0, 1], [25, 70, 40, 10, 30])[:, None]  # 7 s whose looks waver by a frame
+    matrix = (5 + np.abs(np.arange(-15, 16)[None] - sound_at) ** 1.5).astype(np.float32)
+    read = reading("k", matrix, window_s=3, hop_s=1)
+    assert read.drift_frames_per_min * 7 / 60 > 1.5 and read.drift_least_frames_per_min * 7 / 60 < 0.5
 
 
 @pytest.mark.parametrize("rate_hz", [25, 6.25])

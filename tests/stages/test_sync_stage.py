@@ -1,5 +1,6 @@
 """The sync and identity stages over stored clips: files in, one record per clip out, by real decoders and libraries."""
 
+import threading
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -93,6 +94,21 @@ def kept_clip(bench: Bench, number: int, n_frames: int, seed: int) -> Clip:
         still_s=0.0,
         effective_face_px=100.0,
     )
+
+
+def test_from_an_object_store_clips_are_fetched_ahead_and_read_the_same(bench, model, pack, tmp_path, monkeypatch):
+    stages = [ScoreSync(model=model), Recognise(pack=pack)]
+    expected = Facts([Clips(items=tuple(kept_clip(bench, n, 40, seed=n) for n in range(3)))])
+    asked: list[str] = []
+    fetch = Bench.fetch
+    monkeypatch.setattr(
+        Bench, "fetch", lambda bench, ref: asked.append(threading.current_thread().name) or fetch(bench, ref)
+    )
+    with Bench(Store(f"memory://{tmp_path.name}"), "clip-test", "0123456789abcdef") as remote:
+        clips = Facts([Clips(items=tuple(kept_clip(remote, n, 40, seed=n) for n in range(3)))])
+        found = [stage.open()(clips, remote) for stage in stages]
+        assert len(asked) == 18 and all(name.startswith("fetch") for name in asked)
+    assert found == [stage.open()(expected, bench) for stage in stages]
 
 
 def test_every_clip_is_scored_and_the_record_survives_the_store(bench, model):

@@ -19,9 +19,10 @@ from stages.faces import Faces
 from stages.media import probe
 from stages.quality import longest_still_s
 from stages.tracks import Linking
-from stages.watch import Watch, tracks_of
+from stages.watch import Watch
 from stages.weights import WeightsMissingError
 from tests.media import write_video
+from tests.tracks import tracks_of
 
 PACK = "sample/faces"
 SAID = tuple((p, 0.12 * k, 0.12 * (k + 1)) for k, p in enumerate("maboterisafulepodamu" * 2))

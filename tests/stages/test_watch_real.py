@@ -15,7 +15,8 @@ from pipeline.stage import Facts, Rejection
 from stages.faces import Faces
 from stages.media import probe
 from stages.voice import Voice
-from stages.watch import Watch, tracks_of
+from stages.watch import Watch
+from tests.tracks import tracks_of
 
 SHARED = Path(__file__).parents[3] / "shared"
 CLIPS = SHARED / "clips"
