@@ -1,12 +1,11 @@
 """`python -m pipeline calibrate`: what the limit on sync confidence costs each language, and which would be fair."""
 
-import shlex
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.report import plain_table
 from stages.calibrate import Trust
 
 _LEGEND = (
@@ -36,18 +35,9 @@ def print_trusts(console: Console, trusts: Sequence[Trust], *, wrong: float, jud
         )
 
 
-def judge_command(store: str, default: str) -> str:
-    """How to judge this store on the command line."""
-    place = "" if store == default else f" --store {shlex.quote(store)}"
-    return f"python -m pipeline judge{place}"
-
-
 def trust_table(trusts: Sequence[Trust]) -> Table:
     """Shares in per cent; a dot where there is nothing to estimate from."""
-    table = Table(
-        title="Sync by language", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
-    )
-    table.add_column("language")
+    table = plain_table("Sync by language", "language")
     for name in ("videos", "clips", "in sync", "limit", "lost", "90 %", "wrong", "fair", "lost then"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in trusts:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -11,6 +12,11 @@ from rich.console import Console
 DEFAULT_STORE = "out"
 
 Command = Callable[[argparse.Namespace, Console], int]
+
+
+def store_option(store: str) -> str:
+    """How a command is told of this store: nothing for the one that it takes by itself."""
+    return "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from manifests.store import Store, results
-from pipeline.cli import DEFAULT_STORE
+from pipeline.cli import DEFAULT_STORE, store_option
 from pipeline.ending import print_end, print_paths
 from pipeline.finish import Snapshot, finish, snapshot
 from pipeline.job import Job, read_job, read_videos, write_job
@@ -138,7 +138,7 @@ def score(options: Namespace, console: Console) -> int:
 
 def calibrate(options: Namespace, console: Console) -> int:
     """What the limit on sync confidence costs each language, and which limits would be fair to all."""
-    from pipeline.calibration import judge_command, print_trusts
+    from pipeline.calibration import print_trusts
     from stages.calibrate import calibrate as trusts_of
 
     store, job = _job(options)
@@ -148,7 +148,7 @@ def calibrate(options: Namespace, console: Console) -> int:
         trusts = trusts_of(known, recipe.policy, wrong=options.wrong)
     except ValueError as error:
         raise ValueError(f"calibrate: {error}") from None
-    print_trusts(console, trusts, wrong=options.wrong, judge=judge_command(options.store, DEFAULT_STORE))
+    print_trusts(console, trusts, wrong=options.wrong, judge=f"python -m pipeline judge{store_option(options.store)}")
     return 0
 
 

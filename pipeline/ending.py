@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from manifests.store import Store
+from pipeline.cli import store_option
 from pipeline.finish import Finished, notes
 from pipeline.job import Job
 from pipeline.progress import clock
@@ -36,7 +37,7 @@ def print_paths(store: Store, job: Job, console: Console) -> None:
     """Where the results are, and the next commands."""
     for name, path, about in PLACES:
         console.print(Text.assemble(f"  {name:8} {store.at(path)}  ", (about, "dim")), soft_wrap=True)
-    place = "" if store.url == "out" else f" --store {shlex.quote(store.url)}"
+    place = store_option(store.url)
     if tars(store):
         shards = shlex.quote(store.at("shards"))
         # of the sample world, which is drawn small, `strict` keeps nothing

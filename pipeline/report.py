@@ -75,7 +75,7 @@ def changes_by_language(known: Iterable[Measured], before: AbstractSet[str], aft
 
 def funnel_table(steps: Sequence[Step]) -> Table:
     """Videos by stage, then clips by verdict."""
-    table = _table("By stage", "stage")
+    table = plain_table("By stage", "stage")
     for name in ("in", "kept", "rejected", "failed", "waiting"):
         table.add_column(name, justify="right")
     table.add_column("most often because of", overflow="fold")
@@ -88,7 +88,7 @@ def funnel_table(steps: Sequence[Step]) -> Table:
 
 def language_table(figures: Figures) -> Table:
     """Kept hours, clips and persons by expected language, beside the hours of the paper's data set."""
-    table = _table("By language", "language")
+    table = plain_table("By language", "language")
     for name in ("videos", "clips", "kept", "hours", "persons", "mean s", "paper h"):
         table.add_column(name, justify="right")
     table.add_column("lost most to", overflow="fold")
@@ -106,7 +106,7 @@ def language_table(figures: Figures) -> Table:
 
 def reason_table(figures: Figures) -> Table:
     """Rejected videos by stage and reason, failed ones by stage and error, dropped clips by rule."""
-    table = _table("By reason", "reason")
+    table = plain_table("By reason", "reason")
     for name in ("videos", "clips", "alone", "hours back"):
         table.add_column(name, justify="right")
     for stage, reason, videos in figures.rejections:
@@ -123,7 +123,7 @@ def reason_table(figures: Figures) -> Table:
     return table
 
 
-def _table(title: str, first: str) -> Table:
+def plain_table(title: str, first: str) -> Table:
     """An empty table with its first column; nothing between the others, so that ten columns fit into 80 letters."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column(first, overflow="fold")

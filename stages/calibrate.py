@@ -12,7 +12,7 @@ sound that is late by more than 9 frames for none at all.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,8 +88,8 @@ def calibrate(measured: Iterable[Measured], policy: Policy, *, wrong: float = 0.
 
     Looked at are clips that break none of the policy's other rules, by the language that chooses their limits. `wrong`
     is the share of clips not in sync that a proposed limit may let pass; as is usual for such estimates one plainly
-    wrong clip more than was seen is assumed. Raises `ValueError` if `wrong` lies
-    not between 0 and 1, or if too few offsets were tried (`sync.reach`) for any to be plainly wrong.
+    wrong clip more than was seen is assumed. Raises `ValueError` if `wrong` lies not between 0
+    and 1, or if too few offsets were tried (`sync.reach`) for any to be plainly wrong.
     """
     if not 0 < wrong < 1:
         raise ValueError(f"{wrong:g} is no share between 0 and 1")
@@ -162,7 +162,7 @@ def _range(clips: _Clips, limit: float, of_video: NDArray[np.intp]) -> tuple[flo
     rng = np.random.default_rng(0)
     n = int(of_video.max()) + 1
     drawn = (rng.multinomial(n, np.full(n, 1 / n))[of_video] for _ in range(_DRAWS))
-    weighed = (_Clips(clips.confidence, one.astype(float), clips.near, clips.far, clips.hidden) for one in drawn)
+    weighed = (replace(clips, weight=one.astype(float)) for one in drawn)
     shares = [share for one in weighed if (share := one.lost(limit)) is not None]
     if not shares:
         return None

@@ -6,8 +6,8 @@ import shlex
 
 from rich.console import Console
 
-from pipeline.calibration import judge_command, print_trusts
-from pipeline.cli import DEFAULT_STORE, parser
+from pipeline.calibration import print_trusts
+from pipeline.cli import DEFAULT_STORE, parser, store_option
 from pipeline.recipes import build
 from stages.calibrate import calibrate
 from stages.policies import PAPER
@@ -17,7 +17,7 @@ from tests.stages.test_calibrate import world
 def printed(videos, policy=PAPER, store="my set"):
     out = io.StringIO()
     trusts = calibrate(videos, policy, wrong=0.02)
-    judge = judge_command(store, DEFAULT_STORE)
+    judge = f"python -m pipeline judge{store_option(store)}"
     print_trusts(Console(file=out, width=80, highlight=False), trusts, wrong=0.02, judge=judge)
     return trusts, out.getvalue()
 

@@ -202,32 +202,19 @@ def test_what_cannot_be_meant_is_told_in_one_line(store, what, said):
         forget(store, what)
 
 
-def test_what_is_forgotten_while_results_are_written_is_not_in_them(store, monkeypatch):
-    report, calls = finishing.write_report, []
+@pytest.mark.parametrize("step", ["shard", "write_report"])
+def test_what_is_forgotten_before_a_step_of_the_results_is_not_in_them(store, monkeypatch, step):
+    taken, calls = getattr(finishing, step), []
 
-    def forgets_meanwhile(*given, **options):
-        if not calls.append("written") and len(calls) == 1:
+    def forgets_first(*given, **options):
+        if not calls.append(step) and len(calls) == 1:
             forget(store, "video:v0")
-        return report(*given, **options)
+        return taken(*given, **options)
 
-    monkeypatch.setattr(finishing, "write_report", forgets_meanwhile)
+    monkeypatch.setattr(finishing, step, forgets_first)
     done = finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
     assert len(calls) == 2 and "v0" not in {one.video.id for one in done.known}
     assert "v0" not in {row.video for row in read_index(store).rows} and verify(store).ok
-    assert [path for path in everything(store) if "v0" in path] == ["tombstones/v0.json"]
-
-
-def test_what_is_forgotten_before_it_is_copied_into_a_shard_is_left_out(store, monkeypatch):
-    shard, calls = finishing.shard, []
-
-    def forgets_first(*given, **options):
-        if not calls.append("sharded") and len(calls) == 1:
-            forget(store, "video:v0")
-        return shard(*given, **options)
-
-    monkeypatch.setattr(finishing, "shard", forgets_first)
-    done = finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
-    assert len(calls) == 2 and "v0" not in {one.video.id for one in done.known} and verify(store).ok
     assert [path for path in everything(store) if "v0" in path] == ["tombstones/v0.json"]
 
 
