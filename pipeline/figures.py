@@ -10,7 +10,7 @@ from statistics import median
 from manifests.records import RATE_HZ, Verdict
 from manifests.tags import primary
 from stages.judge import Candidate, Measured, candidates, tightest
-from stages.language import subtag
+from stages.language import by_language, subtag
 from stages.policies import Policy
 
 STAGES: dict[str, str] = {
@@ -239,11 +239,8 @@ def _language(name: str, videos: Sequence[Measured], clips: Sequence[Judged]) ->
 
 
 def _rules_by_language(judged: Iterable[Judged]) -> dict[str, dict[str, Rule]]:
-    clips: dict[str, list[Judged]] = defaultdict(list)
-    for one in judged:
-        clips[one.language].append(one)
-    ordered = sorted(clips.items(), key=lambda item: (-len(item[1]), item[0]))
-    return {language: {rule.name: rule for rule in _rules(inside)} for language, inside in ordered}
+    clips = by_language(judged, lambda one: one.language)
+    return {language: {rule.name: rule for rule in _rules(inside)} for language, inside in clips.items()}
 
 
 def _rules(judged: Sequence[Judged]) -> list[Rule]:

@@ -10,7 +10,6 @@ read a confidence of 1 and more, which matter at a limit, 22 and 28. It cannot t
 sound that is late by more than 9 frames for none at all.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.judge import Candidate, Measured, candidates, readings
-from stages.language import subtag
+from stages.language import by_language
 from stages.policies import Policy
 
 FAR_FRAMES = 9
@@ -93,13 +92,10 @@ def calibrate(measured: Iterable[Measured], policy: Policy, *, wrong: float = 0.
     """
     if not 0 < wrong < 1:
         raise ValueError(f"{wrong:g} is no share between 0 and 1")
-    found: dict[str, list[Candidate]] = defaultdict(list)
-    for one in candidates(measured):
-        if one.sync and one.sync.distances and not _broken_besides(one, policy):
-            found[subtag(one.language)].append(one)
-    by_size = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
-    trusts = [_trust(language, clips, policy, wrong) for language, clips in by_size]
-    everything = [clip for _, clips in by_size for clip in clips]
+    read = (one for one in candidates(measured) if one.sync and one.sync.distances)
+    found = by_language((one for one in read if not _broken_besides(one, policy)), lambda one: one.language)
+    trusts = [_trust(language, clips, policy, wrong) for language, clips in found.items()]
+    everything = [clip for clips in found.values() for clip in clips]
     return (*trusts, _trust("", everything, policy, wrong)) if len(trusts) > 1 else tuple(trusts)
 
 

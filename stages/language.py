@@ -5,11 +5,15 @@ three-letter codes stand for their two-letter ones, and some languages count as 
 cannot tell them apart by ear or names the group by one of its members: see `_GROUPS`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from manifests.records import LanguageWindow
 from manifests.tags import primary
+
+T = TypeVar("T")
 
 _MODERN = {
     "iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro",
@@ -54,6 +58,14 @@ def subtag(tag: str) -> str:
     """The primary subtag in today's spelling: `zh-Hant` gives `zh`, `iw` gives `he`, `jw` gives `jv`."""
     first = primary(tag.strip().replace("_", "-"))
     return _MODERN.get(first, first)
+
+
+def by_language(items: Iterable[T], language: Callable[[T], str]) -> dict[str, list[T]]:
+    """Items by the primary subtag of their language, that with most items first, then by name."""
+    found: dict[str, list[T]] = defaultdict(list)
+    for item in items:
+        found[subtag(language(item))].append(item)
+    return dict(sorted(found.items(), key=lambda entry: (-len(entry[1]), entry[0])))
 
 
 def stated(tag: str | None) -> str:
