@@ -9,7 +9,8 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ _NOT_IMPLEMENTED = 501  # what a copy of S3 answers for good to what it does not
 
 class UnreachableError(OSError):
     """A store that does not answer, or only with faults of its own, however often it is asked."""
+
+
+def ref_of(file: Path, path: str) -> Ref:
+    """What describes a file as the object at `path`."""
+    with file.open("rb") as f:
+        digest = hashlib.file_digest(f, "sha256")
+    return Ref(path, file.stat().st_size, digest.hexdigest())
 
 
 def results(url: str) -> "Store":
@@ -59,8 +67,10 @@ class Store:
             raise ValueError(f"{url}: {error}") from None
         self._root = root.rstrip("/")
         self.local = Path(self._root or "/") if isinstance(fs, LocalFileSystem) else None
+        self._whole: dict[str, Any] = {}  # options of `cat_file`
         if url.startswith("s3://"):
             _leave_requests_to_botocore(fs)
+            self._whole = {"max_concurrency": 1}  # else it asks for the size first, and lists where there is none
         self._fs: Any = _Remote(fs, self.url) if remote else fs
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
@@ -98,9 +108,12 @@ class Store:
 
     def put_file(self, source: Path, path: str, *, move: bool = False) -> Ref:
         """Copy a file in, whole, or move it, and describe it."""
-        with source.open("rb") as f:
-            digest = hashlib.file_digest(f, "sha256")
-        ref = Ref(path, source.stat().st_size, digest.hexdigest())
+        ref = ref_of(source, path)
+        self.take(source, path, move=move)
+        return ref
+
+    def take(self, source: Path, path: str, *, move: bool = False) -> None:
+        """Copy a file in, whole, or move it."""
         if self.local is not None:
             with self._replacing(self.local / path) as temporary:
                 (shutil.move if move else shutil.copyfile)(source, temporary)
@@ -108,7 +121,6 @@ class Store:
             self._fs.put_file(str(source), f"{self._root}/{path}")
             if move:
                 source.unlink()
-        return ref
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[Path]:
@@ -124,8 +136,24 @@ class Store:
 
     def get(self, path: str) -> bytes:
         """Read an object; raises `FileNotFoundError`."""
-        data: bytes = self._fs.cat_file(f"{self._root}/{path}")
+        data: bytes = self._fs.cat_file(f"{self._root}/{path}", **self._whole)
         return data
+
+    def get_some(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Those of these objects that are there, by path; in an object store all are asked for at once."""
+
+        def one(path: str) -> bytes | None:
+            try:
+                return self.get(path)
+            except FileNotFoundError:
+                return None
+
+        if self.local is not None or len(paths) < 2:
+            found = list(map(one, paths))
+        else:
+            with ThreadPoolExecutor(len(paths)) as pool:
+                found = list(pool.map(one, paths))
+        return {path: data for path, data in zip(paths, found, strict=True) if data is not None}
 
     def get_file(self, path: str, scratch: Path) -> Path:
         """A readable file of the object: the object itself on a disk, else a copy in `scratch`. Never write to it."""

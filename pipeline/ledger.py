@@ -4,7 +4,7 @@ One small object per (stage key, video), `ledger/{stage key}/{status}/{id[:2]}/{
 so a listing is a summary. It is written last, after the blobs it speaks of: the outcome is the commit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -54,13 +54,18 @@ def is_forgotten(store: Store, video: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Tries:
+class Tries:
+    """The attempts at a call in one run."""
+
     run: str
     count: int
     said: str = ""
     node: str = ""  # where the last attempt began; "" where that is no matter
     lost: int = 0  # attempts that are not counted, since their node is gone
     postponed: str = ""  # why the last attempt was put off
+
+
+_NEVER = Tries("", 0)
 
 
 class Ledger:
@@ -70,13 +75,25 @@ class Ledger:
         self.store = store
 
     def read(self, key: str, video: str) -> Outcome | None:
-        """The outcome of a call, None if there is none yet."""
-        for status in STATUSES:
-            try:
-                return from_json(self.store.get(self._at(key, status, video)), Outcome)
-            except FileNotFoundError:
-                continue
-        return None
+        """The outcome of a call, None if there is none yet. Most are ok: that is asked for first, by itself."""
+        if known := self.passed([key], video):
+            return known[key]
+        return self._first(key, video, self.store.get_some([self._at(key, status, video) for status in STATUSES[1:]]))
+
+    def look(self, key: str, video: str) -> tuple[Outcome | None, Tries]:
+        """The same, and the attempts so far, of a call that is likely to have no outcome: all is asked for at once."""
+        found = self.store.get_some([self._at(key, folder, video) for folder in (*STATUSES, "tries")])
+        tries = found.get(self._at(key, "tries", video))
+        return self._first(key, video, found), from_json(tries, Tries) if tries else _NEVER
+
+    def passed(self, stages: Sequence[str], video: str) -> dict[str, Outcome]:
+        """The outcomes of a video by stage key, of those stages that it passed: all are asked for at once."""
+        paths = {self._at(key, "ok", video): key for key in stages}
+        return {paths[path]: from_json(data, Outcome) for path, data in self.store.get_some(list(paths)).items()}
+
+    def _first(self, key: str, video: str, found: Mapping[str, bytes]) -> Outcome | None:
+        paths = (self._at(key, status, video) for status in STATUSES)
+        return next((from_json(found[path], Outcome) for path in paths if path in found), None)
 
     def write(self, key: str, video: str, outcome: Outcome) -> None:
         """Record an outcome; what stood there before and counts for less, in the order of `STATUSES`, goes afterwards.
@@ -89,16 +106,23 @@ class Ledger:
                 self.store.delete(self._at(key, other, video))
 
     def begin(
-        self, key: str, video: str, run: str, node: str = "", is_lost: Callable[[str], bool] = lambda node: False
+        self,
+        key: str,
+        video: str,
+        run: str,
+        node: str = "",
+        is_lost: Callable[[str], bool] = lambda node: False,
+        before: Tries | None = None,
     ) -> int:
         """Count an attempt before it is made, so that a dying worker leaves a trace; returns its number in this run.
 
         Only attempts of one run are added up: when the run itself is killed, the videos then at work are not to blame.
-        Nor are they for a `node` that was taken away with all its workers, which `is_lost` tells afterwards.
+        Nor are they for a `node` that was taken away with all its workers, which `is_lost` tells afterwards. `before`:
+        the attempts so far, where they were read already.
         """
-        before = self._tries(key, video)
+        before = before or self._tries(key, video)
         if before.run != run:
-            before = _Tries(run, 0)
+            before = Tries(run, 0)
         elif before.node and before.lost < MAX_LOST and is_lost(before.node):
             before = replace(before, count=before.count - 1, lost=before.lost + 1)
         now = replace(before, count=before.count + 1, node=node, postponed="")
@@ -117,7 +141,7 @@ class Ledger:
 
     def put_off(self, key: str, video: str, run: str, count: int, why: str) -> None:
         """Take back the attempt that `begin` counted, of a call that was postponed: nobody died of it. Leaves why."""
-        now = _Tries(run, count - 1, postponed=why)  # and no node: none is lost
+        now = Tries(run, count - 1, postponed=why)  # and no node: none is lost
         self.store.put(self._at(key, "tries", video), to_json(now))
 
     def postponed(self, key: str, videos: AbstractSet[str]) -> dict[str, str]:
@@ -137,11 +161,11 @@ class Ledger:
         for folder in (*STATUSES, "tries"):
             self.store.delete(self._at(key, folder, video))
 
-    def _tries(self, key: str, video: str) -> _Tries:
+    def _tries(self, key: str, video: str) -> Tries:
         try:
-            return from_json(self.store.get(self._at(key, "tries", video)), _Tries)
+            return from_json(self.store.get(self._at(key, "tries", video)), Tries)
         except FileNotFoundError:
-            return _Tries("", 0)
+            return _NEVER
 
     def _at(self, key: str, folder: str, video: str) -> str:
         return f"ledger/{key}/{folder}/{video[:2]}/{video}.json"

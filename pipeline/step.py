@@ -14,7 +14,7 @@ from manifests.scratch import sweep
 from manifests.store import Store
 from pipeline.bench import Bench
 from pipeline.disk import disk_fault
-from pipeline.ledger import SETTLED, Ledger, Outcome, is_forgotten
+from pipeline.ledger import SETTLED, Ledger, Outcome, Tries, is_forgotten
 from pipeline.stage import (
     Facts,
     MemoryFullError,
@@ -75,11 +75,11 @@ class Step:
         self._work: Work[Any] | None = None
 
     def __call__(self, ticket: Ticket) -> list[Ticket]:
-        outcome = self.ledger.read(self.key, ticket["id"])
+        outcome, tries = self.ledger.look(self.key, ticket["id"])
         if outcome is not None and outcome.status in SETTLED:
             self.notify(self.stage.name, "known", 0.0)
         else:
-            outcome = self._attempt(ticket, 0 if outcome is None else outcome.attempt)
+            outcome = self._attempt(ticket, 0 if outcome is None else outcome.attempt, tries)
         return [ticket] if outcome is not None and outcome.status == "ok" else []
 
     def open(self) -> Work[Any]:
@@ -94,9 +94,9 @@ class Step:
         """Whether a node was taken away, with all that ran there."""
         return False
 
-    def _attempt(self, ticket: Ticket, failed_before: int) -> Outcome | None:
+    def _attempt(self, ticket: Ticket, failed_before: int, before: Tries) -> Outcome | None:
         started = time.monotonic()
-        tries = self.ledger.begin(self.key, ticket["id"], self.run, self.node(), self.is_lost)
+        tries = self.ledger.begin(self.key, ticket["id"], self.run, self.node(), self.is_lost, before)
         if tries > MAX_TRIES:
             died = f"its worker died {MAX_TRIES} times, or passed its deadline"
             last = self.ledger.last_words(self.key, ticket["id"])
@@ -130,7 +130,7 @@ class Step:
             sweep()  # a worker takes the place of a dead one: nobody else cleans up on this machine
         try:
             self._work = self._work or self.open()
-            with Bench(self.store, self.key, ticket["id"]) as bench, deadline(self.stage.deadline_s):
+            with deadline(self.stage.deadline_s), Bench(self.store, self.key, ticket["id"]) as bench:
                 result = self._work(self._facts(ticket), bench)
         except MemoryFullError as error:
             self._count_failure(error)
@@ -175,13 +175,11 @@ class Step:
         """Raises `_ForgottenError`: looked for before the first stage downloads, and where a fact is gone, since a look
         before every call costs a request each."""
         facts: list[object] = [from_plain(ticket, Video)]
-        if not self.givers and is_forgotten(self.store, ticket["id"]):
+        wanted = {kind: self.names[self.givers[kind]] for kind in self.stage.inputs() if kind is not Video}
+        known = self.ledger.passed(list(wanted.values()), ticket["id"])
+        if (not self.givers or len(known) < len(wanted)) and is_forgotten(self.store, ticket["id"]):
             raise _ForgottenError
-        for kind in self.stage.inputs():
-            if kind is not Video:
-                known = self.ledger.read(self.names[self.givers[kind]], ticket["id"])
-                if known is None and is_forgotten(self.store, ticket["id"]):
-                    raise _ForgottenError
-                assert known is not None and known.status == "ok", f"{kind.__name__} of {ticket['id']} is not known"
-                facts.append(from_plain(known.body, kind))
+        for kind, key in wanted.items():
+            assert key in known, f"{kind.__name__} of {ticket['id']} is not known"
+            facts.append(from_plain(known[key].body, kind))
         return Facts(facts)

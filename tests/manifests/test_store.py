@@ -1,5 +1,7 @@
 """A store that is shared with others, or does not answer for a while."""
 
+import threading
+
 import pytest
 from s3fs import S3FileSystem
 
@@ -106,3 +108,26 @@ def test_what_another_run_has_deleted_meanwhile_is_deleted(kind, tmp_path, monke
     store.delete("finished.json")
     store.delete("finished.json")
     assert not store.exists("finished.json")
+
+
+def test_an_object_of_s3_is_had_by_one_request_and_missed_by_one(s3):
+    s3.file("/bucket/set/x", b"1")
+    store = Store("s3://bucket/set")
+    assert store.get("x") == b"1" and s3.asked() == 1
+    with pytest.raises(FileNotFoundError):
+        store.get("y")
+    assert s3.asked() == 2, "s3fs looks for a size first, and then for a folder of that name"
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory"])
+def test_of_several_objects_those_are_given_that_are_there_and_an_object_store_is_asked_for_all_at_once(
+    kind, tmp_path, monkeypatch
+):
+    store = Store(str(tmp_path) if kind == "disk" else f"memory://{tmp_path.name}-some")
+    store.put("a", b"1")
+    store.put("c", b"")
+    if kind == "memory":
+        together, get = threading.Barrier(3), Store.get
+        monkeypatch.setattr(Store, "get", lambda self, path: (together.wait(20), get(self, path))[1])
+    assert store.get_some(["a", "b", "c"]) == {"a": b"1", "c": b""}
+    assert store.get_some([]) == {}

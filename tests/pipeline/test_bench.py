@@ -1,5 +1,6 @@
 """Blobs fetched ahead: in an object store the next while one is in use, and whatever goes wrong says so and ends."""
 
+import hashlib
 import threading
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def remote(tmp_path) -> Watched:
 
 
 def fetchers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fetch")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("bench")]
 
 
 def read(paths: list[Path]) -> list[str]:
@@ -91,3 +92,63 @@ def test_work_that_fails_waits_for_what_is_on_its_way_and_leaves_no_thread_and_n
 def test_of_no_blobs_nothing_is_fetched(remote):
     with Bench(remote, "key", "video") as bench:
         assert list(bench.ahead([])) == [] and not fetchers()
+
+
+class Slow(Store):
+    """Takes files one after another, each only when it is let in."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.let_in = threading.Semaphore(0)
+
+    def take(self, source: Path, path: str, *, move: bool = False) -> None:
+        assert self.let_in.acquire(timeout=PATIENCE_S)
+        if path.endswith("bad"):
+            raise ConnectionError("it does not answer")
+        super().take(source, path, move=move)
+
+
+@pytest.fixture
+def slow(tmp_path) -> Slow:
+    return Slow(f"memory://{tmp_path.name}-slow")
+
+
+def make(bench: Bench, text: str, name: str = "made") -> Path:
+    path = bench.scratch / name
+    path.write_text(text)
+    return path
+
+
+def test_the_work_goes_on_while_what_it_made_is_on_its_way_into_an_object_store_and_ends_when_all_is_there(slow):
+    with Bench(slow, "key", "video") as bench:
+        refs = [bench.keep(make(bench, f"text {n}"), f"{n}") for n in range(3)]  # under one name in scratch
+        assert not (bench.scratch / "made").exists() and not slow.list("blobs")
+        slow.let_in.release(3)
+    assert [slow.get(ref.path).decode() for ref in refs] == ["text 0", "text 1", "text 2"]
+    assert [(ref.size_bytes, ref.sha256) for ref in refs] == [
+        (6, hashlib.sha256(f"text {n}".encode()).hexdigest()) for n in range(3)
+    ]
+
+
+def test_no_more_files_wait_in_scratch_for_an_object_store_than_are_under_way(slow):
+    threading.Timer(0.2, slow.let_in.release, (20,)).start()
+    with Bench(slow, "key", "video") as bench:
+        for n in range(8):
+            bench.keep(make(bench, "text"), f"{n}")
+            assert len(list(bench.scratch.iterdir())) <= 3
+    assert len(slow.list("blobs")) == 8
+
+
+def test_a_file_that_an_object_store_does_not_take_ends_the_call_in_its_words(slow):
+    slow.let_in.release(20)
+    with pytest.raises(ConnectionError, match="it does not answer"), Bench(slow, "key", "video") as bench:
+        bench.keep(make(bench, "text"), "bad")
+    assert not fetchers() and not bench.scratch.exists()
+
+
+def test_what_is_dropped_while_it_is_on_its_way_is_not_there_afterwards(slow):
+    with Bench(slow, "key", "video") as bench:
+        ref = bench.keep(make(bench, "text"), "x")
+        threading.Timer(0.2, slow.let_in.release).start()
+        bench.drop(ref)
+    assert not slow.list("blobs")

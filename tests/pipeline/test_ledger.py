@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from manifests.codec import to_plain
 from manifests.records import Video
 from manifests.store import Store, UnreachableError
 from pipeline.facts import measured
@@ -14,7 +15,7 @@ from pipeline.plan import plan, release
 from pipeline.recipes import own, sample
 from pipeline.report import print_tables, write_report
 from pipeline.stage import keys
-from pipeline.step import MAX_TRIES, StageBrokenError
+from pipeline.step import MAX_TRIES, StageBrokenError, Step
 from stages.fetch import Fetch
 from stages.policies import PAPER
 from stages.politeness import Manners, SharedPace
@@ -132,3 +133,40 @@ def test_a_store_that_does_not_answer_stops_the_run_and_is_held_against_no_video
         monkeypatch.undo()
     assert {(d.ok, d.failed, d.quarantined) for d in plan(stages(log), videos(3), store)} == {(0, 0, 0)}
     assert run_here(stages(log), videos(3), store, "e") == 3
+
+
+class Counting(Store):
+    """Says how often an object store is waited for."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.waits: list[str] = []
+
+    def get(self, path: str) -> bytes:
+        self.waits.append(f"get {path}")
+        return super().get(path)
+
+    def get_some(self, paths):
+        before = len(self.waits)
+        found = super().get_some(paths)
+        self.waits[before:] = [f"get {len(paths)} at once"] if paths else []
+        return found
+
+    def put(self, path: str, data: bytes) -> None:
+        self.waits.append(f"put {path}")
+        super().put(path, data)
+
+    def exists(self, path: str) -> bool:
+        self.waits.append(f"exists {path}")
+        return super().exists(path)
+
+
+def test_a_call_waits_for_its_store_four_times_besides_what_it_fetches_and_keeps(tmp_path):
+    every, (video,) = stages(tmp_path / "log"), videos(1)
+    store = Counting(str(tmp_path / "store"))
+    for at in range(len(every)):
+        store.waits.clear()
+        assert Step(every[at], every[:at], store, "a")(to_plain(video)), every[at].name
+        looked, begun, facts, ended = store.waits
+        assert looked == "get 5 at once" and "/tries/" in begun and "/ok/" in ended
+        assert facts == (f"get {at} at once" if at else f"exists tombstones/{video.id}.json")
