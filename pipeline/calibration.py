@@ -26,13 +26,12 @@ def print_trusts(console: Console, trusts: Sequence[Trust], *, wrong: float, jud
         sets = " ".join(f"--set policy.min_confidence.{one.language}={one.proposed:g}" for one in new)
         console.print(f"to set these limits: {judge} {sets}", soft_wrap=True)
     languages = trusts[:-1] if len(trusts) > 1 else trusts
-    few = [one.language or "not stated" for one in languages if one.proposed is None]
-    if few:
-        console.print(
-            "too few clips (30 that look right and 5 plainly wrong ones are the least) to say what is fair: "
-            + ", ".join(few),
-            soft_wrap=True,
-        )
+    for said, few in (
+        ("too few clips (30 that look right and 5 plainly wrong ones are the least) to say what is fair", True),
+        (f"no limit lets pass as few as {100 * wrong:.3g} % (--wrong) that are not in sync", False),
+    ):
+        if names := [one.language or "not stated" for one in languages if one.proposed is None and one.few == few]:
+            console.print(f"{said}: {', '.join(names)}", soft_wrap=True)
 
 
 def trust_table(trusts: Sequence[Trust]) -> Table:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from manifests.records import RATE_HZ, Verdict
-from manifests.tags import primary
 from stages.judge import Candidate, Measured, candidates, tightest
-from stages.language import by_language, subtag
+from stages.language import by_language, stated, subtag
 from stages.policies import Policy
 
 STAGES: dict[str, str] = {
@@ -59,7 +58,7 @@ class Language:
     persons: int
     mean_clip_s: float
     paper_hours: float | None
-    top_reason: str  # the rule or rejection that cost it most
+    top_reason: str  # the rule or rejection that cost it most, counted in videos
 
 
 @dataclass(frozen=True)
@@ -212,18 +211,20 @@ def _languages(known: Sequence[Measured], judged: Sequence[Judged]) -> tuple[lis
     videos: dict[str, list[Measured]] = defaultdict(list)
     clips: dict[str, list[Judged]] = defaultdict(list)
     for one in known:
-        videos[primary(one.video.language or "")].append(one)
+        videos[_stated(one)].append(one)
     for clip in judged:
-        clips[primary(clip.clip.measured.video.language or "")].append(clip)
+        clips[_stated(clip.clip.measured)].append(clip)
     found = [_language(name, videos[name], clips[name]) for name in sorted(videos)]
     found.sort(key=lambda one: (-one.hours, one.name))
     return found, _language("all", known, judged)
 
 
+def _stated(one: Measured) -> str:
+    return subtag(stated(one.video.language))
+
+
 def _language(name: str, videos: Sequence[Measured], clips: Sequence[Judged]) -> Language:
     kept = [one for one in clips if one.verdict.kept]
-    reasons = Counter(one.rejected[1] for one in videos if one.rejected)
-    reasons.update(one.verdict.receipts[0].rule for one in clips if one.verdict.receipts)
     hours = _hours(kept)
     return Language(
         name=name,
@@ -234,8 +235,21 @@ def _language(name: str, videos: Sequence[Measured], clips: Sequence[Judged]) ->
         persons=len({one.verdict.person for one in kept} - {""}),
         mean_clip_s=hours * 3600 / len(kept) if kept else 0.0,
         paper_hours=PAPER["hours"] if name == "all" else PAPER_HOURS.get(name),
-        top_reason=reasons.most_common(1)[0][0] if reasons else "",
+        top_reason=_top_reason(videos, clips),
     )
+
+
+def _top_reason(videos: Sequence[Measured], clips: Sequence[Judged]) -> str:
+    """By videos: one that was rejected counts as much as all clips of another."""
+    lost: dict[str, float] = defaultdict(float)
+    of_video = Counter(one.clip.measured.video.id for one in clips)
+    for video in videos:
+        if video.rejected:
+            lost[video.rejected[1]] += 1
+    for clip in clips:
+        if clip.verdict.receipts:
+            lost[clip.verdict.receipts[0].rule] += 1 / of_video[clip.clip.measured.video.id]
+    return max(lost, key=lambda reason: lost[reason], default="")
 
 
 def _rules_by_language(judged: Iterable[Judged]) -> dict[str, dict[str, Rule]]:

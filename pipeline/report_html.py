@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,8 +32,8 @@ class _Card:
     @property
     def verdict(self) -> str:
         """The nearest limit in words: "low_sync +12 %"."""
-        rule = self.judged.decisive
-        return f"{rule} {_relative(self.judged):+.0%}" if rule else ""
+        rule, margin = self.judged.decisive, _relative(self.judged)
+        return rule if margin is None else f"{rule} {margin:+.0%}" if rule else ""
 
 
 def page(store: Store, figures: Figures, policy: Policy, provenance: Mapping[str, Any], notes: Sequence[str]) -> str:
@@ -77,7 +78,7 @@ def gallery(figures: Figures) -> tuple[list[Judged], list[Judged], list[Judged]]
     # Of the dropped, those that one rule alone keeps out: their margin is what decides.
     missed = sorted(
         (one for one in figures.judged if len(one.verdict.receipts) == 1 and not one.clip.spared),
-        key=lambda one: (-_relative(one), one.clip.clip.key),
+        key=lambda one: (_farness(_relative(one)), one.clip.clip.key),
     )
     return _in_turn(sample)[:_KEPT_SHOWN], _varied(narrow)[:_BORDER_SHOWN], _varied(missed)[:_BORDER_SHOWN]
 
@@ -97,14 +98,14 @@ def _in_turn(found: Iterable[Judged], kind: Callable[[Judged], object] = lambda 
     return [one for _, one in sorted(ranked, key=lambda entry: entry[0])]
 
 
-def receipts(figures: Figures) -> list[tuple[str, str, Any, float]]:
-    """Key, language, receipt and relative margin of every broken rule, the narrowest first."""
+def receipts(figures: Figures) -> list[tuple[str, str, Any, float | None]]:
+    """Key, language, receipt and relative margin of every broken rule, the narrowest first, those without one last."""
     found = [
         (one.clip.clip.key, one.clip.language, receipt, _of_limit(receipt.margin, receipt.limit))
         for one in figures.judged
         for receipt in one.verdict.receipts
     ]
-    return sorted(found, key=lambda entry: (-entry[3], entry[0]))
+    return sorted(found, key=lambda entry: (_farness(entry[3]), entry[0]))
 
 
 def language_name(code: str) -> str:
@@ -116,14 +117,19 @@ def language_name(code: str) -> str:
     return names.get(code, code)
 
 
-def _relative(one: Judged) -> float:
+def _relative(one: Judged) -> float | None:
     if one.verdict.receipts:
         return _of_limit(one.verdict.receipts[0].margin, one.verdict.receipts[0].limit)
     return one.margin
 
 
-def _of_limit(margin: float, limit: float | str) -> float:
-    return margin / abs(limit) if isinstance(limit, float) and limit else margin
+def _of_limit(margin: float, limit: float | str) -> float | None:
+    """The margin in units of the limit; None where that has no meaning: a limit of zero, a limit in words."""
+    return margin / abs(limit) if isinstance(limit, float) and limit else None
+
+
+def _farness(relative: float | None) -> float:
+    return math.inf if relative is None else -relative
 
 
 def _card(store: Store, one: Judged) -> _Card:

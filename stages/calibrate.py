@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.judge import Candidate, Measured, candidates, readings
-from stages.language import by_language
+from stages.judge import NOT_HEARD, Candidate, Measured, candidates, judge
+from stages.language import by_language, stated
 from stages.policies import Policy
 
 FAR_FRAMES = 9
@@ -25,6 +25,7 @@ FAR_FRAMES = 9
 The last offset on either side does not count: still faces and silence end there, far more often than on any other."""
 
 SYNC_RULES = frozenset({"low_sync", "far_sync", "offset", "sync_jump", "drift"})
+SPEECH_RULES = frozenset({"no_speech", "wrong_language", "mixed_language", "language_unsure", "garbled", NOT_HEARD})
 
 _LEAST_RIGHT, _LEAST_FAR = 30, 5
 """[own] Clips that look right, and plainly wrong ones, without which no limit is proposed: what wrong ones read would
@@ -51,7 +52,8 @@ class Trust:
     lost: float | None  # share of them that the limit drops
     lost_range: tuple[float, float] | None  # of nine in ten draws of the videos
     wrong: float | None  # share of what the limit lets pass that is not in sync
-    proposed: float | None  # the least limit that lets pass no larger share than was asked for; None: too few clips
+    few: bool  # too few clips to propose a limit
+    proposed: float | None  # the least limit that lets pass no larger share than was asked for; None: few, or none does
     lost_then: float | None
 
 
@@ -85,22 +87,26 @@ class _Clips:
 def calibrate(measured: Iterable[Measured], policy: Policy, *, wrong: float = 0.02) -> tuple[Trust, ...]:
     """One `Trust` per language, that with most clips first, and one of all at the end.
 
-    Looked at are clips that break none of the policy's other rules, by the language that chooses their limits. `wrong`
-    is the share of clips not in sync that a proposed limit may let pass; as is usual for such estimates one plainly
-    wrong clip more than was seen is assumed. Raises `ValueError` if `wrong` lies not between 0
-    and 1, or if too few offsets were tried (`sync.reach`) for any to be plainly wrong.
+    Looked at are clips that break none of the policy's other rules, by the language that chooses their limits. Where a
+    cascade has spared some the hearing, for what their lips say, nothing that is heard rules any out: those out of sync
+    would stay for being unheard. `wrong` is the share of clips not in sync that a proposed limit may let pass; as is
+    usual for such estimates one plainly wrong clip more than was seen is assumed. Raises `ValueError` if `wrong` lies
+    not between 0 and 1, or if too few offsets were tried (`sync.reach`) for any to be plainly wrong.
     """
     if not 0 < wrong < 1:
         raise ValueError(f"{wrong:g} is no share between 0 and 1")
-    read = (one for one in candidates(measured) if one.sync and one.sync.distances)
-    found = by_language((one for one in read if not _broken_besides(one, policy)), lambda one: one.language)
+    known = list(measured)
+    read = [one for one in candidates(known) if one.sync and one.sync.distances]
+    all_heard = not any(one.spared for one in read)
+    aside = SYNC_RULES if all_heard else SYNC_RULES | SPEECH_RULES
+    besides = {one.key for one in judge(known, policy) if not aside.issuperset(r.rule for r in one.receipts)}
+    found = by_language(
+        (one for one in read if one.clip.key not in besides),
+        lambda one: one.language if all_heard else stated(one.measured.video.language),
+    )
     trusts = [_trust(language, clips, policy, wrong) for language, clips in found.items()]
     everything = [clip for clips in found.values() for clip in clips]
     return (*trusts, _trust("", everything, policy, wrong)) if len(trusts) > 1 else tuple(trusts)
-
-
-def _broken_besides(one: Candidate, policy: Policy) -> bool:
-    return any(reading.margin < 0 and reading.rule not in SYNC_RULES for reading in readings(one, policy))
 
 
 def _trust(language: str, found: Sequence[Candidate], policy: Policy, wrong: float) -> Trust:
@@ -108,7 +114,8 @@ def _trust(language: str, found: Sequence[Candidate], policy: Policy, wrong: flo
     limit = limits.pop() if len(limits) == 1 else None
     videos, of_video = np.unique([one.measured.video.id for one in found], return_inverse=True)
     clips = _counted(found, policy)
-    proposed = _least(clips, wrong)
+    few = bool(clips.near.sum() < _LEAST_RIGHT or clips.far.sum() < _LEAST_FAR)
+    proposed = None if few else _least(clips, wrong)
     return Trust(
         language=language,
         videos=len(videos),
@@ -118,6 +125,7 @@ def _trust(language: str, found: Sequence[Candidate], policy: Policy, wrong: flo
         lost=None if limit is None else clips.lost(limit),
         lost_range=None if limit is None else _range(clips, limit, of_video),
         wrong=None if limit is None else clips.wrong(limit),
+        few=few,
         proposed=proposed,
         lost_then=None if proposed is None else clips.lost(proposed),
     )
@@ -142,9 +150,7 @@ def _counted(found: Sequence[Candidate], policy: Policy) -> _Clips:
 
 
 def _least(clips: _Clips, wrong: float) -> float | None:
-    """The least limit, in tenths, that lets pass no larger share of wrong clips."""
-    if clips.near.sum() < _LEAST_RIGHT or clips.far.sum() < _LEAST_FAR:
-        return None
+    """The least limit, in tenths, that lets pass no larger share of wrong clips, if one does."""
     highest = float(clips.confidence.max())
     for limit in np.arange(0, highest, 0.1).round(1):
         share = clips.wrong(limit, more=1.0)

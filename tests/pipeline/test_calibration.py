@@ -42,3 +42,9 @@ def test_a_row_fits_into_eighty_letters_and_the_default_store_is_not_named():
 
 def test_a_store_without_readings_says_so():
     assert "nothing to calibrate with" in printed([])[1]
+
+
+def test_a_language_in_which_no_limit_serves_is_not_told_to_bring_more_clips():
+    _, out = printed(world("th", 0.0, 200, 400) + world("hr", 5.0, 10, 0))
+    assert "to say what is fair: hr\n" in out
+    assert "no limit lets pass as few as 2 % (--wrong) that are not in sync: th\n" in out

@@ -240,3 +240,34 @@ def test_the_contact_sheet_has_a_cell_for_every_clip(tmp_path):
     clips = [stored_clip(store, "v0", n) for n in range(3)] + [clip("gone")]
     sheet = Image.open(io.BytesIO(contact_sheet(store, clips, size_px=32, columns=2, frames=2)))
     assert sheet.size == (2 * (64 + 6) + 6, 2 * (46 + 6) + 6)
+
+
+def test_a_margin_to_a_limit_in_words_is_no_share_of_it_and_no_near_miss():
+    talker, listener = (clip("v0", n, track=n) for n in range(2))
+    known = [
+        measured(
+            clips=(talker, listener),
+            tracks=(track(0), track(1)),
+            syncs=(sync(talker.key, 8.0), sync(listener.key, 7.9)),
+        ),
+        measured("v1", syncs=(sync("v1-0000", 1.0),)),
+    ]
+    figures = collect(known, judge(known, PAPER), PAPER)
+    assert [(receipt.rule, relative) for _, _, receipt, relative in receipts(figures)] == [
+        ("low_sync", pytest.approx(-2 / 3)),
+        ("not_the_speaker", None),
+    ]
+
+
+def test_a_language_is_one_row_however_its_tag_is_written():
+    known = [measured(f"v{n}", language=tag, person=n) for n, tag in enumerate(("cmn", "zh-Hant", "iw", "he", "und"))]
+    figures = collect(known, judge(known, PAPER), PAPER)
+    assert {one.name: (one.videos, one.kept) for one in figures.languages} == {"zh": (2, 2), "he": (2, 2), "": (1, 1)}
+
+
+def test_what_a_language_is_lost_to_is_counted_in_videos():
+    gone = [dataclasses.replace(measured(f"g{n}"), clips=None, rejected=("fetch", "gone", {})) for n in range(2)]
+    many = tuple(clip("v0", n, start_s=4.0 * n) for n in range(5))
+    one = measured(clips=many, syncs=tuple(sync(one.key, 1.0) for one in many))
+    (language,) = collect([*gone, one], judge([*gone, one], PAPER), PAPER).languages
+    assert language.top_reason == "gone"

@@ -7,7 +7,7 @@ import pytest
 
 from stages.calibrate import FAR_FRAMES, calibrate
 from stages.policies import LATENTSYNC, PAPER
-from tests.stages.measured import clip, measured, sync, track
+from tests.stages.measured import clip, identity, measured, speech, sync, track
 
 UNIFORM = dataclasses.replace(PAPER, by_language=())
 
@@ -62,7 +62,7 @@ def test_still_faces_that_end_at_the_last_offset_change_nothing():
 def test_clips_that_break_another_rule_are_not_looked_at():
     good = world("de", 6.0, 200, 40)
     small = (track(face_px=20.0),)
-    unseen = world("de", 1.0, 100, 0, seed=1)
+    unseen = world("de-AT", 1.0, 100, 0, seed=1)
     bad = [dataclasses.replace(one, seen=dataclasses.replace(one.seen, tracks=small)) for one in unseen]
     (told,) = calibrate(good + bad, UNIFORM)
     assert told.clips == 240
@@ -71,7 +71,12 @@ def test_clips_that_break_another_rule_are_not_looked_at():
 @pytest.mark.parametrize(("n_sync", "n_wrong"), [(20, 60), (400, 0)], ids=["few clips", "no wrong clips"])
 def test_what_cannot_be_told_is_not_proposed(n_sync, n_wrong):
     (told,) = calibrate(world("th", 6.0, n_sync, n_wrong), UNIFORM)
-    assert told.proposed is None and told.lost_then is None and told.lost < 0.05
+    assert told.few and told.proposed is None and told.lost_then is None and told.lost < 0.05
+
+
+def test_where_no_limit_tells_right_from_wrong_that_is_not_for_want_of_clips():
+    (told,) = calibrate(world("th", 0.0, 200, 400), UNIFORM)
+    assert not told.few and told.proposed is None
 
 
 def test_where_nothing_is_in_sync_nothing_is_lost_and_nothing_proposed():
@@ -104,3 +109,45 @@ def test_too_few_offsets_and_no_share_are_refused():
         with pytest.raises(ValueError, match="is no share between 0 and 1"):
             calibrate([measured()], UNIFORM, wrong=share)
     assert calibrate([], UNIFORM) == ()
+
+
+def test_listeners_and_copies_say_nothing_of_how_far_the_limit_can_be_trusted():
+    good, beside = world("de", 6.0, 400, 60), []
+    for n, one in enumerate(good):
+        clips, syncs = one.clips.items, one.syncs.items
+        listener = clip(one.video.id, 9, track=1, n_frames=100)
+        beside.append(
+            measured(
+                one.video.id,
+                clips=(*clips, listener),
+                tracks=(track(0), track(1)),
+                syncs=(*syncs, reading(listener.key, 0.0, n % 29 - 14)),
+            )
+        )
+        if syncs[0].confidence > 3.0:
+            same = tuple(identity(clips[0].key) for _ in clips)
+            copies = tuple(dataclasses.replace(one, key=f"copy-{n:04d}-{i:04d}") for i, one in enumerate(same))
+            made = tuple(clip(f"copy-{n:04d}", i) for i in range(len(clips)))
+            read = tuple(reading(c.key, 9.0, 0) for c in made)
+            beside.append(measured(f"copy-{n:04d}", clips=made[:1], syncs=read[:1], identities=copies[:1]))
+    (told,), (alone,) = calibrate(beside, UNIFORM), calibrate(good, UNIFORM)
+    assert (told.clips, told.in_sync, told.wrong) == (alone.clips, alone.in_sync, alone.wrong)
+
+
+def test_where_some_were_spared_the_hearing_what_is_heard_rules_none_out():
+    """Else clips out of sync stay for being unheard, and those in sync go for what they say."""
+    videos = world("de", 6.0, 400, 100)
+    heard = {one.key for video in videos for one in video.syncs.items if one.confidence >= 3.0}
+    other = dataclasses.replace(speech("-"), verdict="other")
+    spared = [
+        dataclasses.replace(
+            video,
+            speeches=dataclasses.replace(
+                video.speeches,
+                items=tuple(dataclasses.replace(other, key=one.key) for one in video.clips.items if one.key in heard),
+            ),
+        )
+        for video in videos
+    ]
+    (told,), (all_heard,) = calibrate(spared, UNIFORM), calibrate(videos, UNIFORM)
+    assert (told.clips, told.lost, told.wrong) == (500, all_heard.lost, all_heard.wrong)
