@@ -5,13 +5,15 @@ a crash at any moment leaves the old set whole, a finished shard is never writte
 bytes and names whatever the number of workers. Tars that the new index does not name are removed after it is there.
 """
 
+import contextlib
 import hashlib
 import io
 import math
+import shutil
 import tempfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from manifests.ahead import map_ahead
 from manifests.codec import to_json
 from manifests.records import RATE_HZ, Clip, Ref, Verdict, Word
 from manifests.scratch import prefix
@@ -28,12 +31,15 @@ from stages.judge import Candidate, Measured, candidates
 from stages.origin import origin_of, span_s
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, tars, write_index
 from stages.shift import shift_audio
-from stages.tars import Content, Sample, read_tar, write_tar
+from stages.tars import Content, Sample, TarError, read_tar, write_tar
 
 SCHEMA = 1
 """Raised when the meaning or the set of a sample's members changes; in every sample's json."""
 
 _ARRAYS = ("box.npy", "lmk.npy", "pose.npy")
+
+_AHEAD = 8
+"""Clips of a shard that are fetched while one is written: of an object store each of three files is a wait."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,10 +280,11 @@ def _settle(
 def _rows(store: Store, there: set[str], planned: Planned) -> tuple[Row, ...]:
     """The index rows of a shard: read back, else of the shard written now."""
     with tempfile.TemporaryDirectory(prefix=prefix("shard")) as folder:
-        path = f"shards/{planned.name}"
-        if planned.name in there:  # written by a run that died before its index
-            samples = tuple(sample for sample, _ in read_tar(store.get_file(path, Path(folder))))
-        else:
+        path, samples = f"shards/{planned.name}", tuple[Sample, ...]()
+        with contextlib.suppress(TarError):  # a power cut left it without its bytes
+            if planned.name in there:  # written by a run that died before its index
+                samples = tuple(sample for sample, _ in read_tar(store.get_file(path, Path(folder))))
+        if not samples:
             with store.writing(path) as target:
                 samples = _write(store, target, planned.entries)
     return tuple(_row(planned.name, *pair) for pair in zip(planned.entries, samples, strict=True))
@@ -316,20 +323,29 @@ def _write(store: Store, target: Path, entries: Sequence[Entry]) -> tuple[Sample
 def _samples(
     store: Store, entries: Iterable[Entry], wrong: list[ChangedBlobsError]
 ) -> Iterator[tuple[str, dict[str, Content]]]:
-    """Without those that are found to be changed before they are copied: errors go to `wrong`."""
-    for entry in entries:
-        with tempfile.TemporaryDirectory(prefix=prefix("clip")) as folder:
-            try:
-                members = _members(store, entry, Path(folder))
-            except ChangedBlobsError as error:
-                wrong.append(error)
-                continue
-            yield entry.clip.key, members
+    """Without those that are found to be changed before they are copied: errors go to `wrong`. From an object store the
+    next clips are fetched while one is written."""
+    with tempfile.TemporaryDirectory(prefix=prefix("clips")) as scratch:
+
+        def fetch(entry: Entry) -> tuple[Entry, Path, dict[Ref, Path]]:
+            refs, folder = (entry.clip.video, entry.clip.audio, entry.clip.arrays), Path(scratch) / entry.clip.key
+            folder.mkdir()
+            return entry, folder, {ref: store.get_file(ref.path, folder) for ref in refs}
+
+        ahead = _AHEAD if store.local is None else 0
+        with contextlib.closing(map_ahead(fetch, entries, n=ahead)) as fetched:
+            for entry, folder, files in fetched:
+                try:
+                    members = _members(store, entry, files)
+                except ChangedBlobsError as error:
+                    wrong.append(error)
+                else:
+                    yield entry.clip.key, members
+                shutil.rmtree(folder)
 
 
-def _members(store: Store, entry: Entry, scratch: Path) -> dict[str, Content]:
+def _members(store: Store, entry: Entry, files: Mapping[Ref, Path]) -> dict[str, Content]:
     clip = entry.clip
-    files = {ref: store.get_file(ref.path, scratch) for ref in (clip.video, clip.audio, clip.arrays)}
     for ref in files if entry.shift_frames else (clip.arrays,):  # a copy is checked by the digest that writing it gives
         with files[ref].open("rb") as opened:
             _check(store, entry, ref, hashlib.file_digest(opened, "sha256").hexdigest())

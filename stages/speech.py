@@ -128,14 +128,13 @@ class Transcribe(Stage[Speeches]):
         model = f"{Path(self.model).name} {weights.digest(self.model)}"
 
         def work(facts: Facts, bench: Bench) -> Speeches:
-            clips = self._useful(facts)
+            clips, size = self._useful(facts), _AT_ONCE * self.batch
+            groups = [clips[start : start + size] for start in range(0, len(clips), size)]
+            files = bench.ahead([clip.audio for clip in group] for group in groups)
             found: list[Speech] = []
             with spoiled_by(RuntimeError):
-                for start in range(0, len(clips), _AT_ONCE * self.batch):
-                    group = clips[start : start + _AT_ONCE * self.batch]
-                    sounds = [
-                        read_wav(bench.fetch(clip.audio)).astype(np.float32) / np.float32(32768) for clip in group
-                    ]
+                for group, paths in zip(groups, files, strict=True):
+                    sounds = [read_wav(path).astype(np.float32) / np.float32(32768) for path in paths]
                     found += self._measure(recogniser, aligners, group, sounds, facts[Video].language)
             return Speeches(items=tuple(found), model=model)
 

@@ -40,6 +40,8 @@ _KEPT_BYTES = 256_000_000
 """Of what the encoder made of sounds that may be transcribed as they were heard: 33 of large-v3, 7.7 MB each."""
 
 _FRAME = 160  # samples that Whisper's mel frames lie apart
+_MEL_TAIL = 800  # samples of silence after which nothing of a sound is in a frame any more; those have 400
+_MEL_FLOOR = -10.0  # log10 of what Whisper takes for the least power
 _PYANNOTE_OFFSET = 0.363  # whisperx's: speech ends where its probability falls below
 _LANGUAGE_TOKEN = re.compile(r"<\|([a-z]{2,3})\|>")
 
@@ -223,8 +225,14 @@ class Recogniser:
         from whisperx.audio import log_mel_spectrogram
 
         size = self._whisper.feat_kwargs.get("feature_size") or 80
-        heard = [sound[: self._context] for sound in sounds]
-        return torch.stack([log_mel_spectrogram(one, n_mels=size, padding=self._context - len(one)) for one in heard])
+        n_frames, found = self._context // _FRAME, []
+        for sound in sounds:
+            heard = sound[: self._context]
+            mel = log_mel_spectrogram(heard, n_mels=size, padding=min(_MEL_TAIL, self._context - len(heard)))
+            # Of the silence after it every frame is what Whisper's scale makes of nothing: 8 below the loudest at most.
+            silence = max((_MEL_FLOOR + 4) / 4, float(mel.max()) - 2)
+            found.append(torch.nn.functional.pad(mel, (0, n_frames - mel.shape[-1]), value=silence))
+        return torch.stack(found)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 import subprocess
+import threading
 import wave
 from pathlib import Path
 
@@ -143,6 +144,31 @@ def test_a_store_without_a_disk_holds_the_same_shards(shards):
     shard(remote, videos, judge(videos, POLICY))
     assert {name: remote.get(f"shards/{name}") for name in done.index.shards} == tars(store)
     assert verify(remote).ok
+
+
+def test_the_next_clips_of_an_object_store_are_fetched_while_one_is_written(monkeypatch):
+    remote = Store("memory://shard-ahead-test")
+    videos = three_videos(remote, n_clips=3)[:1]
+    together, get_file = threading.Barrier(3), Store.get_file
+
+    def one_of_three(store, path, scratch):
+        together.wait(20)
+        return get_file(store, path, scratch)
+
+    monkeypatch.setattr(Store, "get_file", one_of_three)
+    assert len(shard(remote, videos, judge(videos, POLICY), workers=1).index.rows) == 3
+
+
+@pytest.mark.parametrize("left", [b"", bytes(10240), b"half of a tar"])
+def test_what_a_power_cut_left_without_its_bytes_is_written_anew(left, tmp_path):
+    store = Store(str(tmp_path))
+    videos = three_videos(store, n_clips=1)
+    first = shard(store, videos, judge(videos, POLICY))
+    whole = tars(store)
+    store.put(INDEX, b"")
+    store.put(f"shards/{first.index.shards[0]}", left)
+    again = shard(store, videos, judge(videos, POLICY))
+    assert again.index == first.index == read_index(store) and tars(store) == whole and verify(store).ok
 
 
 def test_after_a_crash_before_the_index_finished_shards_are_kept_as_they_are(tmp_path):

@@ -104,10 +104,12 @@ def test_from_an_object_store_clips_are_fetched_ahead_and_read_the_same(bench, m
     monkeypatch.setattr(
         Bench, "fetch", lambda bench, ref: asked.append(threading.current_thread().name) or fetch(bench, ref)
     )
-    with Bench(Store(f"memory://{tmp_path.name}"), "clip-test", "0123456789abcdef") as remote:
+    store = Store(f"memory://{tmp_path.name}")
+    with Bench(store, "clip-test", "0123456789abcdef") as remote:
         clips = Facts([Clips(items=tuple(kept_clip(remote, n, 40, seed=n) for n in range(3)))])
+    with Bench(store, "sync-test", "0123456789abcdef") as remote:
         found = [stage.open()(clips, remote) for stage in stages]
-        assert len(asked) == 18 and all(name.startswith("fetch") for name in asked)
+        assert len(asked) == 18 and all(name.startswith("bench") for name in asked)
     assert found == [stage.open()(expected, bench) for stage in stages]
 
 
