@@ -8,6 +8,10 @@ import pytest
 
 from mcdm.__main__ import parser as trainer
 from pipeline.cli import parser
+from stages.judge import candidates, judge
+from stages.policies import PAPER
+from stages.shard import describe
+from tests.stages.measured import measured
 
 ROOT = Path(__file__).parents[1]
 _OTHERS = (path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__))
@@ -70,3 +74,12 @@ def test_a_command_of_the_readme_is_one_that_the_tests_run(line):
     else:
         assert words[2] == "mcdm"
         assert has(RUN_BY[f"mcdm {trainer().parse_args(words[3:]).command}"])
+
+
+def test_the_readme_names_every_key_of_a_clips_json():
+    one = measured()
+    (verdict,) = judge([one], PAPER)
+    (clip,) = candidates([one])
+    described = describe(clip, verdict, n_clips=1, follows=False, shift_frames=0)
+    named = set(re.findall(r"`(\w+)`", (ROOT / "README.md").read_text().partition("## The shards")[2]))
+    assert {*described, *described["quality"], *described["hashes"]} <= named

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import webdataset
 
-from tests.command import Said, pipeline
+from tests.command import ROOT, Said, pipeline
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -135,6 +135,16 @@ def test_webdataset_reads_the_shards_and_decodes_the_clips(store):
         )
         assert len(sample["wav"]) == 44 + 2 * 640 * frames and np.isfinite(sample["box.npy"]).all()
         assert about["licence"] and about["language"] and "." not in sample["__key__"]
+
+
+def test_the_loop_of_the_readme_reads_every_clip_of_the_training_shards(store, monkeypatch, capsys):
+    (loop,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    monkeypatch.chdir(store.parent)
+    assert store.name == "out"
+    exec(loop, {})
+    index = pd.read_parquet(store / "shards" / "index.parquet")
+    train = index[index.split == "train"]
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == set(train.key) and len(train)
 
 
 def test_tar_alone_reads_the_shards(store):
