@@ -19,10 +19,17 @@ def to_json(record: object) -> bytes:
     return msgspec.json.encode(record)
 
 
-def from_json(data: bytes, kind: type[T]) -> T:
-    """Decode one record; raises `msgspec.ValidationError` with the path of the offending field."""
+def from_json(data: bytes, kind: type[T], at: str = "") -> T:
+    """Decode one record; raises `msgspec.ValidationError` with the path of the offending field, and
+    `msgspec.DecodeError` for what is no JSON: both begin with `at`, where the record lies.
+    """
     _learn(kind)
-    return msgspec.json.decode(data, type=kind)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        if not at:
+            raise
+        raise type(error)(f"{at}: {error}") from error
 
 
 def to_plain(record: object) -> dict[str, Any]:

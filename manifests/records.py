@@ -39,6 +39,7 @@ class Video:
     start_s: float | None = None  # the wanted part of the source; None: from its start
     end_s: float | None = None
     title: str = ""
+    name: str = ""  # what its list calls it, for whoever joins the results to that list
     channel: str = ""
     licence: str = ""  # as the manifest states it; Source.licence is what the site states
     licence_rule: str = ""  # "cc" or "any": what its language may be fetched under (`Fetch.licence`); "": not stated

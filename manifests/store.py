@@ -174,10 +174,24 @@ class Store:
         return bool(self._fs.exists(f"{self._root}/{path}"))
 
     def list(self, prefix: str) -> list[str]:
-        """All objects below a folder, sorted, as paths below the root; none if there is no such folder."""
-        skip = len(self._root) + 1
-        found = (path[skip:] for path in self._fs.find(f"{self._root}/{prefix}"))
-        return sorted(path for path in found if not Path(path).name.startswith(_PARTIAL))
+        """All objects below a folder, sorted, as paths below the root; none if there is no such folder.
+
+        Raises `OSError` for a folder that cannot be read, which fsspec takes for an empty one on a disk: then those who
+        were forgotten would come back.
+        """
+        place, skip = f"{self._root}/{prefix}", len(self._root) + 1
+        if self.local is None:
+            found = [path[skip:] for path in self._fs.find(place)]
+        else:
+            walked = os.walk(place, onerror=self._unread)
+            found = [f"{folder.rstrip('/')}/{name}"[skip:] for folder, _, names in walked for name in names]
+        return sorted(path for path in found if not path.rpartition("/")[2].startswith(_PARTIAL))
+
+    def _unread(self, error: OSError) -> None:
+        if isinstance(error, (PermissionError, NotADirectoryError)):
+            raise error
+        if not isinstance(error, FileNotFoundError):  # of a shared disk that was lost, or with too many open files
+            raise UnreachableError(f"{self.url} does not answer: {error}") from error
 
     def delete(self, path: str) -> None:
         """Remove an object or a folder of objects; nothing happens if it is not there."""
@@ -185,11 +199,19 @@ class Store:
             self._fs.rm(f"{self._root}/{path}", recursive=True)
 
     def sweep(self, below: str = "") -> int:
-        """Remove what killed processes of this machine left half written; returns how many files."""
-        left = [] if self.local is None else list((self.local / below).rglob(f"{_PARTIAL}{machine()}-*"))
-        dead = [path for path in left if not is_alive(int(path.name.rsplit("-", 2)[1]))]
+        """Remove what killed processes of this machine left half written, and what of the ledger a power cut left
+        empty: listings count it as an outcome, and it is none. Returns how many files.
+        """
+        if self.local is None:
+            return 0
+        dead: list[str] = []
+        for folder, _, names in os.walk(self.local / below):
+            half = {name for name in names if name.startswith(_PARTIAL)}
+            dead += (f"{folder}/{name}" for name in half if _is_abandoned(name))
+            if Path(folder).is_relative_to(self.local / "ledger"):
+                dead += (path for name in set(names) - half if _is_empty(path := f"{folder}/{name}"))
         for path in dead:
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
         return len(dead)
 
     @contextlib.contextmanager
@@ -198,9 +220,22 @@ class Store:
         temporary = target.parent / f"{_PARTIAL}{machine()}-{os.getpid()}-{uuid.uuid4().hex}"
         try:
             yield temporary
+            with temporary.open("rb") as f:
+                os.fsync(f.fileno())  # the bytes before the name: a power cut leaves the name of an empty file else
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _is_abandoned(name: str) -> bool:
+    """Whether a file that is not yet whole was written by a process of this machine that is gone."""
+    return name.startswith(f"{_PARTIAL}{machine()}-") and not is_alive(int(name.rsplit("-", 2)[1]))
+
+
+def _is_empty(path: str) -> bool:
+    with contextlib.suppress(OSError):  # another run on this store may have taken it away
+        return not os.stat(path).st_size  # noqa: PTH116 (a `Path` for each of millions takes longer than the asking)
+    return False
 
 
 class _Remote:

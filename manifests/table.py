@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import logging
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests import parquet
+from manifests.columns import ADDRESSES, FIELD, TIMES, fields_of, flattened, plain
 from manifests.records import Video
 from manifests.tags import UNSTATED, UnknownLanguageError, language_tag
 from manifests.urls import canonical, host_without_scheme, is_web, is_web_host, is_youtube_id, local, youtube_url
@@ -32,24 +32,6 @@ VIDEO_SUFFIXES = frozenset(
 )
 LIST_SUFFIXES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt"])
 
-_NAMES = {
-    "url": "url path file video video_path video_url video_link link source webpage_url filename file_name",
-    "youtube": "youtube_id ytb_id yt_id ytid youtube_key youtubeid",
-    "start_s": "start_s start start_sec start_time start_seconds begin",
-    "end_s": "end_s end end_sec end_time end_seconds stop",
-    "start_ms": "start_ms start_msec start_time_ms start_milliseconds",
-    "end_ms": "end_ms end_msec end_time_ms end_milliseconds",
-    "language": "language lang language_code locale",
-    "title": "title video_title",
-    "channel": "channel uploader channel_id",
-    "licence": "licence license",
-    "duration_s": "duration_s duration_sec duration_seconds",
-}
-"""What each field is called in lists that exist: our own first, then those of AVSpeech, CelebV, MultiTalk, TalkVid."""
-
-_FIELD = {name: field for field, names in _NAMES.items() for name in names.split()}
-_ADDRESSES = {name for name, field in _FIELD.items() if field in ("url", "youtube")}
-_TIMES = ("start_s", "end_s", "duration_s", "start_ms", "end_ms")
 _TOLD = 12  # names of columns, or endings of files, that one line of what was passed over spells out at most
 _AVSPEECH_COLUMNS = 5  # YouTube id, start, end, x and y of the face's centre; no header
 
@@ -59,7 +41,7 @@ class ManifestError(ValueError):
 
 
 def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
-    """Read a list of videos; rows with the same source and part collapse into the first.
+    """Read a list of videos; rows with the same source and part collapse into the first, which is logged in one line.
 
     `source` is a list by its ending (`.csv .tsv .json .jsonl .ndjson .parquet .txt`; a local path or any fsspec URL), a
     folder (all videos below it), or else one video. `language` is assumed where a row states none. Relative paths are
@@ -68,10 +50,13 @@ def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
     source = local(source)
     videos: dict[str, Video] = {}
     columns = {field.name: True for field in fields(Video)}  # some of which `to_json_lines` writes for others
+    again = otherwise = 0
     try:
         for place, row in _rows(source):
-            video = _video(place, _known(row, columns), source, language)
-            videos.setdefault(video.id, video)
+            video = _video(place, fields_of(row, columns), source, language)
+            first = videos.setdefault(video.id, video)
+            again += first is not video
+            otherwise += first.language != video.language
     except RecursionError:
         raise ManifestError(f"{source}: not a list of videos: nested too deeply") from None
     if not videos:
@@ -79,6 +64,9 @@ def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
     unused = [name for name, used in columns.items() if not used]
     if unused:
         log.warning("%s: columns not used: %s", source, _told(unused))
+    if again:
+        said = "%s: rows of a source and part that one before them has, whose word counts: %d, in another language: %d"
+        log.warning(said, source, again, otherwise)
     if any(video.start_s and video.duration_s and video.end_s is None for video in videos.values()):
         log.warning("%s: without end_s a part goes on to the end: duration_s is that of the whole video", source)
     return tuple(videos.values())
@@ -176,13 +164,13 @@ def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[
     headless = len(first) == _AVSPEECH_COLUMNS and is_youtube_id(first[0]) and _is_number(first[1])
     names = ["youtube_id", "start_s", "end_s", "x", "y"] if headless else None
     reader = csv.DictReader(io.StringIO(text), fieldnames=names, **form)
-    if not headless and not {_plain(name) for name in first} & _ADDRESSES:
+    if not headless and not {plain(name) for name in first} & ADDRESSES:
         there = ", ".join(first) or "none"
         said = f"no column url, path or youtube_id among {there}; write a heading such as youtube_id,start_s,end_s"
         raise ManifestError(f"{source}: line {above + 1}: {said}")
     assert reader.fieldnames is not None  # reads the header, if there is one: rows begin after it
     # Where commas part no fields, they begin the decimals, as German spreadsheets write them.
-    times = [] if delimiter == "," else [name for name in reader.fieldnames if _FIELD.get(_plain(name)) in _TIMES]
+    times = [] if delimiter == "," else [name for name in reader.fieldnames if FIELD.get(plain(name)) in TIMES]
     for row in _strictly(source, above, reader):
         place = f"{source}: line {above + reader.line_num}"
         if None in row:
@@ -197,13 +185,13 @@ def _heading(text: str, delimiter: str) -> tuple[int, str]:
         if stated:
             delimiter = stated[1]
         elif line.strip(" ,;\t\r"):
-            marks = [mark for mark in (delimiter, ";", "\t", ",") if _ADDRESSES & _names_of(line, mark)]
+            marks = [mark for mark in (delimiter, ";", "\t", ",") if ADDRESSES & _names_of(line, mark)]
             return above, (marks or [delimiter])[0]
     return 0, delimiter
 
 
 def _names_of(heading: str, delimiter: str) -> set[str]:
-    return {_plain(name.strip(' "')) for name in heading.split(delimiter)}
+    return {plain(name.strip(' "')) for name in heading.split(delimiter)}
 
 
 def _has_stray_quotes(text: str, form: Mapping[str, Any]) -> bool:
@@ -213,7 +201,7 @@ def _has_stray_quotes(text: str, form: Mapping[str, Any]) -> bool:
         return not all(True for _ in csv.reader(io.StringIO(text), **form))
     except csv.Error:
         rows = list(csv.reader(io.StringIO(text), **form, quoting=csv.QUOTE_NONE))
-        at = [i for i, name in enumerate(rows[0]) if _plain(name) in _ADDRESSES] or [0]
+        at = [i for i, name in enumerate(rows[0]) if plain(name) in ADDRESSES] or [0]
         return not any(row[i].startswith('"') for row in rows for i in at if i < len(row))
 
 
@@ -250,7 +238,7 @@ def _json(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(found, dict):
         found = found.get("clips", found)
     if isinstance(found, dict):
-        items: list[tuple[Any, Any]] = list(found.items())
+        items: list[tuple[Any, Any]] = [(name, _named(name, row)) for name, row in found.items()]
     elif isinstance(found, list):
         items = list(enumerate(found, 1))
     else:
@@ -258,6 +246,10 @@ def _json(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, row in items:
         place = f"{source}: entry {name}"
         yield place, _entry(place, row)
+
+
+def _named(name: str, row: Any) -> Any:
+    return {"name": name, **row} if isinstance(row, dict) else row
 
 
 def _parquet(source: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -276,37 +268,7 @@ def _entry(place: str, row: Any) -> Mapping[str, Any]:
         return {"url": row}
     if not isinstance(row, dict):
         raise ManifestError(f"{place}: neither an object nor a URL")
-    return _flat(row)
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested objects (`{"duration": {"start_sec": 1}}`, `{"info": {"Video Link": ...}}`) by their innermost names."""
-    flat: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, dict):
-            flat = {**_flat(value), **flat}
-        else:
-            flat[name] = value
-    return flat
-
-
-def _known(row: Mapping[str, Any], columns: dict[str, bool]) -> dict[str, Any]:
-    """What a row states, by field; every column that states something is noted, with whether any row used it."""
-    known: dict[str, Any] = {}
-    names = {_plain(name): name for name, value in row.items() if _states(value)}
-    # In the order of the names above, so that a column `url` is preferred to a column `filename`.
-    for plain, field in _FIELD.items():
-        if plain in names and field not in known:
-            known[field] = row[names[plain]]
-            columns[names[plain]] = True
-    for name in names.values():
-        columns.setdefault(name, False)
-    return known
-
-
-def _states(value: Any) -> bool:
-    """Not so an empty field, nor the NaN by which pandas says the same."""
-    return value is not None and bool(str(value).strip()) and not (isinstance(value, float) and math.isnan(value))
+    return flattened(row)
 
 
 def _video(place: str, known: dict[str, Any], source: str, language: str | None) -> Video:
@@ -320,7 +282,7 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
         raise ManifestError(f"{place}: field url: missing (a URL, a path, or youtube_id)")
     if not isinstance(url, str):
         raise ManifestError(f"{place}: field url: not text")
-    for name in _TIMES:
+    for name in TIMES:
         if name in known:
             known[name] = _seconds(place, name, known[name])
     for name in ("start", "end"):
@@ -333,7 +295,7 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
     if end_s is None and start_s and whole_s and whole_s <= start_s:
         said = f"{whole_s:g}, the whole video's, is not after the start at {start_s:g}; of a part state end_s"
         raise ManifestError(f"{place}: field duration_s: {said}")
-    for name in ("title", "channel", "licence"):
+    for name in ("title", "channel", "licence", "name"):
         if name in known:
             known[name] = str(known[name]).strip()
     spoken = str(known.pop("language", "")).strip()
@@ -393,8 +355,3 @@ def _seconds(place: str, field: str, value: Any) -> float:
 
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"\d+(\.\d+)?", text.strip()) is not None
-
-
-def _plain(name: str) -> str:
-    """A column's name as the table of names has it: `Video Link`, `start-time` and `Start (s)` are spellings."""
-    return re.sub(r"[\s()\[\]_-]+", "_", str(name).strip()).rstrip("_").lower()

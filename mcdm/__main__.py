@@ -88,7 +88,10 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--fsdp", action="store_true", help="shard weights and optimizer over the processes (FSDP2)")
     train.add_argument("--cache", default="auto", metavar="URL|off", help="where encoded clips lie; off: none")
     train.add_argument(
-        "--save-every", type=int, metavar="STEPS", help="default: twenty times a stage, every 200 steps at the most"
+        "--save-every",
+        type=int,
+        metavar="STEPS",
+        help="default: twenty times a stage, every 200 steps at the most, less often where writing takes long",
     )
     train.add_argument("--log-every", type=int, default=20, metavar="STEPS")
     train.add_argument("--validate-every", type=int, default=100, metavar="STEPS")

@@ -275,7 +275,8 @@ class Recipe:
         """Names what `encode` writes: latents and features depend on nothing else of the recipe."""
         parts = (self.codec, self.audio, self.image)
         known = [{**dataclasses.asdict(part), "path": digest_at(part.path)} for part in parts]
-        known.append({"face_px": self.motion.face_px, "version": 2})  # 2: faces are shrunk by areas
+        version = 3 if self.codec.kind == "sd" else 2  # 2: faces are shrunk by areas; 3: float16 on a GPU
+        known.append({"face_px": self.motion.face_px, "version": version})
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
 

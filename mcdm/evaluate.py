@@ -7,26 +7,28 @@ and all lanes take their next video, with nothing remembered, at the same time.
 
 import json
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from manifests.records import SAMPLES_PER_FRAME
 from mcdm import distributed, measures
-from mcdm.encode import face_parts, head_state, resize
-from mcdm.encoders import heard, make_audio
+from mcdm.config import MotionConfig
+from mcdm.encoders import make_audio
 from mcdm.eval_page import write_page
-from mcdm.faces import Bytes, Floats, View, align, mouth_opening, view_of
-from mcdm.frechet import FrechetNetwork
+from mcdm.faces import Bytes, Floats, align, mouth_opening
+from mcdm.frechet import FrechetNetwork, distance
 from mcdm.generate import Talker
 from mcdm.held_out import divide
 from mcdm.identity import PACKAGED, FacePack
-from mcdm.shards import Clip, SampleError, Shards, chains, decode
+from mcdm.shards import SampleError, Shards, chains
+from mcdm.truth import Truth, audio_window, read_truth
 from mcdm.video import VideoWriter
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ log = logging.getLogger("mcdm")
 
 IDENTITY_EVERY = 25
 """Frames between two looks at the identity."""
+
+_ON_PAGE = 4
+"""Videos that the page shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,20 +67,6 @@ class EvaluateOptions:
 
 
 @dataclass
-class Truth:
-    """A held-out video: pictures at the recipe's size, sound, landmarks (view shares), openings, motion tokens."""
-
-    key: str
-    pictures: Bytes
-    samples: Floats
-    audio: Tensor  # (F, v, c)
-    landmarks: Floats
-    boxes: Floats
-    opening: Floats
-    tokens: Floats  # (F, n, d)
-
-
-@dataclass
 class Made:
     """What is read off a video as it is made."""
 
@@ -88,61 +79,22 @@ class Made:
     identity: list[tuple[int, float]] = field(default_factory=list)
     n_lost: int = 0  # looks at which no face was found
 
-
-def read_truth(shards: Shards, chain: list[Clip], talker: Talker, audio: nn.Module, frames: int) -> Truth:
-    """A chain of clips as one video, cut at `frames`; raises `SampleError`. `audio`: the recipe's encoder."""
-    recipe = talker.recipe
-    parts: dict[str, list[NDArray[Any]]] = {}
-    done = 0
-    for clip in chain:
-        count = min(clip.n_frames, frames - done)
-        if count <= 0:
-            break
-        landmarks, pose = face_parts(clip, shards)
-        data, sound = shards.read(clip, "mp4"), shards.sound(clip)
-        corners = shards.array(clip, "box.npy", (clip.n_frames, 5))[:, :4].reshape(-1, 2, 2)
-        view = View(0, 0, 0)
-        for start in range(0, count, 64):
-            stop = min(start + 64, count)
-            whole = decode(clip.key, data, start, stop)
-            if not start:
-                view = view_of(landmarks, whole.shape[1], recipe.codec.view)
-                landmarks, corners = view.move(landmarks), view.move(corners)
-            pictures, size = view.cut(whole), view.side
-            faces, _ = align(pictures, landmarks[start:stop], recipe.motion.face_px)
-            head = head_state(landmarks[start:stop], pose[start:stop], size)
-            shown = torch.from_numpy(faces).to(talker.device)[None].float() / 127.5 - 1
-            tokens = talker.motion.tokens(shown, torch.from_numpy(head).to(talker.device)[None])[0]
-            new: dict[str, NDArray[Any]] = {
-                "pictures": resize(pictures, recipe.codec.size_px),
-                "landmarks": landmarks[start:stop] / size,
-                "boxes": corners[start:stop].reshape(-1, 4) / size,
-                "opening": mouth_opening(faces),
-                "tokens": tokens.cpu().numpy(),
-            }
-            for name, values in new.items():
-                parts.setdefault(name, []).append(values)
-        parts.setdefault("samples", []).append(sound[: count * SAMPLES_PER_FRAME])
-        done += count
-    joined = {name: np.concatenate(values) for name, values in parts.items()}
-    with torch.no_grad():
-        features = audio(torch.from_numpy(joined["samples"]).to(talker.device))
-    return Truth(key=chain[0].key, audio=features, **joined)
+    def shown(self) -> Bytes:
+        """All pictures in a row (n, side, side, 3)."""
+        self.pictures = [np.concatenate(self.pictures)] if len(self.pictures) > 1 else self.pictures
+        return self.pictures[0]
 
 
-def audio_window(truth: Truth, talker: Talker, start: int) -> Tensor:
-    """Audio tokens (history + f, k, c) of the clip at `start`; the sound starts over where it ends."""
-    reach, length = talker.recipe.audio.reach, len(truth.audio)
-    at = torch.arange(start - talker.history - reach, start + talker.recipe.frames + reach).clamp(min=0)
-    return heard(truth.audio[at.to(truth.audio.device) % length], reach)
-
-
-def roll_out(talker: Talker, truths: list[Truth], options: EvaluateOptions) -> list[Made]:
-    """Make all videos and measure them on the way: what the models hold does not grow with their number, and nothing
-    grows with what has no truth."""
+def roll_out(talker: Talker, truths: Iterable[Truth], options: EvaluateOptions) -> Iterator[tuple[Truth, Made]]:
+    """Make all videos and measure them on the way. What is held at a time is the videos of all lanes, whatever number
+    follows, and nothing grows with what has no truth: of 1,800 frames of 512 px 1.4 GB are true, and 1.4 GB made."""
     pack = FacePack(options.face_pack) if options.face_pack else None
-    starts = range(0, len(truths), options.lanes)
-    return [made for i in starts for made in _lanes(talker, truths[i : i + options.lanes], i, pack, options)]
+    coming, first = iter(truths), 0
+    while lanes := list(islice(coming, options.lanes)):
+        made = _lanes(talker, lanes, first, pack, options)
+        first += len(lanes)
+        while lanes:  # what is handed over is not held on to
+            yield lanes.pop(0), made.pop(0)
 
 
 def _lanes(
@@ -252,7 +204,7 @@ def synchrony(truth: Truth, made: Made, network: "SyncNet", device: torch.device
     boxes = (centre + np.median(offset, axis=0)).reshape(-1, 4)
     found = {}
     for name, pictures, box in (
-        ("made", np.concatenate(made.pictures), boxes),
+        ("made", made.shown(), boxes),
         ("true", truth.pictures, truth.boxes),
     ):
         scaled = box.astype(np.float64) * pictures.shape[1]
@@ -263,12 +215,6 @@ def synchrony(truth: Truth, made: Made, network: "SyncNet", device: torch.device
         score = reading(truth.key, matrix, window_s=3.0, hop_s=1.0)
         found[name] = {"sync_c": score.confidence, "sync_d": score.distance, "offset_frames": score.offset_frames}
     return {"sync": found}
-
-
-def compared(truths: list[Truth], made: list[Made]) -> tuple[list[Bytes], list[Bytes]]:
-    """The true and the made pictures of every video, as far as both go."""
-    shown = [np.concatenate(one.pictures) for one in made]
-    return [truth.pictures[: len(one)] for truth, one in zip(truths, shown, strict=True)], shown
 
 
 def mean_of(videos: list[dict[str, Any]]) -> dict[str, Any]:
@@ -298,23 +244,23 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     truths = held_out_truths(shards, talker, options)
     if options.shuffle_sound:
         truths = shuffled(truths)
+    place, groups = options.run / options.name, token_groups(talker.recipe.motion)
     paths = {"fid": options.fid, "fvd": options.fvd}
     networks = {name: FrechetNetwork(path, device) for name, path in paths.items() if path is not None}
     sync = sync_network(options.sync, device) if options.sync else None
-    made = roll_out(talker, truths, options)
-    motion = talker.recipe.motion
-    lip = motion.head_tokens + motion.lip_tokens
-    groups = {
-        "head": slice(0, motion.head_tokens),
-        "lip": slice(motion.head_tokens, lip),
-        "expression": slice(lip, None),
-    }
-    videos = [of_video(truth, one, groups) for truth, one in zip(truths, made, strict=True)]
-    true, shown = compared(truths, made) if networks else ([], [])
-    distances = {name: network.distance(true, shown, videos=name == "fvd") for name, network in networks.items()}
-    if sync is not None:
-        for video, truth, one in zip(videos, truths, made, strict=True):
-            video |= synchrony(truth, one, sync, device)
+    features: dict[str, tuple[list[NDArray[Any]], list[NDArray[Any]]]] = {name: ([], []) for name in networks}
+    videos: list[dict[str, Any]] = []
+    pages: list[tuple[str, bytes]] = []
+    for truth, made in roll_out(talker, truths, options):
+        videos.append(of_video(truth, made, groups) | (synchrony(truth, made, sync, device) if sync else {}))
+        for name, network in networks.items():
+            features[name][0].extend(network.of_video(truth.pictures, videos=name == "fvd"))
+            features[name][1].extend(network.of_video(made.shown(), videos=name == "fvd"))
+        if len(pages) < _ON_PAGE:
+            pages.append(side_by_side(place, truth, made))
+        log.info("%s: %d frames made, SSIM %.3f", truth.key, videos[-1]["frames_made"], videos[-1]["ssim"])
+        del truth, made  # before the next are read
+    distances = {name: distance(*both) for name, both in features.items()}
     result = {
         "recipe": talker.recipe.name,
         "options": {name: str(value) for name, value in asdict(options).items()},
@@ -324,12 +270,20 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         "not_measured": not_measured(options, videos),
         "videos": videos,
     }
-    place = options.run / options.name
     place.with_name(f"{options.name}.json").write_text(json.dumps(result, indent=1))
-    pages = [side_by_side(place, truth, one) for truth, one in list(zip(truths, made, strict=True))[:4]]
     write_page(place.with_name(f"{options.name}.html"), result, pages, options.run)
     log.info("%s.json: %s", place, json.dumps(result["mean"]))
     return result
+
+
+def token_groups(motion: MotionConfig) -> dict[str, slice]:
+    """Which motion tokens are the head's, the lips' and the expression's."""
+    lip = motion.head_tokens + motion.lip_tokens
+    return {
+        "head": slice(0, motion.head_tokens),
+        "lip": slice(motion.head_tokens, lip),
+        "expression": slice(lip, None),
+    }
 
 
 def check_name(name: str) -> None:
@@ -353,42 +307,47 @@ def not_measured(options: EvaluateOptions, videos: list[dict[str, Any]]) -> dict
     return found
 
 
-def held_out_truths(shards: Shards, talker: Talker, options: EvaluateOptions) -> list[Truth]:
-    """The longest videos that the run held out, or those of the asked splits; bad ones are skipped by name. Raises
-    `ValueError` for none."""
+def held_out_truths(shards: Shards, talker: Talker, options: EvaluateOptions) -> Iterator[Truth]:
+    """The longest videos that the run held out, or those of the asked splits, read as they are asked for; bad ones are
+    skipped by name. Raises `ValueError` for none."""
     held_out = shards.split(*options.splits) if options.splits else divide(shards, options.run).held_out
     if not held_out:
         raise ValueError(f"{options.shards}: no clips of splits {', '.join(options.splits)}")
-    truths: list[Truth] = []
-    audio = make_audio(talker.recipe.audio).to(talker.device)
+    read, audio = 0, make_audio(talker.recipe.audio).to(talker.device)
     for chain in sorted(chains(held_out), key=lambda chain: -sum(clip.n_frames for clip in chain)):
-        if len(truths) == options.n_videos:
-            break
+        if read == options.n_videos:
+            return
         try:
-            truths.append(read_truth(shards, chain, talker, audio, options.frames))
+            yield read_truth(shards, chain, talker, audio, options.frames)
+            read += 1
         except SampleError as error:
             log.warning("skipped %s", error)
-    if not truths:
+    if not read:
         raise ValueError(f"{options.shards}: none of {len(held_out)} held-out clips can be used")
-    return truths
 
 
-def shuffled(truths: list[Truth]) -> list[Truth]:
-    """The control: every video hears the sound of the next one; raises `ValueError` for a single video."""
-    if len(truths) < 2:
+def shuffled(truths: Iterator[Truth]) -> Iterator[Truth]:
+    """The control: every video hears the sound of the next one, the last of the first; raises `ValueError` for a single
+    video."""
+    truth = next(truths)
+    first, alone = truth.audio, True
+    for following in truths:
+        yield replace(truth, audio=following.audio)
+        truth, alone = following, False
+    if alone:
         raise ValueError("--shuffle-sound needs two videos at least")
-    others = [*truths[1:], truths[0]]
-    return [replace(truth, audio=other.audio) for truth, other in zip(truths, others, strict=True)]
+    yield replace(truth, audio=first)
 
 
 def side_by_side(place: Path, truth: Truth, made: Made) -> tuple[str, bytes]:
     """The true (left) and the made video (right) with the sound, three times as large: key and mp4 bytes."""
-    pictures = np.concatenate(made.pictures)
-    both = np.concatenate([truth.pictures[: len(pictures)], pictures], 2)
-    scale = max(1, 192 // both.shape[1])
+    pictures = made.shown()
+    side = pictures.shape[1]
+    scale = max(1, 192 // side)
     path = place.with_name(f"{place.name}-{truth.key}.mp4")
-    with VideoWriter(path, both.shape[1] * scale, width_px=both.shape[2] * scale) as writer:
+    with VideoWriter(path, side * scale, width_px=2 * side * scale) as writer:
         writer.hear(truth.samples)
-        for start in range(0, len(both), 64):
-            writer.show(both[start : start + 64].repeat(scale, 1).repeat(scale, 2))
+        for start in range(0, len(pictures), 64):
+            both = np.concatenate([truth.pictures[start : start + 64], pictures[start : start + 64]], 2)
+            writer.show(both.repeat(scale, 1).repeat(scale, 2))
     return truth.key, path.read_bytes()

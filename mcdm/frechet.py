@@ -1,6 +1,6 @@
 """FID and FVD: Fréchet distances of network features of true and made pictures, by networks that are given as files."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ asked for), and to answer with features, not classes."""
 
 
 def frechet(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Fréchet distance of two sets of features (n, d) as normal distributions (Heusel et al. 2017).
+    """Fréchet distance of two sets of features (n, d), float64, as normal distributions (Heusel et al. 2017).
 
     The trace of the root of a product of covariances is the sum of the roots of its eigenvalues, which holds for fewer
     samples than features too, where a matrix root does not converge.
@@ -57,23 +57,19 @@ class FrechetNetwork:
         except (RuntimeError, torch.jit.Error) as error:
             what = f"uint8 {tuple(moved.shape)}: {str(error).strip().splitlines()[-1]}"
             raise ValueError(f"{self._path}: the network does not take {what}") from error
-        rows: NDArray[Any] = features.float().flatten(1).cpu().numpy().astype(np.float64)
+        rows: NDArray[Any] = features.float().flatten(1).cpu().numpy()
         return rows
 
-    def distance(self, true: Iterable[Bytes], made: Iterable[Bytes], *, videos: bool) -> tuple[float | None, int]:
-        """Distance and number of samples, for videos (F, h, w, 3), whose pairs are equally long: of their pictures, or
-        of their pieces of `FVD_FRAMES` in a row. None for fewer than two."""
-        sets = [self._of(shown, videos=videos) for shown in (true, made)]
-        n = min(len(found) for found in sets)
-        return (frechet(*sets) if n > 1 else None), n
+    def of_video(self, pictures: Bytes, *, videos: bool) -> list[NDArray[Any]]:
+        """Features of a video (F, h, w, 3), in parts: of its pictures, or of its pieces of `FVD_FRAMES` in a row."""
+        if videos:
+            whole = len(pictures) // FVD_FRAMES
+            cut = pictures[: whole * FVD_FRAMES].reshape(whole, FVD_FRAMES, *pictures.shape[1:])
+            return [self.features(cut[i : i + 1]) for i in range(whole)]
+        return [self.features(pictures[i : i + _AT_ONCE]) for i in range(0, len(pictures), _AT_ONCE)]
 
-    def _of(self, shown: Iterable[Bytes], *, videos: bool) -> NDArray[Any]:
-        found: list[NDArray[Any]] = []
-        for pictures in shown:
-            if videos:
-                whole = len(pictures) // FVD_FRAMES
-                cut = pictures[: whole * FVD_FRAMES].reshape(whole, FVD_FRAMES, *pictures.shape[1:])
-                found += [self.features(cut[i : i + 1]) for i in range(whole)]
-            else:
-                found += [self.features(pictures[i : i + _AT_ONCE]) for i in range(0, len(pictures), _AT_ONCE)]
-        return np.concatenate(found) if found else np.zeros((0, 1))
+
+def distance(true: Sequence[NDArray[Any]], made: Sequence[NDArray[Any]]) -> tuple[float | None, int]:
+    """Distance and number of samples of two sets of features, each in parts; None for fewer than two samples."""
+    n = min(sum(map(len, parts)) for parts in (true, made))
+    return (frechet(*(np.concatenate(parts).astype(np.float64) for parts in (true, made))) if n > 1 else None), n

@@ -39,8 +39,7 @@ class State:
     points: Tensor  # (b, 5, 2), its landmarks as shares of the picture
     image: Tensor  # (b, e)
     archived: Tensor  # (b, a, c, h, w)
-    tokens: Tensor  # (b, a, n, d), of the archived frames
-    fresh: bool = True  # nothing was made yet: the archive is the reference, tokens are unknown
+    tokens: Tensor  # (b, max(a, f), n, d), of the newest frames; zero where none was made yet
     carries: list[list[Tensor]] | None = None
     number: int = 0  # of the next clip
 
@@ -83,7 +82,8 @@ class Talker:
         latents = encode_pictures(self.codec, pictures[:, None])
         image = self.image(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1)
         a, motion = self.recipe.archive.frames, self.recipe.motion
-        tokens = torch.zeros(len(pictures), a, motion.tokens, motion.token_width, device=self.device)
+        kept = max(a, self.recipe.frames)
+        tokens = torch.zeros(len(pictures), kept, motion.tokens, motion.token_width, device=self.device)
         if points is None:
             points = usual_landmarks(self)[None].repeat(len(pictures), 0)
         at = torch.from_numpy(points).to(self.device)
@@ -105,8 +105,7 @@ class Talker:
             state.points,
             state.image,
             archived,
-            torch.cat([state.tokens, tokens], 1)[:, -a:],
-            fresh=False,
+            torch.cat([state.tokens, tokens], 1)[:, -state.tokens.shape[1] :],
             carries=carries if self.carry_memory else None,
             number=state.number + 1,
         )
@@ -118,7 +117,8 @@ class Talker:
         z = draw_normal(state.seeds, 2 * state.number + _MOTION_NOISE + 100, shape, self.device)
         z = z * recipe.prior.temperature
         known = torch.zeros(len(z), w, dtype=torch.bool, device=self.device)
-        known[:, : self.history] = not state.fresh
+        made = min(state.number * recipe.frames, self.history)  # before them there was nothing to be clean
+        known[:, self.history - made : self.history] = True
         given = torch.cat([state.tokens[:, -self.history :] if self.history else z[:, :0], z[:, self.history :]], 1)
         landmarks = self.motion.of_head(heads) if heads is not None else None
         has_landmarks = known.new_ones(len(z)) if heads is not None else None
@@ -247,11 +247,21 @@ def place_face(picture: Bytes, landmarks: Floats, wanted: Floats, side: int) -> 
 
     Gives the crop (side, side, 3) and its landmarks (5, 2), pixels: near the wanted ones, as faces differ.
     """
+    scale, shift = placing(landmarks, wanted)
+    return moved(picture, scale, shift, side), (scale * landmarks + shift).astype(np.float32)
+
+
+def placing(landmarks: Floats, wanted: Floats) -> tuple[float, Floats]:
+    """Scale and shift (2,), pixels, that bring landmarks (5, 2) onto the wanted ones."""
     source, target = landmarks - landmarks.mean(0), wanted - wanted.mean(0)
     scale = float(np.sqrt((target**2).sum() / max((source**2).sum(), 1e-6)))
-    shift = wanted.mean(0) - scale * landmarks.mean(0)
-    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    return warped(picture, matrix, side), (scale * landmarks + shift).astype(np.float32)
+    shift: Floats = wanted.mean(0) - scale * landmarks.mean(0)
+    return scale, shift
+
+
+def moved(picture: Bytes, scale: float, shift: Floats, side: int) -> Bytes:
+    """A square (side, side, 3) of a picture (h, w, 3) scaled and shifted by pixels; edges are repeated."""
+    return warped(picture, np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]), side)
 
 
 def generate_file(

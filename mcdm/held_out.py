@@ -33,7 +33,8 @@ class Division:
 def divide(shards: Shards, run: Path) -> Division:
     """The run's division if it has one, else a new one, which is a function of the shards. Raises `ValueError`.
 
-    Clips that came later are trained on unless they share a video or a person with those held out.
+    Clips that came later are trained on unless they share a video or a person with those held out; where the shards
+    have splits, with those of them that lie in train by now, for the splits keep the others apart.
     """
     path = run / _FILE
     if not path.exists():
@@ -44,7 +45,8 @@ def divide(shards: Shards, run: Path) -> Division:
     if not held_out:
         raise ValueError(f"{shards.url} has none of the {len(keys)} clips that {path} holds out")
     if known.by == "split":
-        train = [clip for clip in shards.split("train") if clip.key not in keys]
+        moved = [clip for clip in held_out if clip.split == "train"]  # their group grew together with others
+        train = _apart(shards.split("train"), moved, people=True)
     else:
         train = _apart(shards.clips, held_out, people=known.by == "group")
     return Division(train, held_out, known.by)

@@ -4,6 +4,8 @@ import json
 import logging
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,13 @@ class TrainingLog:
             if key not in self.skipped:
                 console.warning("skipped %s: %s", key, reason)
             self.skipped[key] = reason
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What is done inside is no part of the steps' time."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
 
     def due(self, step: int) -> bool:
         """Whether the step, counted from 1, is written."""

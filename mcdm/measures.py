@@ -1,5 +1,7 @@
 """Measures of generated against true video: numbers from arrays, nothing else."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,13 @@ N_SHIFTS = 20
 
 
 def ssim(true: Bytes, made: Bytes) -> Floats:
-    """SSIM per frame, (n,), of RGB pictures (n, h, w, 3)."""
+    """SSIM per frame, (n,), of RGB pictures (n, h, w, 3): on all cores, as one takes 64 ms for a frame of 512 px."""
     from skimage.metrics import structural_similarity
 
     pairs = zip(true, made, strict=True)
     similar: Any = structural_similarity
-    return np.array([similar(a, b, channel_axis=2) for a, b in pairs], np.float32)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return np.array(list(pool.map(lambda pair: similar(*pair, channel_axis=2), pairs)), np.float32)
 
 
 def at_horizons(values: Floats) -> dict[str, float | None]:

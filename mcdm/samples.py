@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import torch
 
-from mcdm.evaluate import EvaluateOptions, Made, Truth, held_out_truths, mean_of, of_video, roll_out
+from mcdm.evaluate import EvaluateOptions, Made, held_out_truths, mean_of, of_video, roll_out
 from mcdm.faces import Bytes
 from mcdm.generate import Talker
 from mcdm.shards import Shards
+from mcdm.truth import Truth
 
 log = logging.getLogger("mcdm")
 
@@ -31,35 +32,34 @@ def make_samples(run: Path, shards: Shards, device: torch.device, step: int) -> 
     cuda = device.type == "cuda"
     try:
         with torch.random.fork_rng([device] if cuda else []):
-            truths, made = _rolled_out(run, shards, device)
+            videos = _rolled_out(run, shards, device)
         path = run / "samples" / f"stage3-{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), cv2.cvtColor(strip(truths, made), cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(path), cv2.cvtColor(strip(videos), cv2.COLOR_RGB2BGR))
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         log.warning("stage 3 step %d: no samples: %s", step, str(error).partition("\n")[0])
         return {}
     finally:
         if cuda:
             torch.cuda.empty_cache()  # what the roll-out took is training's again
-    means = mean_of([of_video(truth, one, {}) for truth, one in zip(truths, made, strict=True)])
+    means = mean_of([of_video(truth, made, {}) for truth, made in videos])
     return {name: means[name] for name in _NUMBERS}
 
 
-def _rolled_out(run: Path, shards: Shards, device: torch.device) -> tuple[list[Truth], list[Made]]:
+def _rolled_out(run: Path, shards: Shards, device: torch.device) -> list[tuple[Truth, Made]]:
     """In a function of its own, at whose end the models are gone from the device."""
     options = EvaluateOptions(run=run, shards=shards.url, n_videos=_VIDEOS, frames=_FRAMES, face_pack="")
     talker = Talker(run, device)
-    truths = held_out_truths(shards, talker, options)
-    return truths, roll_out(talker, truths, options)
+    return list(roll_out(talker, held_out_truths(shards, talker, options), options))
 
 
-def strip(truths: list[Truth], made: list[Made]) -> Bytes:
+def strip(videos: list[tuple[Truth, Made]]) -> Bytes:
     """Two rows for every video, made above true, of pictures at equal distances in time: one RGB picture."""
     rows: list[Any] = []
-    for truth, one in zip(truths, made, strict=True):
+    for truth, made in videos:
         at = np.linspace(0, len(truth.pictures) - 1, _SHOWN).round().astype(int)
-        rows += [np.concatenate(list(pictures[at]), 1) for pictures in (np.concatenate(one.pictures), truth.pictures)]
+        rows += [np.concatenate(list(pictures[at]), 1) for pictures in (made.shown(), truth.pictures)]
     size = (_SHOWN * _SHOWN_PX, len(rows) * _SHOWN_PX)
-    shrinks = len(truths[0].pictures[0]) > _SHOWN_PX
+    shrinks = len(videos[0][0].pictures[0]) > _SHOWN_PX
     way = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
     return np.asarray(cv2.resize(np.concatenate(rows), size, interpolation=way), np.uint8)

@@ -47,6 +47,7 @@ class LoopOptions:
     compiled: bool = False
     sharded: bool = False
     save_every: int = 200
+    save_share: float = 0.0  # of the time: a checkpoint that would take more waits; 0: none waits
     log_every: int = 20
     validate_every: int = 100
     samples_every: int = 0  # 0: never
@@ -88,6 +89,7 @@ class Loop:
         self.objective, self.windows, self.options, self.world, self.show = objective, windows, options, world, show
         self.recipe, self.stage, self.plan = recipe, objective.stage, recipe.plans[objective.stage]
         self.share = self.plan.batch // world.size
+        self._saved_at, self._save_s = 0.0, 0.0
         self.micro = options.micro_batch or self.share
         self.held_out = held_out.to(world.device)
         flops = step_flops(objective, self.held_out, self.plan.batch)
@@ -118,31 +120,34 @@ class Loop:
 
     def run(self) -> None:
         """Train. Raises `NotFiniteError` before a bad step is taken: the last checkpoint stays good."""
-        options, first = self.options, self._resume()
-        last = min(self.plan.steps, first + options.stop_after) if options.stop_after else self.plan.steps
-        stream = batches(
-            self.windows,
-            batch=self.plan.batch,
-            micro=self.micro,
-            first_step=first,
-            steps=last,
-            rank=self.world.rank,
-            world=self.world.size,
-            workers=options.workers,
-            pin=self.world.device.type == "cuda",
-        )
+        options = self.options
+        with self.log.pause():
+            first = self._resume()
+            last = min(self.plan.steps, first + options.stop_after) if options.stop_after else self.plan.steps
+            stream = batches(
+                self.windows,
+                batch=self.plan.batch,
+                micro=self.micro,
+                first_step=first,
+                steps=last,
+                rank=self.world.rank,
+                world=self.world.size,
+                workers=options.workers,
+                pin=self.world.device.type == "cuda",
+            )
         saved = first
         for step in range(first, last):
             self._step(step, stream)
             done = step + 1
-            if done % options.validate_every == 0 or done == self.plan.steps:
-                self.log.write({"stage": self.stage, "step": done, "held_out_loss": self.validate()})
-            if done % options.save_every == 0 or done == last:
-                self._save(done)
-                every = options.samples_every
-                if every and (done // every > saved // every or done == self.plan.steps):
-                    self._sample(done)
-                saved = done
+            with self.log.pause():
+                if done % options.validate_every == 0 or done == self.plan.steps:
+                    self.log.write({"stage": self.stage, "step": done, "held_out_loss": self.validate()})
+                if done == last or (done % options.save_every == 0 and self._may_save()):
+                    self._save(done)
+                    every = options.samples_every
+                    if every and (done // every > saved // every or done == self.plan.steps):
+                        self._sample(done)
+                    saved = done
         self.log.close()
 
     def _resume(self) -> int:
@@ -156,14 +161,22 @@ class Loop:
         log.info("stage %d goes on from %s", self.stage, path)
         return checkpoint.restore(saved, self.objective.model, self.ema, self.optimizer)
 
+    def _may_save(self) -> bool:
+        """Whether the last checkpoint is long enough ago for what it took, on every process."""
+        spent = time.perf_counter() - self._saved_at
+        waits = torch.tensor(float(self._save_s > self.options.save_share * spent), device=self.world.device)
+        return not self.options.save_share or not float(distributed.total(waits, self.world))
+
     def _save(self, step: int) -> None:
-        objective = self.objective
+        began, objective = time.perf_counter(), self.objective
         state, writes = (objective.model, self.ema, self.optimizer), self.world.rank == 0
         saved = checkpoint.contents(self.recipe, self.stage, step, *state, writes=writes)
         saved |= {"seed": self.windows.seed, "idle": self.objective.idle, "ground": self.ground}
         with distributed.together(self.world):  # 14 GB with `paper`: NCCL gives up waiting after ten minutes
             if writes:
                 checkpoint.write(self.options.run, saved)
+        self._saved_at = time.perf_counter()
+        self._save_s = self._saved_at - began
 
     def _sample(self, step: int) -> None:
         with distributed.together(self.world):

@@ -34,7 +34,7 @@ class _Use:
 
 
 def _is_ruled_any(row: Video) -> bool:
-    return row.licence_rule == "any"
+    return row.licence_rule == "any" or not is_web(row.url)
 
 
 def _is_allowed(row: Video) -> bool:

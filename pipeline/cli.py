@@ -82,8 +82,8 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--retry",
         action="store_true",
-        help="try again what was given up after three failures, and what a site keeps from who asked: rejected as age,"
-        " geo, members_only or private (after new cookies or another proxy)",
+        help="try again what was given up after three failures, and rejections that may pass: age, blocked, geo,"
+        " members_only and private (after new cookies or another proxy), live and truncated",
     )
     run.add_argument("--dry", action="store_true", help="print what is due per stage and stop")
     run.add_argument(

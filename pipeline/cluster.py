@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from types import TracebackType
 from typing import Any
 
@@ -24,9 +25,10 @@ from manifests.records import Video
 from manifests.store import Store, UnreachableError
 from pipeline.disk import disk_fault
 from pipeline.plan import plan, queue
+from pipeline.shares import Node, Pool, divide
 from pipeline.stage import Resources, Stage, Work, WorkerSpoiledError
 from pipeline.step import Notify, StageBrokenError, Step, Ticket
-from stages.cuda import has_gpu
+from stages.cuda import gpu_memory_gb, has_gpu
 
 WAVE = 20_000
 """Videos per Ray Data flow: beyond about 100,000 blocks one flow strains the driver."""
@@ -136,7 +138,9 @@ def run_on_ray(
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    with connected(cluster or Cluster()):
+    cluster = cluster or Cluster()
+    with connected(cluster):
+        _tell_of_no_gpu(stages, cluster)
         # Here: Ray would put it anywhere, and it would go with a node that is taken away.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         tally = ray.remote(num_cpus=0, scheduling_strategy=here)(_Tally).remote()
@@ -148,6 +152,19 @@ def run_on_ray(
                     return sum(_wave(stages, wave, store, run, tally, mark) for wave in waves)
             except ray.exceptions.RayError as error:
                 raise _broken(store, run, error) from error
+
+
+def _tell_of_no_gpu(stages: Sequence[Stage[Any]], cluster: Cluster) -> None:
+    """Say what a joined Ray without a GPU will do, since what will come of its own no program can see."""
+    asking = ", ".join(stage.name for stage in stages if stage.resources.gpus)
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if asking and address and not grows() and not gpus():
+        logging.getLogger(__name__).warning(
+            "no GPU in the Ray at %s: %s will work on the processor; if nodes with one come when they are asked for, "
+            "set TFW_AUTOSCALES=1 for this command",
+            address,
+            asking,
+        )
 
 
 @contextlib.contextmanager
@@ -169,10 +186,10 @@ def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, r
 
     wanted = {video.id: video for video in videos}
     steps = plan(stages, videos, store)
-    live = [due.stage for i, due in enumerate(steps) if any(d.enter for d in steps[: i + 1])]
-    share = _share(live, ray.cluster_resources())
+    arriving = accumulate(len(due.enter) for due in steps)
+    asking = [(due.stage.resources, videos) for due, videos in zip(steps, arriving, strict=True)]
     flow: Any = None
-    for i, due in enumerate(steps):
+    for i, (due, pool) in enumerate(zip(steps, divide(asking, _nodes(), _card_gb()), strict=True)):
         if due.enter:
             groups = queue((wanted[id] for id in due.enter), together=i == 0)  # only the first stage asks the source
             blocks = [Table.from_pylist([to_plain(video) for video in group]) for group in groups]
@@ -184,21 +201,24 @@ def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, r
                 _Worker,
                 fn_constructor_args=(due.stage, tuple(stages[:i]), store, run, _Report(tally)),
                 fn_constructor_kwargs={"mark": mark},
-                compute=_pool(asked),
-                num_cpus=asked.cpus * share,
-                num_gpus=_gpus(asked),
+                compute=_pool(asked, pool),
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus or None,
+                memory=int(pool.memory_gb * 1e9) or None,
                 resources=_custom(asked),
             )
     return 0 if flow is None else sum(1 for _ in flow.iter_rows())
 
 
-def _pool(asked: Resources) -> Any:
+def _pool(asked: Resources, pool: Pool) -> Any:
     import ray
 
     low, high = asked.workers
     # Ray adds one worker per decision by default: `initial` fills a fixed cluster at once.
+    if pool.workers > (asked.initial or low):
+        low = pool.workers  # at least: Ray would take back what goes beyond an equal part for every stage
     return ray.data.ActorPoolStrategy(
-        min_size=low, max_size=high, initial_size=asked.initial, max_tasks_in_flight_per_actor=2
+        min_size=low, max_size=high, initial_size=max(low, asked.initial or low), max_tasks_in_flight_per_actor=2
     )
 
 
@@ -209,10 +229,28 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
-def _gpus(asked: Resources) -> float | None:
+def _nodes() -> list[Node] | None:
+    """The machines of the cluster, None where more come when they are asked for."""
     import ray
 
-    return asked.gpus if asked.gpus and (grows() or ray.cluster_resources().get("GPU")) else None
+    if grows():
+        return None
+    all_have = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+    return [Node(has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0) / 1e9) for has in all_have]
+
+
+def _card_gb() -> float | None:
+    """The memory of a GPU of the cluster, of one for all; None where none is there, or is to be had soon to tell it."""
+    import ray
+
+    if not gpus():
+        return None
+    asked = ray.remote(num_cpus=0, num_gpus=0.001)(gpu_memory_gb).remote()
+    if not ray.wait([asked], timeout=_KNOCK_S)[0]:
+        ray.cancel(asked)
+        return None
+    told: float | None = ray.get(asked)
+    return told
 
 
 def grows() -> bool:
@@ -226,17 +264,6 @@ def _custom(asked: Resources) -> dict[str, float] | None:
 
     known = ray.cluster_resources()
     return {name: amount for name, amount in asked.custom.items() if grows() or name in known} or None
-
-
-def _share(stages: Sequence[Stage[Any]], has: dict[str, float]) -> float:
-    """By how much to shrink what stages ask for, so that one worker of each fits: on a laptop all stages overlap.
-
-    The tenth left over is for Ray's own tasks, which would otherwise wait for ever behind the actors.
-    """
-    if grows():
-        return 1.0
-    wanted = sum(stage.resources.cpus * (stage.resources.initial or stage.resources.workers[0]) for stage in stages)
-    return 1.0 if not wanted else min(1.0, 0.9 * has.get("CPU", 1.0) / wanted)
 
 
 @contextlib.contextmanager

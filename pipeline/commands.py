@@ -21,7 +21,6 @@ from pipeline.stage import PostponedError
 from pipeline.step import StageBrokenError
 from stages import weights
 from stages.judge import NOT_CUT, NOT_HEARD
-from stages.judge import judge as verdicts_on
 from stages.outcomes import NetworkError
 
 _REQUEST_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -68,8 +67,8 @@ def judge(options: Namespace, console: Console) -> int:
     changed = job.changed(options.policy, options.sets)
     recipe = job.build()
     seen = snapshot(recipe, read_videos(store), store)
-    before = {verdict.key for verdict in verdicts_on(seen.known, recipe.policy) if verdict.kept}
-    verdicts = verdicts_on(seen.known, changed.build().policy)
+    before = {verdict.key for verdict in seen.verdicts(recipe.policy) if verdict.kept}
+    verdicts = seen.verdicts(changed.build().policy)
     after = {verdict.key for verdict in verdicts if verdict.kept}
     console.print(f"kept {len(before)} clips before, {len(after)} now: +{len(after - before)} -{len(before - after)}")
     for line in changes_by_language(seen.known, before, after):
@@ -95,11 +94,12 @@ def shard(options: Namespace, console: Console) -> int:
 def report(options: Namespace, console: Console) -> int:
     """Tables on the terminal, report.html, and a contact sheet if wanted."""
     store, job = _job(options)
-    seen = snapshot(job.build(), read_videos(store), store)
+    recipe = job.build()
+    seen = snapshot(recipe, read_videos(store), store)
     if options.sheet is not None:
         from pipeline.pictures import contact_sheet
 
-        kept = {verdict.key for verdict in verdicts_on(seen.known, job.build().policy) if verdict.kept}
+        kept = {verdict.key for verdict in seen.verdicts(recipe.policy) if verdict.kept}
         clips = [clip for one in seen.known if one.clips for clip in one.clips.items if clip.key in kept]
         shown = clips[:: -(-len(clips) // _SHEET_CLIPS) or 1]
         Path(options.sheet).write_bytes(contact_sheet(store, shown))

@@ -30,9 +30,10 @@ def ensure() -> None:
     if Path(sys.prefix).resolve() == environment.resolve():
         _stop(f"{environment} lacks packages of requirements.txt; remove that folder and run the command again")
     digest, stamp = hashlib.sha256(LOCK.read_bytes()).hexdigest(), environment / "locked"
-    if not _says(stamp, digest):
+    # The interpreter may be gone since, with an upgrade of the system, or on another node that shares the checkout.
+    if not (_says(stamp, digest) and python.exists()):
         with _alone():  # two commands at once: the second waits, and finds all done
-            if not _says(stamp, digest):
+            if not (_says(stamp, digest) and python.exists()):
                 _make(environment, python)
                 stamp.write_text(digest)
     os.execv(python, [str(python), *sys.orig_argv[1:]])

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from manifests.codec import to_json
@@ -10,7 +10,7 @@ from manifests.records import Verdict, Video
 from manifests.store import Store
 from pipeline.facts import measured
 from pipeline.figures import Figures
-from pipeline.job import Job
+from pipeline.job import Job, masked
 from pipeline.ledger import Ledger, forgotten
 from pipeline.plan import plan, with_followers
 from pipeline.recipes import TalkingFaces
@@ -18,6 +18,7 @@ from pipeline.report import REPORT, write_report
 from pipeline.stage import keys, semantic
 from stages.catalogue import CLIPS, VIDEOS, write_catalogue
 from stages.judge import Measured, judge
+from stages.policies import Policy
 from stages.shard import ChangedBlobsError, Sharded, shard
 from stages.shard_index import INDEX, tars
 
@@ -42,11 +43,20 @@ class Snapshot:
     settled: Sequence[Any]
     """What the ledger listed before any fact was read: what a run adds meanwhile is not vouched for."""
     known: list[Measured]
+    _verdicts: dict[Policy, tuple[Verdict, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    def verdicts(self, policy: Policy) -> tuple[Verdict, ...]:
+        """What a policy makes of it, judged once."""
+        if policy not in self._verdicts:
+            self._verdicts[policy] = judge(self.known, policy)
+        return self._verdicts[policy]
 
 
-def snapshot(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> Snapshot:
-    """Read all that is known of the videos."""
+def snapshot(recipe: TalkingFaces, videos: Sequence[Video], store: Store, before: Snapshot | None = None) -> Snapshot:
+    """Read all that is known of the videos; nothing anew that was known `before`, if listings are as they were."""
     settled = _settled(recipe, videos, store)
+    if before is not None and (before.videos, before.settled) == (videos, settled):
+        return before
     return Snapshot(videos, settled, measured(recipe.stages(), videos, store))
 
 
@@ -89,7 +99,7 @@ def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Fini
     """
     store.delete(_FINISHED)  # whoever is broken off from here on leaves results of two minds
     known, ids = seen.known, {video.id for video in seen.videos}
-    verdicts = judge(known, recipe.policy)
+    verdicts = seen.verdicts(recipe.policy)
     try:
         sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes)
         write_catalogue(store, known, verdicts, recipe.policy)
@@ -142,7 +152,7 @@ def _provenance(recipe: TalkingFaces, job: Job) -> dict[str, Any]:
         "command": job.command,
         "recipe": job.recipe,
         "policy": recipe.policy.name,
-        "changed": dict(one.split("=", 1) for one in job.overrides),
+        "changed": dict(masked(one).split("=", 1) for one in job.overrides),
         "versions": job.versions or {},
         "stages": keys(recipe.stages(), Video),
     }

@@ -79,7 +79,9 @@ def forget_all(
     call that was cut short had still to take out, goes too. Raises `ValueError` for what is malformed or matches
     nothing.
     """
-    left = {path: from_json(store.get(path), _Call) for path in store.list(_CALLS)}
+    # Another call may end, and take its own away, between the listing and the reading.
+    calls = store.get_some(store.list(_CALLS))
+    left = {path: from_json(call, _Call, store.at(path)) for path, call in calls.items()}
     before = forgotten(store)
     known, verdicts = judged(recipe, videos, store)
     clips = list(candidates(known))

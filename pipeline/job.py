@@ -1,7 +1,9 @@
 """What a store holds: which recipe made it, and which videos were asked for. Written before work starts."""
 
+import re
+import shlex
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -15,10 +17,18 @@ _JOB = "job.json"
 _VIDEOS = "videos.jsonl"  # the whole list, as stores had it once: only read
 _ADDED = "wanted"  # an object for what each run added to it, so that of two at once neither loses the other's rows
 
+_ACCESS = re.compile(r"fetch\.(access|pace_url)\b")
+_SECRET = re.compile(r"(fetch(?:\.access[\w.]*)?=)(?![\d.]+$).+", re.DOTALL)  # all that is no number
+_LOGIN = re.compile(r"//[^/?#\s]*@")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The recipe of a store in a form that outlives the process: its name and what was changed on the command line."""
+    """The recipe of a store in a form that outlives the process: its name and what was changed on the command line.
+
+    Without how sites are reached: that is of who asks, may hold passwords, and names files that others do not have.
+    Nor do passwords stay in the command, which the report shows.
+    """
 
     recipe: str
     policy: str | None = None
@@ -26,6 +36,12 @@ class Job:
     cascade: tuple[str | None, tuple[str, ...]] | None = None  # policy and overrides of the run, if others are in force
     command: str = ""
     versions: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "overrides", _without_access(self.overrides))
+        if self.cascade is not None:
+            object.__setattr__(self, "cascade", (self.cascade[0], _without_access(self.cascade[1])))
+        object.__setattr__(self, "command", shlex.join(map(masked, shlex.split(self.command))))
 
     @property
     def policy_name(self) -> str:
@@ -63,13 +79,21 @@ class Job:
         return made
 
 
+def masked(word: str) -> str:
+    """A word of a command without what may be secret: how a site is reached, and who logs in at a URL."""
+    return _LOGIN.sub("//***@", _SECRET.sub(r"\1***", word))
+
+
+def _without_access(overrides: Iterable[str]) -> tuple[str, ...]:
+    return tuple(one for one in overrides if not _ACCESS.match(one))
+
+
 def read_job(store: Store) -> Job | None:
-    """The job of a store, None where nothing has been run yet."""
-    try:
-        text = store.get(_JOB)
-    except FileNotFoundError:
+    """The job of a store, None where nothing has been run yet, or a power cut left it empty."""
+    text = store.get_some([_JOB]).get(_JOB)
+    if not text:
         return None
-    job = from_json(text, Job)
+    job = from_json(text, Job, store.at(_JOB))
     if b'"cascade":' in text:
         return job
     return replace(job, overrides=("cascade=false", *job.overrides))  # written before there were any
@@ -96,16 +120,17 @@ def read_videos(store: Store) -> tuple[Video, ...]:
     return tuple(newest[id] for id in sorted(newest))
 
 
-def add_videos(store: Store, videos: Iterable[Video]) -> tuple[Video, ...]:
+def add_videos(store: Store, videos: Iterable[Video], *, lost: Collection[str] = ()) -> tuple[Video, ...]:
     """Add to the store's list what is new, and new words on what is not; returns the whole list, sorted by id.
 
-    What was forgotten is left out, and taken off where it stands in the list all the same.
+    What was forgotten is left out, and taken off where it stands in the list all the same. Of those `lost` (ids) the
+    list takes the word that the file is missing.
     """
     gone = forgotten(store)
     before = {video.id: video for video in read_videos(store)}
     if back := gone & before.keys():
         drop_videos(store, back)
-    words = {video.id: reread(before.get(video.id), video) for video in videos}
+    words = {video.id: video if video.id in lost else reread(before.get(video.id), video) for video in videos}
     after = {id: video for id, video in sorted((before | words).items()) if id not in gone}
     if new := [video for id, video in after.items() if before.get(id) != video]:
         _, *added = _lists(store)
@@ -137,7 +162,7 @@ def _lists(store: Store) -> list[str]:
 
 def _rows(store: Store, path: str) -> list[Video]:
     try:
-        return [from_json(line, Video) for line in store.get(path).splitlines()]
+        return [from_json(line, Video, store.at(path)) for line in store.get(path).splitlines()]
     except FileNotFoundError:
         return []
 

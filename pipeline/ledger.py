@@ -83,17 +83,19 @@ class Ledger:
     def look(self, key: str, video: str) -> tuple[Outcome | None, Tries]:
         """The same, and the attempts so far, of a call that is likely to have no outcome: all is asked for at once."""
         found = self.store.get_some([self._at(key, folder, video) for folder in (*STATUSES, "tries")])
-        tries = found.get(self._at(key, "tries", video))
-        return self._first(key, video, found), from_json(tries, Tries) if tries else _NEVER
+        at = self._at(key, "tries", video)
+        tries = from_json(found[at], Tries, self.store.at(at)) if found.get(at) else _NEVER
+        return self._first(key, video, found), tries
 
     def passed(self, stages: Sequence[str], video: str) -> dict[str, Outcome]:
         """The outcomes of a video by stage key, of those stages that it passed: all are asked for at once."""
         paths = {self._at(key, "ok", video): key for key in stages}
-        return {paths[path]: from_json(data, Outcome) for path, data in self.store.get_some(list(paths)).items()}
+        found = self.store.get_some(list(paths))
+        return {paths[path]: from_json(data, Outcome, self.store.at(path)) for path, data in found.items()}
 
     def _first(self, key: str, video: str, found: Mapping[str, bytes]) -> Outcome | None:
         paths = (self._at(key, status, video) for status in STATUSES)
-        return next((from_json(found[path], Outcome) for path in paths if path in found), None)
+        return next((from_json(found[path], Outcome, self.store.at(path)) for path in paths if path in found), None)
 
     def write(self, key: str, video: str, outcome: Outcome) -> None:
         """Record an outcome; what stood there before and counts for less, in the order of `STATUSES`, goes afterwards.
@@ -162,8 +164,9 @@ class Ledger:
             self.store.delete(self._at(key, folder, video))
 
     def _tries(self, key: str, video: str) -> Tries:
+        path = self._at(key, "tries", video)
         try:
-            return from_json(self.store.get(self._at(key, "tries", video)), Tries)
+            return from_json(self.store.get(path), Tries, self.store.at(path))
         except FileNotFoundError:
             return _NEVER
 

@@ -13,8 +13,9 @@ from pipeline.ledger import READERS, STATUSES, Ledger, forgotten
 from pipeline.stage import Stage, keys
 from stages.fetch import Fetch
 
-_OF_WHO_ASKS = frozenset({"age", "geo", "members_only", "private"})
-"""Rejections by `Fetch` that cookies or a proxy may turn: these (`fetch.access`) are no part of its key."""
+_MAY_PASS = frozenset({"age", "blocked", "geo", "live", "members_only", "private", "truncated"})
+"""Rejections by `Fetch` that cookies or a proxy may turn (`fetch.access`, which is no part of its key), or time: a
+premiere is shown, a broadcast ends, a file arrives whole the next time."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def plan(
 ) -> tuple[Due, ...]:
     """By listings alone: four per stage, no object is read. Failed videos are due again, and those that `again` names
     by stage, whatever became of them there, and `if_rejected` if it was that (see `pipeline.changed`). With `retry`
-    quarantined ones are too, and those that a site keeps from who asked: each rejection by `Fetch` is read for it.
+    quarantined ones are too, and those whose rejection may pass: each one by `Fetch` is read for it.
     """
     names, ledger = keys(stages, Video), Ledger(store)
     gone = forgotten(store)
@@ -69,7 +70,7 @@ def plan(
         failed = (listed["failed"] & old) - ok - rejected - quarantined
         if retry:
             failed, quarantined = failed | quarantined, set()
-            rejected -= _withheld(stage, key, rejected - ok, ledger)
+            rejected -= _may_pass(stage, key, rejected - ok, ledger)
         enter = ids - ok - rejected - quarantined
         left = gone.intersection(set().union(*listed.values()))
         counts = (len(ok), len(rejected), len(failed), len(quarantined))
@@ -78,12 +79,12 @@ def plan(
     return tuple(found)
 
 
-def _withheld(stage: Stage[Any], key: str, rejected: AbstractSet[str], ledger: Ledger) -> set[str]:
+def _may_pass(stage: Stage[Any], key: str, rejected: AbstractSet[str], ledger: Ledger) -> set[str]:
     if not isinstance(stage, Fetch):
         return set()
     with ThreadPoolExecutor(READERS) as pool:
         found = zip(rejected, pool.map(lambda video: ledger.read(key, video), rejected), strict=True)
-        return {video for video, outcome in found if outcome and outcome.body.get("reason") in _OF_WHO_ASKS}
+        return {video for video, outcome in found if outcome and outcome.body.get("reason") in _MAY_PASS}
 
 
 def release(due: Iterable[Due], store: Store) -> None:

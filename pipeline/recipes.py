@@ -57,17 +57,32 @@ _HOURS = 3600.0
 
 def own() -> TalkingFaces:
     """The full models, for one's own material: any licence, its owner knows. Wants a GPU; runs without one, slowly."""
-    # Shares of a GPU are turns at it, so small that the cores are what bounds the number of workers; at 24 GB two that
-    # hear (large-v3, some 6 GB each) fit beside nine that watch (below 1 GB each).
+    # Shares of a GPU are turns at it, so small that at 24 GB the cores are what bounds the number of workers: two that
+    # hear (large-v3, some 6 GB each) fit beside nine that watch (below 1 GB each). On a GPU sync and speech compute on
+    # one core; an hour watched takes 6 parts of a core's time to watch and 5 to cut. On a processor large-v3 is 1.55
+    # billion weights of 4 bytes, with an aligner beside them.
     return TalkingFaces(
         fetch=Fetch(resources=Resources(cpus=0.5, workers=(1, 4)), deadline_s=4 * _HOURS),
         # on a GPU the detector is quick, and what it waits for is pictures: many workers to one, a core each
-        watch=Watch(resources=Resources(cpus=1.0, gpus=0.02), deadline_s=4 * _HOURS),
-        clip=CutClips(deadline_s=4 * _HOURS),
+        watch=Watch(
+            resources=Resources(cpus=1.0, gpus=0.02, memory_gb=0.5, gpu_memory_gb=1.0, weight=6.0),
+            deadline_s=4 * _HOURS,
+        ),
+        clip=CutClips(resources=Resources(cpus=1.0, memory_gb=0.3, weight=5.0), deadline_s=4 * _HOURS),
         # a quarter of the windows, 40 at least: clear offsets stay within a frame, confidence within 0.1 (LOG.md)
-        sync=ScoreSync(every=4, least_windows=40, resources=Resources(cpus=2.0, gpus=0.1), deadline_s=4 * _HOURS),
-        speech=Transcribe(resources=Resources(cpus=2.0, gpus=0.3), deadline_s=4 * _HOURS),
-        identity=Recognise(resources=Resources(cpus=1.0, gpus=0.05), deadline_s=4 * _HOURS),
+        sync=ScoreSync(
+            every=4,
+            least_windows=40,
+            resources=Resources(cpus=2.0, cpus_beside_gpu=1.0, gpus=0.1, memory_gb=1.3, gpu_memory_gb=1.5),
+            deadline_s=4 * _HOURS,
+        ),
+        speech=Transcribe(
+            resources=Resources(cpus=2.0, cpus_beside_gpu=1.0, gpus=0.3, memory_gb=7.0, gpu_memory_gb=7.0),
+            deadline_s=4 * _HOURS,
+        ),
+        identity=Recognise(
+            resources=Resources(cpus=1.0, gpus=0.05, memory_gb=0.5, gpu_memory_gb=1.0), deadline_s=4 * _HOURS
+        ),
     )
 
 
@@ -89,8 +104,8 @@ def sample() -> TalkingFaces:
     """The built-in sample world and the small networks trained on its kind: no network, no GPU, minutes."""
     return TalkingFaces(
         fetch=Fetch(manners=Manners(interval_s=0.0), resources=Resources(cpus=0.25), deadline_s=_HOURS),
-        watch=Watch(faces=Faces(pack="sample/faces"), deadline_s=_HOURS),
-        clip=CutClips(deadline_s=_HOURS),
+        watch=Watch(faces=Faces(pack="sample/faces"), resources=Resources(weight=2.0), deadline_s=_HOURS),
+        clip=CutClips(resources=Resources(weight=3.0), deadline_s=_HOURS),  # takes half as long again (LOG.md)
         sync=ScoreSync(model="sample/sync", deadline_s=_HOURS),
         speech=Transcribe(
             model="sample/whisper", align=False, window_s=3.0, part_s=3.0, context_s=4.0, deadline_s=_HOURS

@@ -20,13 +20,13 @@ from manifests.scratch import sweep
 from manifests.store import Store, results
 from pipeline.changed import Changes
 from pipeline.cluster import Cluster, knock, run_on_ray
-from pipeline.finish import finish, is_finished, judged, snapshot
+from pipeline.finish import Snapshot, finish, is_finished, snapshot
 from pipeline.forget import objects, remove
 from pipeline.job import Job, add_videos, read_job, read_videos, refuse_other, write_job
 from pipeline.ledger import forgotten
 from pipeline.plan import Due, plan, release
 from pipeline.progress import Progress
-from pipeline.recipes import TalkingFaces
+from pipeline.recipes import TalkingFaces, build
 from pipeline.sources import Hours, Wild, as_seen, missing_files, of_languages, own_videos, sample_videos
 from pipeline.stage import Stage
 from pipeline.step import StageBrokenError
@@ -70,11 +70,15 @@ def run(options: Namespace, console: Console) -> int:
     command = shlex.join(["python", "-m", "pipeline", *sys.argv[1:]])
     versions = {package: metadata.version(package) for package in _PACKAGES}
     job = Job(recipe=name, policy=options.policy, overrides=tuple(sets), command=command, versions=versions)
-    this = _Run(options, console, results(options.store), job, job.build(), uuid.uuid4().hex[:12])
+    recipe = build(name, options.policy, sets)  # of which the job does not know how sites are reached
+    this = _Run(options, console, results(options.store), job, recipe, uuid.uuid4().hex[:12])
+    recipe.fetch.check()
     stages = this.stages
     wild, rows = _wanted(this)
     videos = of_languages(rows, options.langs, options.manifest) if options.manifest else rows
     refuse_other(this.store, job)
+    if not options.dry:
+        this.store.sweep()  # what a power cut left empty in the ledger is planned for as an outcome else
     before = read_videos(this.store)
     videos = videos if wild is None else wild.ruled_otherwise(before)
     changes = Changes.of(before, videos, this.recipe.stages(), this.store)
@@ -82,7 +86,8 @@ def run(options: Namespace, console: Console) -> int:
     due = plan(stages, every, this.store, retry=options.retry, again=changes.again, if_rejected=changes.rejected)
     fetching = set(due[0].enter)
     lost = missing_files(videos, fetching, options.manifest) if options.manifest else ()
-    for line in (*lost, *changes.lines, *_notices(this, rows, before)):
+    outlook = () if wild is None else (wild.outlook(),)
+    for line in (*lost, *changes.lines, *_notices(this, rows, before), *outlook):
         console.print(line, markup=False, soft_wrap=True)
     if options.dry:
         console.print(_due_table(due))
@@ -97,17 +102,18 @@ def run(options: Namespace, console: Console) -> int:
     else:
         _prepare(stages, expected.union(language.tag for language in wild.languages))
     write_job(this.store, job)
-    this.store.sweep()
     sweep()
     if options.retry:
         release(due, this.store)
     started = time.monotonic()
     changes.take_back(this.store)
     everything = add_videos(this.store, videos)
-    _carry(this, as_seen(everything, videos, fetching), due)
-    if wild is not None:
-        _search(this, wild, everything)
-    code = _end(this, time.monotonic() - started)
+    seen = as_seen(everything, videos, fetching)
+    # Nothing of these is measured: where the disk is back, they have changed, and are no longer those that were gone.
+    if away := {now.id for was, now in zip(everything, seen, strict=True) if was != now}:
+        add_videos(this.store, (video for video in seen if video.id in away), lost=away)
+    _carry(this, seen, due)
+    code = _end(this, started, None if wild is None else _search(this, wild, everything))
     if trainer is not None and not code:
         train_on(this.store, trainer, Cluster(options.address, options.cpus), console)
     return code
@@ -217,41 +223,43 @@ def _serving(this: _Run) -> Iterator[tuple[Stage[Any], ...]]:
         yield (fetch, *rest)
 
 
-def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> None:
-    """Wave after wave, until every language has its hours or no more is found.
+def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> Snapshot | None:
+    """Wave after wave, until every language has its hours, no more is found, or what was found waits.
 
     One wave where the run ends before the last stage: no clip is kept there, and no number of hours ever reached.
+    Returns what was known in the end, for what comes after: to read and judge it anew takes long in a large store.
     """
     while True:
-        known, verdicts = judged(this.recipe, videos, this.store)
-        hours = Hours.of(known, verdicts)
+        seen = snapshot(this.recipe, videos, this.store)
+        hours = Hours.of(seen.known, seen.verdicts(this.recipe.policy), this.recipe.discover.unknown_duration_s)
         wave = wild.next_wave(hours, videos)
         for trouble in wild.troubles:
             this.console.print(str(trouble), style="yellow", markup=False)
         if not wave:
             for line in wild.short(hours):
                 this.console.print(line, style="yellow", markup=False, soft_wrap=True)
-            return
+            return seen
         this.console.print(f"found {len(wave)} more videos")
         videos = add_videos(this.store, wave)
         _carry(this, videos, plan(this.stages, videos, this.store))
         if len(this.stages) < len(this.recipe.stages()):
-            return
+            return None
 
 
-def _end(this: _Run, seconds: float) -> int:
+def _end(this: _Run, started: float, last: Snapshot | None) -> int:
     from manifests.sample.serve import CORPUS
     from pipeline.ending import print_end, print_paths
     from pipeline.scoring import has_truth, print_score, score_known
 
     if this.options.until:
         return 0
+    seconds = time.monotonic() - started
     videos = read_videos(this.store)  # anew: another run on this store may have added some meanwhile
     if is_finished(this.store, this.recipe, videos):
         print_paths(this.store, this.job, this.console)
         return 0
     write_job(this.store, this.job)  # again: a `judge` meanwhile has left its own policy
-    finished = finish(this.recipe, this.job, snapshot(this.recipe, videos, this.store), this.store)
+    finished = finish(this.recipe, this.job, snapshot(this.recipe, videos, this.store, last), this.store)
     print_end(this.job, finished, this.console, seconds)
     if has_truth(this.job, this.options.manifest):
         print_score(this.console, score_known(this.store, finished.known, finished.verdicts, CORPUS / "truth.json"))

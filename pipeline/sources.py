@@ -1,8 +1,9 @@
 """Which videos a run is about: the built-in sample corpus, a list of one's own, or what the wild manifests find."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from msgspec import structs
@@ -71,14 +72,17 @@ def missing_files(videos: Sequence[Video], due: Collection[str], manifest: str) 
     lost = [video for video in videos if video.stamp == MISSING and video.id in due]
     if not lost:
         return
+    # Those fetched before are no matter, but where all are away, it is the disk.
+    none_is_there = all(video.stamp == MISSING for video in videos)
     n_files = len({video.url for video in videos if video.stamp})
+    n_lost = n_files if none_is_there else len({video.url for video in lost})
     said = (
-        f"{len({video.url for video in lost})} of {n_files} files are not there, first: {lost[0].url}; "
+        f"{n_lost} of {n_files} files are not there, first: {lost[0].url}; "
         f"relative paths start at the folder of {manifest}"
     )
     if manifest.lower().endswith(".txt"):
         said += "; a .txt holds one path or address a line, columns belong in a .csv"
-    if len(lost) == len(videos):
+    if none_is_there:
         raise ValueError(said)
     yield said
 
@@ -108,23 +112,32 @@ def of_languages(videos: tuple[Video, ...], langs: str | None, manifest: str) ->
 
 @dataclass(frozen=True)
 class Hours:
-    """Source hours looked at and hours kept, by expected language."""
+    """Source hours looked at and hours kept, by expected language, and the hours of each video that waits."""
 
     seen: Mapping[str, float]
     kept: Mapping[str, float]
+    waiting: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, known: Iterable[Measured], verdicts: Iterable[Verdict]) -> "Hours":
-        """Add up what is in a store."""
+    def of(cls, known: Iterable[Measured], verdicts: Iterable[Verdict], unknown_s: float) -> "Hours":
+        """Add up what is in a store; a video whose length nobody stated counts for `unknown_s`.
+
+        One that was postponed, or never begun, waits: that nothing of it is kept says nothing about the next.
+        """
         seen: dict[str, float] = defaultdict(float)
         kept: dict[str, float] = defaultdict(float)
+        waiting: dict[str, list[float]] = defaultdict(list)
         kept_keys = {verdict.key for verdict in verdicts if verdict.kept}
         for one in known:
             language = one.video.language or ""
-            seen[language] += (one.source.duration_s if one.source else wanted_s(one.video, 0.0)) / 3600
+            hours = (one.source.duration_s if one.source else wanted_s(one.video, unknown_s)) / 3600
+            if one.postponed or not (one.source or one.rejected or one.failed):
+                waiting[language].append(hours)
+            else:
+                seen[language] += hours
             frames = sum(clip.n_frames for clip in (one.clips.items if one.clips else ()) if clip.key in kept_keys)
             kept[language] += frames / RATE_HZ / 3600
-        return cls(seen, kept)
+        return cls(seen, kept, waiting)
 
 
 class Wild:
@@ -149,6 +162,7 @@ class Wild:
         self.troubles: list[HostClosedError | NetworkError] = []
         """Of the last wave: hosts that want to be left alone, languages of which nothing could be listed."""
         self._broken_off: set[str] = set()  # of the last wave: languages that met trouble
+        self._waiting: list[str] = []  # of the last wave: languages that have found enough, if it were fetched
 
     def ruled_otherwise(self, known: Iterable[Video]) -> tuple[Video, ...]:
         """Videos that were found while another licence rule was their language's, under the one of now."""
@@ -157,15 +171,41 @@ class Wild:
         rules = ((video, self._rules.get(video.language or "", video.licence_rule)) for video in known)
         return tuple(replace(video, licence_rule=rule) for video, rule in rules if rule != video.licence_rule)
 
+    def outlook(self) -> str:
+        """What the hours wanted will take, in a line: source hours at the first yield, what the listings of the
+        language that is worst off can give, hours at the pace of one host, and the settings where that is too little.
+        """
+        unknown_s, per_source = self._options.unknown_duration_s, self._options.per_source
+        wanted = {tag: hours / _FIRST_YIELD for tag, hours in self._wanted.items()}
+        total_h = sum(wanted.values())
+        said = f"source wanted, if {100 * _FIRST_YIELD:g} % is kept: {total_h:,.0f} h (languages: {len(wanted)})"
+        listings = {
+            language.tag: len((*language.queries, *language.channels, *language.playlists))
+            for language in self.languages
+            if not (language.files or language.id_lists)  # nobody knows beforehand how long these are
+        }
+        needed = {tag: wanted[tag] * 3600 / unknown_s / n for tag, n in listings.items() if n}  # videos of each listing
+        tag = max(needed, key=needed.__getitem__, default="")
+        if tag:
+            most_h = listings[tag] * per_source * unknown_s / 3600
+            said += f", for {tag} {wanted[tag]:,.0f} h where its listings give some {most_h:,.0f} h at most"
+        asked_h = total_h / unknown_s * self._fetch.manners.interval_s
+        said += f"; at the pace of one host that takes {asked_h:,.1f} h" if asked_h else ""
+        if tag and needed[tag] > per_source:
+            enough = math.ceil(round(needed[tag], 3))
+            said += f": --set discover.per_source={enough}, and for the pace fetch.manners.interval_s"
+        return said
+
     def next_wave(self, hours: Hours, known: Iterable[Video]) -> tuple[Video, ...]:
         """More videos for every language that is short of its hours; none when all are satisfied or run dry.
 
-        A language that met trouble is asked again in the next wave. Raises the first trouble if nothing was found, now
-        or before.
+        A language that met trouble is asked again in the next wave. What waits counts as found: a language of which a
+        closed host keeps a few videos searches on for the rest, one of which it keeps a whole wave does not, and the
+        others do. Raises the first trouble if nothing was found, now or before.
         """
         ids = {video.id for video in known} | forgotten(self._store)
         wave: list[Video] = []
-        self.troubles, self._broken_off = [], set()
+        self.troubles, self._broken_off, self._waiting = [], set(), []
         for language in self.languages:
             tag = language.tag
             short = self._wanted[tag] - hours.kept.get(tag, 0.0)
@@ -173,23 +213,36 @@ class Wild:
                 continue
             seen = hours.seen.get(tag, 0.0)
             share = max(_LOWEST_YIELD, hours.kept.get(tag, 0.0) / seen) if seen > 1.0 else _FIRST_YIELD
-            wave.extend(self._take(language, min(short / share, _WAVE_HOURS), ids))
+            wanted = min(short / share, _WAVE_HOURS) - sum(hours.waiting.get(tag, ()))
+            if wanted <= 0:
+                self._waiting.append(tag)
+                continue
+            found = list(self._take(language, wanted, ids))
+            wave.extend(found)
+            ids.update(video.id for video in found)  # of two languages that find the same, the first has it
         if self.troubles and not wave and not ids:
             raise self.troubles[0]
         return tuple(wave)
 
     def short(self, hours: Hours) -> Iterator[str]:
-        """A line for each language that has not its hours, where no more videos are found, with the way to more."""
+        """A line for each language that has not its hours, where no more videos are found, with the way to more; one
+        for all those that wait."""
+        if self._waiting:
+            n = sum(len(hours.waiting[tag]) for tag in self._waiting)
+            said = f"{n} videos that were found wait, and no more are looked for before they are measured"
+            yield f"{', '.join(self._waiting)}: {said}: run the same command again later"
         for language in self.languages:
             tag, wanted = language.tag, self._wanted[language.tag]
-            if (kept := hours.kept.get(tag, 0.0)) >= wanted:
+            if (kept := hours.kept.get(tag, 0.0)) >= wanted or tag in self._waiting:
                 continue
             said = f"{tag}: {kept:.2f} of {wanted:g} h kept and nothing more is found"
             if tag in self._broken_off:
                 yield f"{said} now: run the same command again later"
             else:
-                more = f"--set discover.per_source={2 * self._options.per_source}"
-                yield f"{said}: add queries or channels to {language.source}, or read listings further with {more}"
+                waiting = len(hours.waiting.get(tag, ()))
+                later = f"run the same command again later, as {waiting} videos wait, or " if waiting else ""
+                more = f"read listings further with --set discover.per_source={2 * self._options.per_source}"
+                yield f"{said}: {later}add queries or channels to {language.source}, or {more}"
 
     def _take(self, language: Language, hours: float, known: set[str]) -> Iterator[Video]:
         taken = 0.0

@@ -26,6 +26,7 @@ from pipeline.stage import (
     deadline,
     keys,
 )
+from stages.cuda import full
 
 MAX_TRIES = 3
 MAX_FAILURES_IN_A_ROW = 20
@@ -98,7 +99,7 @@ class Step:
         started = time.monotonic()
         tries = self.ledger.begin(self.key, ticket["id"], self.run, self.node(), self.is_lost, before)
         if tries > MAX_TRIES:
-            died = f"its worker died {MAX_TRIES} times, or passed its deadline"
+            died = f"its worker died {MAX_TRIES} times (killed, it may be, for want of memory), or passed its deadline"
             last = self.ledger.last_words(self.key, ticket["id"])
             outcome = Outcome(status="quarantined", body={"error": f"{died}; one said: {last}" if last else died})
         else:
@@ -143,6 +144,10 @@ class Step:
         except Exception as error:
             if fault := disk_fault(error):
                 raise self._broken(fault, by_request=True) from error
+            if self._work is None and full(error):  # where it opens as where it works: what others hold comes free
+                lack = MemoryFullError(str(error).splitlines()[0])
+                self._count_failure(lack)
+                raise lack from error
             if self._work is None:  # not a fact about the video
                 request = isinstance(error, ValueError)
                 message = str(error) if request else f"{self.stage.name} cannot start: {error!r}"

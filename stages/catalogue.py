@@ -23,6 +23,7 @@ _RECEIPT = pa.struct([("rule", pa.string()), ("value", pa.string()), ("limit", p
 _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "key": pa.string(),
     "video": pa.string(),
+    "name": pa.string(),  # of the video, in its list
     "number": pa.int32(),
     "kept": pa.bool_(),
     "split": pa.string(),
@@ -74,6 +75,7 @@ _CLIPS = pa.schema(_CLIPS_COLUMNS)
 
 _VIDEOS_COLUMNS: dict[str, pa.DataType] = {
     "video": pa.string(),
+    "name": pa.string(),  # in its list
     "url": pa.string(),
     "start_s": pa.float64(),  # the part of it that was asked for
     "end_s": pa.float64(),
@@ -135,6 +137,7 @@ def _put(store: Store, path: str, rows: Sequence[Mapping[str, Any]], schema: Any
 def _about(one: Measured) -> dict[str, Any]:
     return {
         "video": one.video.id,
+        "name": one.video.name,
         "language_expected": one.video.language,
         **vars(origin_of(one.video, one.source)),
     }

@@ -2,6 +2,7 @@
 
 import contextlib
 import heapq
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -29,6 +30,7 @@ the formats that are lists of other files (HLS, DASH, concat): a downloaded text
 _SEEK_SLACK_S = 0.1  # MP4 seeks by decoding time, up to a few frames before presentation time
 _SEEK_BACK_S = (0.0, 5.0, 30.0)  # tried in turn where an index is coarse or wrong, then the file from its start
 _REORDER_S = 0.5  # in a transport stream one lands between pictures, of which those shown first may come last
+_UNSURE = ("mpeg4",)  # decoders that begin anywhere, with pictures of grey where others wait for a key frame
 _STAMP_SLACK_S = 0.0005  # Matroska and FLV round to 1 ms: who names a picture's true time means that picture
 
 
@@ -74,18 +76,36 @@ def picture_stream(container: InputContainer) -> VideoStream:
     moving = [stream for stream in container.streams.video if not stream.disposition & still]
     if not moving:
         raise MediaError("no_video_stream")
-    best = max(moving, key=lambda stream: ((stream.width or 0) * (stream.height or 0), -stream.index))
-    if best.codec_context is None or not best.width or not best.height:
+    # A stream that no decoder is there for has no context, and no size either.
+    known = [stream for stream in moving if stream.codec_context is not None and stream.width and stream.height]
+    if not known:
         raise MediaError("undecodable", "unknown picture size or codec")
-    return best
+    return max(known, key=lambda stream: (stream.width * stream.height, -stream.index))
 
 
 def sound_stream(container: InputContainer) -> AudioStream | None:
     """The stream to hear: the first that the file marks as its default (films, DVDs: other languages beside it), else
-    the first there is."""
-    streams = container.streams.audio
-    marked = (stream for stream in streams if stream.disposition & Disposition.default)
-    return next(marked, streams[0] if streams else None)
+    in a transport stream that of the pictures' programme, else the first there is.
+
+    Raises `MediaError` where there is sound, but none that can be decoded.
+    """
+    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not known:
+        if container.streams.audio:
+            raise MediaError("undecodable", "sound of an unknown codec")
+        return None
+    marked = (stream for stream in known if stream.disposition & Disposition.default)
+    return next(marked, None) or _of_the_programme(container, known) or known[0]
+
+
+def _of_the_programme(container: InputContainer, known: list[AudioStream]) -> AudioStream | None:
+    """The sound that a transport stream of several programmes has for the pictures to watch."""
+    if container.format.name != "mpegts":
+        return None
+    with contextlib.suppress(MediaError):  # a radio programme
+        best = container.streams.best("audio", related=picture_stream(container))
+        return next((stream for stream in known if stream is best), None)
+    return None
 
 
 def zero_s(stream: Stream) -> Fraction:
@@ -126,7 +146,8 @@ def decoded(container: InputContainer, stream: VideoStream, wanted: Wanted = eve
     """Pictures in presentation order, with their times.
 
     Damaged packets and pictures are left out. AVI states decoding times only, so there the n-th picture shown takes the
-    n-th smallest of them (packets in decoding order, pictures in presentation order, one to one).
+    n-th smallest of them (packets in decoding order, pictures in presentation order, one to one); of pictures that the
+    decoder swallowed without a word, as those before the key frame that a seek landed on, none is taken.
     """
     origin, base, period_s = zero_s(stream), _base(stream), 1 / source_rate_hz(stream)
     aspect = _aspect_of(container, stream)
@@ -136,11 +157,20 @@ def decoded(container: InputContainer, stream: VideoStream, wanted: Wanted = eve
         for picture in pictures:
             ticks = picture.pts
             if decoding_times is not None:
+                _forget_swallowed(decoding_times, picture.dts, stream.codec_context.reorder_depth)
                 ticks = heapq.heappop(decoding_times) if decoding_times else None
             if picture.is_corrupt:
                 continue
             last_s = last_s + period_s if ticks is None else float(ticks * base - origin)
             yield Decoded(last_s, float(picture.duration * base) or period_s, picture, aspect())
+
+
+def _forget_swallowed(decoding_times: list[int], fed: int | None, n_held: int) -> None:
+    """Leave a picture's own time, and those of as many as the decoder holds back for their order; `fed` is that of the
+    packet with which the picture came out (later ones may be under way in other threads), None at the end."""
+    if fed is not None:
+        for _ in range(sum(time <= fed for time in decoding_times) - 1 - n_held):
+            heapq.heappop(decoding_times)
 
 
 def whole(found: Iterator[Decoded]) -> Iterator[Decoded]:
@@ -321,10 +351,13 @@ def _threaded(stream: VideoStream, threads: int) -> None:
         stream.codec_context.thread_type = "AUTO"
 
 
-def decoded_from(path: Path, start_s: float, threads: int, wanted: Wanted = every_packet) -> Iterator[Decoded]:
+def decoded_from(
+    path: Path, start_s: float, threads: int, wanted: Wanted = every_packet, *, rough: bool = False
+) -> Iterator[Decoded]:
     """Pictures from the last one at or before `start_s` (or earlier) on, decoding from the key frame before it.
 
-    `start_s` counts from the first picture. Raises `MediaError`.
+    `start_s` counts from the first picture. Rough ones keep the edges of their blocks where none is made from them.
+    Raises `MediaError`.
     """
     tries: tuple[float | None, ...] = (*_SEEK_BACK_S, None) if start_s > 1 else (None,)
     for back_s in tries:
@@ -332,13 +365,18 @@ def decoded_from(path: Path, start_s: float, threads: int, wanted: Wanted = ever
             stream = picture_stream(container)
             only(container, stream)
             _threaded(stream, threads)
+            if rough:
+                stream.codec_context.options = {"skip_loop_filter": "noref"}
             if back_s is not None:
                 target_s = zero_s(stream) + Fraction(start_s - _SEEK_SLACK_S - back_s).limit_denominator(1_000_000)
                 try:
                     seek(container, stream, target_s)
                 except av.error.FFmpegError:
                     continue
-            found = whole(decoded(container, stream, wanted))
+            seen = decoded(container, stream, wanted)
+            if back_s is not None and is_transport_stream(container) and stream.codec_context.name in _UNSURE:
+                seen = itertools.dropwhile(lambda one: one.time_s <= start_s and not one.frame.key_frame, seen)
+            found = whole(seen)
             first = next(found, None)
             if first is None or first.time_s > start_s:
                 if back_s is not None:

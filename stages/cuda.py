@@ -35,10 +35,19 @@ def has_gpu() -> bool:
     return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
+def gpu_memory_gb() -> float | None:
+    """Memory of the first GPU that this process may use, None where there is none."""
+    if not has_gpu():
+        return None
+    driver, device, size = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), ctypes.c_size_t()
+    failed = driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+    return None if failed else size.value / 1e9
+
+
 def torch_device(wanted: str, gpus: float) -> str:
     """Where a stage's torch and CTranslate2 networks run; "auto": on a GPU if it asks for `gpus` and one is there.
 
-    Raises `ValueError` for a GPU that is not to be had.
+    Raises `ValueError` for a GPU that is not to be had, and `MemoryFullError` for one that others fill.
     """
     if wanted == "auto":
         wanted = "cuda" if gpus and has_gpu() else "cpu"
@@ -50,7 +59,7 @@ def torch_device(wanted: str, gpus: float) -> str:
         try:
             torch.empty(0, device=wanted)
         except (RuntimeError, AssertionError) as error:  # what torch says of a driver, or of a build without CUDA
-            raise ValueError(f"torch cannot use the GPU: {str(error).splitlines()[0]}") from error
+            raise _refused(error)(f"torch cannot use the GPU: {str(error).splitlines()[0]}") from error
     return wanted
 
 
@@ -60,7 +69,8 @@ def onnx_providers(gpus: float) -> list[str]:
 
 
 def hold(session: Any, providers: list[str]) -> None:
-    """Keep an ONNX session where it was wanted. Raises `ValueError` if that is a GPU which cannot be used.
+    """Keep an ONNX session where it was wanted. Raises `ValueError` if that is a GPU which cannot be used, and
+    `MemoryFullError` if others fill it.
 
     ONNX Runtime falls back to the processor for good, unseen, when it makes a session as when it runs one.
     """
@@ -73,9 +83,13 @@ def hold(session: Any, providers: list[str]) -> None:
     except refusals as error:
         said = re.search(r"\w+ failure \d+: [^;\n]*", str(error))
         why = said[0].strip() if said else str(error).splitlines()[0]
-        raise ValueError(f"ONNX Runtime cannot use the GPU: {why}") from error
+        raise _refused(error)(f"ONNX Runtime cannot use the GPU: {why}") from error
     if providers[0] not in session.get_providers():
         raise ValueError("ONNX Runtime cannot load its CUDA provider: are the packages those of requirements.txt?")
+
+
+def _refused(error: Exception) -> type[ValueError | MemoryFullError]:
+    return MemoryFullError if full(error) else ValueError
 
 
 def spoils(error: Exception) -> bool:

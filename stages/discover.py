@@ -1,7 +1,7 @@
 """Discovery: from a language's searches, channels and lists to videos, lazily, until enough hours are found."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote_plus
@@ -12,6 +12,7 @@ from manifests.records import Video
 from manifests.tags import primary
 from manifests.urls import canonical, is_web, is_youtube_id, youtube_url
 from pipeline.stage import Rejection
+from stages.language import stated, subtag
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError, Pace, host_of
 from stages.site import Access, Info, Site, spoken_hint
@@ -91,7 +92,7 @@ def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tup
 
     def read(path: str) -> tuple[str, Callable[[], Iterable[Video]]]:
         place = path if "://" in path else str(home / Path(path).expanduser())
-        return "", lambda: _of_language(language.tag, table.read(place))
+        return "", lambda: _of_language(language.tag, table.read(place), place)
 
     search = options.search or _YOUTUBE_SEARCH[language.licence]
     yield from (read(path) for path in (*language.files, *language.id_lists))
@@ -99,9 +100,15 @@ def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tup
     yield from (listed(search.replace(_QUERY, quote_plus(query))) for query in language.queries)
 
 
-def _of_language(tag: str, videos: Iterable[Video]) -> Iterator[Video]:
-    """Those of a language or of none that is stated, under its tag, by which hours and rules are looked up."""
-    return (replace(video, language=tag) for video in videos if primary(video.language or tag) == primary(tag))
+def _of_language(tag: str, videos: Sequence[Video], place: str) -> Iterator[Video]:
+    """Those of a language or of none that is stated, under its tag, by which hours and rules are looked up.
+
+    How many others the list at `place` has is logged in one line.
+    """
+    own = [video for video in videos if subtag(stated(video.language) or tag) == subtag(tag)]
+    if len(own) < len(videos):
+        log.warning("%s: for %s, %d rows in other languages left out", place, tag, len(videos) - len(own))
+    return (replace(video, language=tag) for video in own)
 
 
 def _guarded(source: Callable[[], Iterable[Video]], failures: list[str]) -> Iterator[Video]:

@@ -54,7 +54,9 @@ class Fetch(Stage[Source]):
     # 2: parts of transport streams began late, those of interlaced files were woven. 3: the sound of parts was up to a
     # picture late, the first sound track was taken and not the default one, `Source` held the manifest's words
     # 4: parts ran over their end by a few frames, of which pictures and sound were missing
-    version: ClassVar[int] = 4
+    # 5: of YouTube the pictures that it enlarges by AI were taken before the real ones; Matroska and FLV whose sound
+    # outlasts their pictures were `truncated`
+    version: ClassVar[int] = 5
 
     max_height_px: int = 1080
     max_duration_s: float = 4 * 3600.0  # of the wanted part
@@ -64,6 +66,14 @@ class Fetch(Stage[Source]):
     access: Access = field(default=Access(), metadata=RUNTIME)
     manners: Manners = field(default=Manners(), metadata=RUNTIME)
     pace_url: str = field(default="", metadata=RUNTIME)  # where workers agree on turns; "": below the run's own store
+
+    def check(self) -> None:
+        """What a run does before it asks any site. Raises `ValueError`, and `OSError` for cookies out of reach."""
+        self.access.check()
+        if self.licence != "any" and (language := self.access.page_language()) != "en":
+            why = "yt-dlp reads a video's licence off English pages only, so that none would pass"
+            ways = "leave it out, or take any licence: --set fetch.licence=any"
+            raise ValueError(f"extractor_args: youtube:lang={language}: {why}; {ways}")
 
     def open(self) -> Work[Source]:
         """Nothing heavy: yt-dlp is loaded, and cookies are copied, with the first video from the web."""
@@ -159,8 +169,8 @@ def _probed(path: Path) -> _Streams | Rejection:
         return Rejection("no_video_stream")
     if found.audio is None or not found.n_audio_packets:
         return Rejection("no_audio", {"duration_s": found.duration_s})
-    if found.duration_s < _LEAST_SHARE * found.declared_s - 1.0:
-        return Rejection("truncated", {"duration_s": found.duration_s, "declared_s": found.declared_s})
+    if found.arrived_s < _LEAST_SHARE * found.declared_s - 1.0:
+        return Rejection("truncated", {"duration_s": found.arrived_s, "declared_s": found.declared_s})
     return found.duration_s, found.video, found.audio
 
 

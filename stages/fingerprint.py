@@ -10,6 +10,7 @@ each, 3 to 5 % faster or slower, all are below 0.14 at their tempo where the pit
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ _HOP = 1024  # samples: 64 ms
 _WINDOW = 4096  # samples: 256 ms, so that a trim between two hops changes few bits
 _BANDS_HZ = (250.0, 3700.0)  # survives telephone bandwidth and low bit rates
 _WORD_BITS = 16
+_WORD_DIGITS = 4
 _SPAN_WORDS = 3  # words over which the change is taken: 0.2 s
 _OVERLAP_S = 3.0  # two sounds are compared where at least so much of both meets
 _LEAST_WORDS = round(_OVERLAP_S * SAMPLE_RATE_HZ / _HOP)
@@ -96,14 +98,29 @@ def sound_distance(a: str, b: str) -> float:
     """Share of differing bits, 0..1, at the shift where two sounds meet best. 1.0 if one is empty.
 
     Sounds of which one is a trim of the other are found if 3 s (or half of the shorter, if that is less) are common.
+    Where both are silent (words of 0) nothing is compared: a silence is like any other, and says nothing of the rest.
     """
     if not a or not b:
         return 1.0
-    first, second = _words(a), _words(b)
-    least = min(_LEAST_WORDS, (min(len(first), len(second)) + 1) // 2)
-    differ = np.bitwise_count(first[:, None] ^ second[None])
-    shifts = range(least - len(first), len(second) - least + 1)
-    return float(min(differ.diagonal(shift).mean() for shift in shifts)) / _WORD_BITS
+    n, m = len(a) // _WORD_DIGITS, len(b) // _WORD_DIGITS
+    least = min(_LEAST_WORDS, (min(n, m) + 1) // 2)
+    size = 1 << (n + m - 2).bit_length()  # no shift wraps; a power of two, so that few sizes of one sound are kept
+    met = _spectra(a, size).conj() * _spectra(b, size)
+    shifts = np.arange(least - n, m - least + 1)
+    # Sums of whole numbers up to 16 per word, which single precision has within 0.01 over half a minute.
+    agree, silent = np.rint(np.fft.irfft([met[:-1].sum(0), met[-1]], size)[:, shifts])
+    words = np.minimum(shifts + n, m) - np.maximum(shifts, 0)
+    differ, loud = (words * _WORD_BITS - agree) / 2, words - silent
+    enough = loud >= least
+    return float(np.min(differ[enough] / loud[enough], initial=_WORD_BITS)) / _WORD_BITS
+
+
+@lru_cache(maxsize=1024)  # a clip meets those of its own video one after the other; 72 MB where all are of 30 s
+def _spectra(text: str, size: int) -> NDArray[np.complex64]:
+    """Of each bit of a sound over time, as 1 and -1, then of its silence, as 0 and 1; zeros behind its end."""
+    bits = _bits(text, _WORD_BITS).T
+    planes = np.concatenate([np.where(bits, 1, -1), ~bits.any(0, keepdims=True)])
+    return np.fft.rfft(planes.astype(np.float32), size).astype(np.complex64, copy=False)
 
 
 def sound_distance_at_tempos(a: str, b: str) -> float:

@@ -80,6 +80,7 @@ _STATUSES = {401: "private", 402: "members_only", 403: "blocked", 404: "gone", 4
 _FORBIDDEN = 403
 _TOO_MANY = 429
 _DATA = "unable to download video data"
+_PIECE_FORBIDDEN = "Got error: HTTP Error 403"  # of a stream in pieces: only the words arrive, without the status
 _SERVER_ERRORS = range(500, 600)
 
 
@@ -93,7 +94,7 @@ def outcome(error: BaseException, now_s: float | None = None) -> Rejection | Ref
     wait_s = retry_after_s(headers.get("Retry-After"), time.time() if now_s is None else now_s)
     # A page that was served and whose data is forbidden: the address of the data was made for somebody else, or the
     # tool is out of date. YouTube does this to robots; it is never about the one video.
-    data_forbidden = status == _FORBIDDEN and _DATA in said
+    data_forbidden = (status == _FORBIDDEN and _DATA in said) or _PIECE_FORBIDDEN in said
     if status == _TOO_MANY or data_forbidden or _REFUSED.search(said):
         return Refused(said, wait_s)
     if status in _SERVER_ERRORS or _NO_FORMATS.search(said):

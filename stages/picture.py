@@ -1,5 +1,6 @@
 """One decoded picture: how it is meant to be seen, and square crops of it without converting the rest. PyAV, OpenCV."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +88,9 @@ class Shape:
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, bool]:
-    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX) if frame.rotation else None  # type: ignore[call-overload]
+    matrix = None  # looked for without a rotation as well: turning a picture upside down by a mirror is none
+    with contextlib.suppress(ValueError):  # PyAV, of side data that it has no name for: EXIF of a camera, spatial video
+        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
     if matrix is None:
         return round(frame.rotation / 90) % 4, False
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)

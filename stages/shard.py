@@ -202,10 +202,8 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
         {} if track is None else {k: v for k, v in vars(track).items() if isinstance(v, float)}
     )
     quality |= {"still_s": clip.still_s, "effective_face_px": clip.effective_face_px}
-    quality |= {
-        "faces_in_view": len(clip.others_in_view),
-        "identity_cosine": identity.spread if identity and identity.face else None,
-    }
+    cosine = identity.spread if identity and identity.face else None
+    quality |= {"faces_in_view": len(clip.others_in_view), "identity_cosine": cosine}
     return {
         "schema": SCHEMA,
         "video_id": video.id,

@@ -80,10 +80,11 @@ def shard_name(split: str, bucket: int, contents: Iterable[str]) -> str:
 
 
 def read_index(store: Store) -> ShardIndex | None:
-    """The index, or None where no set of shards was ever finished. Raises `ValueError` if it is not such a file."""
-    try:
-        data = store.get(INDEX)
-    except FileNotFoundError:
+    """The index, or None where no set of shards was ever finished, or a power cut left it empty. Raises `ValueError` if
+    it is not such a file.
+    """
+    data = store.get_some([INDEX]).get(INDEX)
+    if not data:
         return None
     try:
         return ShardIndex(tuple(_row(record) for record in parquet.read(data).to_pylist()))

@@ -1,5 +1,7 @@
 """Videos from web sites, by yt-dlp as a library: the one place that speaks HTTP for the pipeline."""
 
+import contextlib
+import io
 import logging
 import random
 import re
@@ -8,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from http.cookiejar import LoadError
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +32,12 @@ Vet = Callable[[Info], Rejection | None]
 
 _EXTRACTOR_ARGS = re.compile(r"[\w-]+:[\w-]+(=|$)")
 _LONGEST_FFMPEG_S = 1800.0
+_MOST_RESUMED = 100  # tries that brought more: the 8 GB that `Fetch` takes, of a host that hangs up every 50 MB
+
+# YouTube's AI-upscaled pictures (248-sr) and boosted voices (140-vb; yt-dlp#13515) beside the real ones. yt-dlp ranks
+# them no lower: of an upload in 480p the invented 1080p would win.
+_REAL = r"[format_id!~='^\d+-(sr|vb)\b']"
+_FORMATS = f"bv*{_REAL}+ba{_REAL}/b{_REAL}/bv*+ba/b/bv*"
 
 TRAFFIC = Manners(interval_s=1.0)
 """Turns by which workers share the rate of a host: one of them reads the bytes of a second in each."""
@@ -45,9 +54,9 @@ class Access:
     rate_limit_bytes_per_s: float | None = None  # from one host, of all workers together
     # between the page requests of one video; yt-dlp's own advice. `Manners` says how often all workers may begin one
     sleep_between_requests_s: float = 0.75
-    extractor_args: tuple[str, ...] = ()  # in yt-dlp's own syntax: "youtube:player_client=web;lang=de"
+    extractor_args: tuple[str, ...] = ()  # in yt-dlp's own syntax: "youtube:player_client=default,mweb"
     stall_s: float = 30.0  # no byte for so long ends a try
-    tries: int = 4
+    tries: int = 4  # without those that went further than the ones before: what has arrived is resumed
     backoff_s: float = 2.0  # before the second try; doubles with each
     refusal_wait_s: float = 60.0  # after a refusal that did not say how long
     longest_download_s: float = 5400.0  # of one try, but for the time that a rate limit of ours takes
@@ -57,11 +66,32 @@ class Access:
             raise ValueError(f"cookies: no such file: {self.cookies}")
         for text in self.extractor_args:
             if not _EXTRACTOR_ARGS.match(text):
-                raise ValueError(f"extractor_args: {text!r} is not like 'youtube:player_client=web;lang=de'")
+                raise ValueError(f"extractor_args: {text!r} is not like 'youtube:player_client=default,mweb'")
         if self.tries < 1:
             raise ValueError(f"tries: {self.tries} is not at least 1")
         if self.rate_limit_bytes_per_s is not None and self.rate_limit_bytes_per_s <= 0:
             raise ValueError(f"rate_limit_bytes_per_s: {self.rate_limit_bytes_per_s:g} is not more than 0")
+
+    def check(self) -> None:
+        """Read the cookies file as yt-dlp will, before it costs videos their tries. Raises `ValueError`, `OSError`."""
+        if not self.cookies:
+            return
+        from yt_dlp.cookies import YoutubeDLCookieJar
+
+        jar = YoutubeDLCookieJar()
+        try:
+            with fsspec.open(self.cookies, "r", encoding="utf-8") as file:
+                with contextlib.redirect_stderr(io.StringIO()):  # a warning for every line that is passed over
+                    jar.load(file)
+        except (LoadError, UnicodeDecodeError):
+            jar.clear()
+        if not len(jar):
+            form = "its first line '# Netscape HTTP Cookie File', then seven fields a line with tabs between; not JSON"
+            raise ValueError(f"cookies: {self.cookies} holds no cookies in the form of cookies.txt: {form}")
+
+    def page_language(self) -> str:
+        """The language that YouTube's pages are asked for in, "en" unless `extractor_args` say otherwise."""
+        return str((_extractor_args(self).get("youtube", {}).get("lang") or ["en"])[0])
 
 
 @dataclass(frozen=True)
@@ -128,7 +158,7 @@ class Site:
         """
         options = {
             **self._options,
-            "format": "bv*+ba/b/bv*",
+            "format": _FORMATS,
             # "lang" first: a site's dubbed sound tracks never win by their codec. "res" is the shorter side.
             "format_sort": ["lang", f"res:{max_height_px}", "vcodec:h264", "acodec:aac"],
             "merge_output_format": "mp4/mkv",
@@ -144,7 +174,7 @@ class Site:
             limits = _limits(max_size_bytes, self._access.longest_download_s, share)
             return _downloaded({**options, "progress_hooks": [limits]}, url)
 
-        return self._retrying(host_of(url), once)
+        return self._retrying(host_of(url), once, lambda: sum(path.stat().st_size for path in folder.iterdir()))
 
     def entries(self, url: str) -> Iterable[Info]:
         """The videos of a search, channel, playlist, feed or page, lazily: info dictionaries, most of them flat.
@@ -159,8 +189,7 @@ class Site:
 
     def look(self, url: str) -> Info | Rejection:
         """What a video's page says, without a download. Raises as `download` does."""
-        options = {**self._options, "noplaylist": True, "playlist_items": "1:2", "ignore_no_formats_error": True}
-        return self._retrying(host_of(url), lambda: _looked(options, url))
+        return self._retrying(host_of(url), lambda: _looked({**self._options, "noplaylist": True}, url))
 
     def _listing(self, host: str, entries: Iterable[Info]) -> Iterator[Info]:
         """Listings ask for their next page while they are read."""
@@ -175,11 +204,12 @@ class Site:
                 raise HostClosedError(host, result.said) from None
             raise LookupError(f"{host}: {error}") from None
 
-    def _retrying(self, host: str, once: Callable[[], T]) -> T | Rejection:
+    def _retrying(self, host: str, once: Callable[[], T], arrived: Callable[[], int] = lambda: 0) -> T | Rejection:
+        """`arrived`: bytes on the disk. A try that left more of them than any before does not count, within bounds."""
         from yt_dlp.utils import YoutubeDLError
 
-        said = ""
-        for attempt in range(self._access.tries):
+        tries = resumed = most = 0
+        while tries < self._access.tries:
             self._pace.ask(host)
             put_off_deadline()
             try:
@@ -195,22 +225,29 @@ class Site:
             if isinstance(result, Rejection):
                 # Many files in a row that a host forbids are more likely about us than about them.
                 (self._pace.refused(host, 0.0) if result.reason == "blocked" else self._pace.served(host))
-                if result.reason != "truncated" or attempt + 1 == self._access.tries:
+                if result.reason != "truncated":
                     return result
-            said = str(result.measured["said"]) if isinstance(result, Rejection) else result.said
-            self._wait(host, attempt, result)
+            size = arrived()
+            if 0 < most < size and resumed < _MOST_RESUMED and not isinstance(result, Refused):
+                resumed += 1
+            else:
+                tries += 1
+            most = max(most, size)
+            self._wait(host, tries, result)
+        if isinstance(result, Rejection):
+            return result
         if isinstance(result, Refused):
-            raise HostClosedError(host, said)
-        raise NetworkError(f"{host}: {said}")
+            raise HostClosedError(host, result.said)
+        raise NetworkError(f"{host}: {result.said}")
 
-    def _wait(self, host: str, attempt: int, result: Rejection | Refused | Unreachable) -> None:
+    def _wait(self, host: str, tries: int, result: Rejection | Refused | Unreachable) -> None:
         if isinstance(result, Refused):
             self._pace.refused(host, self._access.refusal_wait_s if result.wait_s is None else result.wait_s)
             return  # the next turn is not before that
-        if attempt + 1 < self._access.tries:
+        if tries < self._access.tries:
             asked_s = (result.wait_s or 0.0) if isinstance(result, Unreachable) else 0.0
             # Jitter, or all workers that a server's restart threw out come back at once.
-            time.sleep(max(asked_s, self._access.backoff_s * 2**attempt * random.uniform(0.8, 1.2)))
+            time.sleep(max(asked_s, self._access.backoff_s * 2 ** (tries - 1) * random.uniform(0.8, 1.2)))
 
 
 def spoken_hint(info: Info) -> str:
@@ -249,12 +286,19 @@ def _reach(access: Access, folder: Path) -> dict[str, Any]:
         with fsspec.open(access.cookies, "rb") as source, own.open("wb") as target:
             shutil.copyfileobj(source, target)
         options["cookiefile"] = str(own)
-    if access.extractor_args:
-        from yt_dlp import parse_options
-
-        arguments = [part for text in access.extractor_args for part in ("--extractor-args", text)]
-        options["extractor_args"] = parse_options(arguments).ydl_opts["extractor_args"]
+    options["extractor_args"] = _extractor_args(access)
     return options
+
+
+def _extractor_args(access: Access) -> dict[str, dict[str, list[str]]]:
+    """By extractor, then by argument: its values."""
+    if not access.extractor_args:
+        return {}
+    from yt_dlp import parse_options
+
+    arguments = [part for text in access.extractor_args for part in ("--extractor-args", text)]
+    found: dict[str, dict[str, list[str]]] = parse_options(arguments).ydl_opts["extractor_args"]
+    return found
 
 
 def _match_filter(vet: Vet) -> Callable[..., None]:
@@ -318,21 +362,33 @@ def _downloaded(options: dict[str, Any], url: str) -> Downloaded:
 
 
 def _opened(options: dict[str, Any], url: str) -> Iterable[Info]:
-    """Follow redirections between extractors until there is something to list; what is listed is read lazily."""
+    """What a page lists, read lazily; the page itself if it is a video's."""
     from yt_dlp import YoutubeDL
 
-    ydl = YoutubeDL(options)
-    info = ydl.extract_info(url, download=False, process=False)
-    while info.get("_type") in ("url", "url_transparent"):
-        info = ydl.extract_info(info["url"], download=False, process=False, ie_key=info.get("ie_key"))
+    info = _page(YoutubeDL(options), url)
     if info.get("_type") in ("playlist", "multi_video"):
         return (entry for entry in info["entries"] if entry)
     return [info]
 
 
+def _page(ydl: Any, url: str) -> Info:
+    """What an extractor says; redirections between extractors are followed, no format is chosen."""
+    info: Info = ydl.extract_info(url, download=False, process=False)
+    while info.get("_type") in ("url", "url_transparent"):
+        info = ydl.extract_info(info["url"], download=False, process=False, ie_key=info.get("ie_key"))
+    return info
+
+
 def _looked(options: dict[str, Any], url: str) -> Info:
+    """A video's page; with the language of its preferred sound if it states none itself and the sound has but one.
+
+    Not with `ignore_no_formats_error`: "not a bot?" would be a warning then, and the page of a video without formats.
+    """
     from yt_dlp import YoutubeDL
 
     with YoutubeDL(options) as ydl:
-        info: Info = ydl.sanitize_info(ydl.extract_info(url, download=False))
-        return info
+        info = _page(ydl, url)
+    sounds = [one for one in info.get("formats") or () if one.get("language")]
+    most = max((one.get("language_preference") or -1 for one in sounds), default=-1)
+    tags = {str(one["language"]) for one in sounds if (one.get("language_preference") or -1) == most}
+    return info if info.get("language") or len(tags) != 1 else {**info, "language": tags.pop()}

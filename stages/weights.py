@@ -119,9 +119,8 @@ def check(name: str) -> str:
     found = local(name)
     if found is None:
         raise WeightsMissingError(_way_out(name))
-    record = _record(name)
-    if record.is_file():
-        for member, expected in json.loads(record.read_text()).items():
+    if record := _read(_record(name)):
+        for member, expected in json.loads(record).items():
             file = found / member if member else found
             if not file.is_file() or sha256_of(file) != expected:
                 raise WeightsMissingError(f"{name}: {file} is not the file that was fetched; delete it and fetch again")
@@ -227,7 +226,7 @@ def _fetch_web(name: str, entry: WebFile, url: str, sha256: str | None) -> Path:
         record = _unzip(archive, place) if entry.unzip else {"": found}
     except (DownloadError, zipfile.BadZipFile, OSError) as error:
         raise WeightsMissingError(_way_out(name, f"could not be fetched ({error})")) from error
-    _record(name).write_text(json.dumps(record))
+    _write(_record(name), json.dumps(record))
     return place
 
 
@@ -252,9 +251,9 @@ def _unzip(archive: Path, place: Path) -> dict[str, str]:
 
 def _snapshot(name: str, entry: HubModel) -> Path | None:
     """The snapshot that `_fetch_snapshot` completed; a killed one has some of its files and no note."""
-    note = _record(name).with_suffix(".snapshot")
-    place = Path(note.read_text()) if note.is_file() else None
-    wanted = place is not None and place.is_dir() and (place.name == entry.revision or not entry.pinned)
+    place = Path(_read(_record(name).with_suffix(".snapshot")))
+    # An empty note, of a disk that was full, is the working directory.
+    wanted = place.is_absolute() and place.is_dir() and (place.name == entry.revision or not entry.pinned)
     return place if wanted else None
 
 
@@ -267,13 +266,25 @@ def _fetch_snapshot(name: str, entry: HubModel) -> Path:
             entry.repository,
             revision=entry.revision,
             allow_patterns=list(entry.files),
-            cache_dir=folder() / "hub",
+            cache_dir=folder().absolute() / "hub",
         )
     except (OSError, ValueError) as error:
         why = str(error).strip().splitlines()[0]
         raise WeightsMissingError(_way_out(name, f"could not be fetched ({why})")) from error
-    _record(name).with_suffix(".snapshot").write_text(place)
+    _write(_record(name).with_suffix(".snapshot"), place)
     return Path(place)
+
+
+def _read(note: Path) -> str:
+    """What a note says, "" if there is none."""
+    return note.read_text() if note.is_file() else ""
+
+
+def _write(note: Path, text: str) -> None:
+    """A note, whole: a full disk leaves none."""
+    whole = note.with_name(f"{note.name}.part")
+    whole.write_text(text)
+    whole.replace(note)
 
 
 def _check_snapshot(name: str, found: Path) -> str:

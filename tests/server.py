@@ -24,7 +24,7 @@ class Asked:
     """One request."""
 
     path: str  # with its query
-    at_s: float  # monotonic
+    at_s: float  # of the epoch
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = re.sub(r"^https?://[^/]+", "", self.path)  # a proxy is sent whole URLs
         with self.web._lock:
-            self.web._asked.append(Asked(path, time.monotonic(), dict(self.headers)))
+            self.web._asked.append(Asked(path, time.time(), dict(self.headers)))
         answer = self.web._routes.get(path.partition("?")[0])
         self.close_connection = True
         try:

@@ -5,15 +5,18 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from manifests.scratch import machine
-from mcdm import checkpoint
+from mcdm import checkpoint, course, distributed
 from mcdm.config import paper, tiny
 from mcdm.course import Options
 from mcdm.ema import Ema
 from mcdm.objectives import LearnMotion
 from tests.mcdm.nano import nano
+from tests.mcdm.shards import write_shards
+from tests.mcdm.test_log import clock, small_loop, takes
 
 
 def contents(**given):
@@ -51,3 +54,28 @@ def test_long_plans_are_saved_twenty_times_unless_it_is_said_how_often():
     assert options.steps_between_saves(paper().plans[1]) == 1500
     assert options.steps_between_saves(tiny().plans[0]) == 200
     assert Options(shards="", run=Path(), save_every=7).steps_between_saves(paper().plans[1]) == 7
+
+
+@pytest.mark.parametrize(("share", "elsewhere", "at"), [(0.0, 1, [1, 2, 3, 4]), (0.5, 0, [1, 3, 4]), (0.5, 1, [4])])
+def test_a_checkpoint_waits_until_those_before_it_have_taken_no_more_than_their_share(
+    tmp_path, monkeypatch, share, elsewhere, at
+):
+    now, saved = clock(monkeypatch), []
+    now[0] = 100.0
+    loop = small_loop(tmp_path, save_every=1, save_share=share)
+    monkeypatch.setattr(checkpoint, "write", lambda run, state: saved.append(state["step"]))
+    monkeypatch.setattr(distributed, "total", lambda value, world: value + elsewhere)  # of others that have to wait
+    takes(monkeypatch, now, 2, loop, "_accumulate")
+    takes(monkeypatch, now, 2, checkpoint, "write")
+    loop.run()
+    assert saved == at
+
+
+@pytest.mark.parametrize(("asked", "share"), [(0, 0.05), (7, 0.0)])
+def test_only_where_it_is_not_said_how_often_do_checkpoints_wait(tmp_path, monkeypatch, asked, share):
+    found = []
+    monkeypatch.setattr(course.Loop, "run", lambda loop: found.append(loop.options.save_share))
+    shards = str(write_shards(tmp_path, people=2, clips=1, n_frames=40))
+    options = Options(shards=shards, run=tmp_path, stages=(0,), device="cpu", cache="off", held_out=1, save_every=asked)
+    course.train(nano(), options)
+    assert found == [share]

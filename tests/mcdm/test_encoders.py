@@ -11,7 +11,8 @@ diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
 
-def test_the_vae_of_stable_diffusion_loads_from_a_directory(tmp_path):
+def sd_codec(folder):
+    """A small VAE with the blocks of Stable Diffusion's, and the codec that reads it."""
     vae = diffusers.AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -20,8 +21,12 @@ def test_the_vae_of_stable_diffusion_loads_from_a_directory(tmp_path):
         latent_channels=4,
         norm_num_groups=4,
     )
-    vae.save_pretrained(tmp_path)
-    codec = make_codec(CodecConfig(kind="sd", size_px=64, factor=8, channels=4, path=str(tmp_path)))
+    vae.save_pretrained(folder)
+    return vae, make_codec(CodecConfig(kind="sd", size_px=64, factor=8, channels=4, path=str(folder)))
+
+
+def test_the_vae_of_stable_diffusion_loads_from_a_directory(tmp_path):
+    vae, codec = sd_codec(tmp_path)
     pictures = torch.rand(2, 3, 64, 64) * 2 - 1
     latents = codec.encode(pictures)
     assert latents.shape == (2, 4, 8, 8) and codec.decode(latents).shape == (2, 3, 64, 64)
@@ -37,6 +42,25 @@ def test_the_vae_of_stable_diffusion_loads_from_a_directory(tmp_path):
         assert torch.allclose(latents[10:12], codec.encode(many[10:12]), atol=1e-5)
         assert codec.decode(latents).shape == many.shape
     assert max(seen) == 8 and sum(seen) == 19 + 2 + 19, "a few at a time: a picture of 512 px is hundreds of megabytes"
+
+
+def test_a_gpu_encodes_in_float16_and_again_in_float32_what_overflows(tmp_path):
+    """Shown on a processor that is told to do as a GPU."""
+    _, codec = sd_codec(tmp_path)
+    pictures, computed = torch.rand(2, 3, 64, 64) * 2 - 1, []
+    codec.vae.encoder.conv_out.register_forward_hook(lambda _, given, answer: computed.append(answer.dtype))
+    with torch.no_grad():
+        exact = codec.encode(pictures)
+        codec.NARROW = ("cpu",)
+        latents = codec.encode(pictures)
+        assert computed == [torch.float32, torch.float16] and latents.dtype == torch.float32
+        assert (latents - exact).abs().max() < 0.02 * exact.std() and not torch.equal(latents, exact)
+        codec.vae.encoder.conv_in.weight *= 1e6
+        with torch.autocast("cpu", torch.bfloat16):  # as around a step of training
+            latents = codec.encode(pictures)
+        assert computed[2:] == [torch.float16, torch.float32]
+        del codec.NARROW
+        assert torch.equal(latents, codec.encode(pictures)) and latents.isfinite().all()
 
 
 def test_wav2vec_2_gives_two_vectors_per_frame(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mcdm.frechet import FrechetNetwork, frechet
+from mcdm.frechet import FrechetNetwork, distance, frechet
 
 CPU = torch.device("cpu")
 
@@ -36,6 +36,12 @@ def video(seed, frames=40):
     return np.random.default_rng(seed).integers(0, 256, (frames, 8, 8, 3), dtype=np.uint8)
 
 
+def distance_of(network, true, made, *, videos):
+    return distance(
+        *([part for one in shown for part in network.of_video(one, videos=videos)] for shown in (true, made))
+    )
+
+
 def test_the_distance_of_shifted_normals_is_the_shift_squared():
     one = np.random.default_rng(0).standard_normal((4000, 3))
     assert frechet(one, one + np.array([2.0, 0, 0])) == pytest.approx(4, abs=0.01)
@@ -52,24 +58,24 @@ def test_the_distance_is_finite_with_fewer_samples_than_features():
 def test_equal_pictures_are_at_no_distance_and_darker_ones_at_one(tmp_path):
     network = saved(Pictures(), tmp_path / "pictures.pt")
     true = [video(0), video(1)]
-    distance, count = network.distance(true, true, videos=False)
-    assert distance == pytest.approx(0, abs=1e-3) and count == 80
-    darker, _ = network.distance(true, [one // 2 for one in true], videos=False)
+    same, count = distance_of(network, true, true, videos=False)
+    assert same == pytest.approx(0, abs=1e-3) and count == 80
+    darker, _ = distance_of(network, true, [one // 2 for one in true], videos=False)
     assert darker == pytest.approx(3 * 63.75**2, rel=0.05)
 
 
 def test_videos_are_cut_into_pieces_of_16_and_the_network_scales_them_itself(tmp_path):
     network = saved(Videos(), tmp_path / "videos.pt")
     assert np.array_equal(network.features(video(0, 16)[None])[0, 3:], [1, 1, 1])
-    distance, count = network.distance([video(0), video(1)], [video(2), video(3)], videos=True)
-    assert count == 4 and np.isfinite(distance)
-    assert network.distance([video(0, 15)], [video(1, 15)], videos=True) == (None, 0)
+    apart, count = distance_of(network, [video(0), video(1)], [video(2), video(3)], videos=True)
+    assert count == 4 and np.isfinite(apart)
+    assert distance_of(network, [video(0, 15)], [video(1, 15)], videos=True) == (None, 0)
 
 
 def test_a_network_that_refuses_what_it_is_shown_is_one_line(tmp_path):
     network = saved(Videos(), tmp_path / "videos.pt")
     with pytest.raises(ValueError, match=r"videos\.pt: the network does not take uint8 \(40, 3, 8, 8\)") as caught:
-        network.distance([video(0)], [video(1)], videos=False)
+        network.of_video(video(0), videos=False)
     assert "\n" not in str(caught.value)
 
 

@@ -15,10 +15,11 @@ from manifests.sample.serve import CORPUS
 from mcdm.__main__ import main
 from mcdm.course import Options, train
 from mcdm.encoders import make_audio
-from mcdm.evaluate import EvaluateOptions, read_truth, roll_out
+from mcdm.evaluate import EvaluateOptions, roll_out
 from mcdm.generate import Talker, place_face, read_reference, usual_landmarks
 from mcdm.shards import Shards
 from mcdm.sound import SoundFile, feature_rows
+from mcdm.truth import read_truth
 from mcdm.video import VideoWriter
 from stages.ffmpeg import ffmpeg_path
 from tests.mcdm.nano import SEEING, nano
@@ -320,7 +321,7 @@ def test_a_lane_that_takes_the_next_video_makes_it_as_a_lane_of_its_own_does(wor
     audio = make_audio(talker.recipe.audio)
     truths = [read_truth(shards, [clip], talker, audio, 12) for clip in shards.clips]
     ways = [roll_out(talker, truths, replace(options, lanes=lanes)) for lanes in (3, 2, 1)]
-    videos = [np.stack([np.concatenate(made.pictures) for made in way]).astype(int) for way in ways]
+    videos = [np.stack([made.shown() for _, made in way]).astype(int) for way in ways]
     assert videos[0].shape == (3, 12, 32, 32, 3)
     assert np.abs(videos[0] - videos[1]).max() <= 1 and np.abs(videos[0] - videos[2]).max() <= 1
     assert np.abs(videos[0][1:] - videos[0][:2]).mean() > 5, "three videos, not one three times"

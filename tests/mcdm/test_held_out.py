@@ -105,6 +105,25 @@ def test_new_clips_of_a_held_out_person_or_video_are_not_trained_on(tmp_path):
     assert again.train == [*first.train, *far] and again.held_out == first.held_out
 
 
+def test_new_clips_of_people_that_the_splits_moved_to_train_are_not_trained_on(tmp_path):
+    """A group is placed anew when it grows together with another."""
+    stays = [clip("a", "p"), clip("b", "q", split="test"), clip("b2", "q"), clip("x", "", split="extra")]
+    first = divide(Listed([*stays, clip("c", "r", split="val"), clip("d", "", split="val")]), tmp_path)
+    write_division(tmp_path, first)
+    moved = [clip("c", "r"), clip("d", "")]
+    near = [clip("c", "", 1), clip("c2", "r"), clip("d", "s", 1)]
+    far = [clip("e", ""), clip("f", "t")]
+    again = divide(Listed([*stays, *moved, *near, *far]), tmp_path)
+    assert again.train == [*first.train, *far] and names(again.held_out) == names(first.held_out)
+
+
+def test_a_run_goes_on_with_splits_that_share_a_person_as_it_began(tmp_path):
+    shards = Listed([clip("a", "p"), clip("b", "p", split="val"), clip("b", "p", 1), clip("x", "q", split="extra")])
+    first = divide(shards, tmp_path)
+    write_division(tmp_path, first)
+    assert divide(shards, tmp_path) == first and len(first.train) == 2
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [('{"clip', "truncated"), ('{"by": "x"}', "missing required field `clips`"), ('["a"]', "Expected `object`")],

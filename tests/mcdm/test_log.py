@@ -6,8 +6,15 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from mcdm import log
-from mcdm.objectives import Loss
+from mcdm import checkpoint, log
+from mcdm.course import Data, divide
+from mcdm.data import collate
+from mcdm.distributed import World
+from mcdm.objectives import LearnArchive, Loss
+from mcdm.shards import Shards
+from mcdm.train import Loop, LoopOptions
+from tests.mcdm.nano import nano
+from tests.mcdm.shards import write_shards
 
 
 def logged(folder, losses, **given):
@@ -22,6 +29,33 @@ def logged(folder, losses, **given):
     made.step(1, 1e-3, 0.5, {"archive": 0.25})
     made.close()
     return json.loads((folder / "log.jsonl").read_text()) if (folder / "log.jsonl").exists() else None
+
+
+def clock(monkeypatch):
+    """A clock that stands still until somebody moves it."""
+    now = [0.0]
+    monkeypatch.setattr(log.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def takes(monkeypatch, now, seconds, owner, name):
+    """Let a function take that long by the clock."""
+    work = getattr(owner, name)
+
+    def slow(*given, **named):
+        now[0] += seconds
+        return work(*given, **named)
+
+    monkeypatch.setattr(owner, name, slow)
+
+
+def small_loop(folder, show=lambda step: {}, **options):
+    """Four steps of stage 1 with a clip each, on one process."""
+    shards = Shards(str(write_shards(folder, people=2, clips=1, n_frames=40)))
+    data, objective = Data(shards, divide(shards, folder), None), LearnArchive(nano())
+    windows = data.windows(objective, data.division.train, 0)
+    fixed, world = collate([windows[0]]), World(0, 1, torch.device("cpu"))
+    return Loop(objective, windows, fixed, LoopOptions(run=folder, **options), world, show)
 
 
 def loss(*rows_and_t):
@@ -43,6 +77,35 @@ def test_mfu_is_the_flops_of_the_steps_over_time_and_peak(tmp_path, monkeypatch)
     assert record["mfu"] == pytest.approx(6e9 / 2.0 / (1e9 * 2)) and record["samples_per_s"] == pytest.approx(
         2 * 2 / 2.0
     )
+
+
+def test_what_is_done_in_a_pause_is_not_the_steps_time(tmp_path, monkeypatch):
+    now = clock(monkeypatch)
+    sizes = {"every": 2, "steps": 4, "flops": 6e9, "device": torch.device("cpu"), "world": 1, "rank": 0}
+    made = log.TrainingLog(tmp_path, 1, **sizes)
+    for step in range(5):
+        with made.pause():  # at first what comes before the first step
+            now[0] += 100.0
+        if step < 4:
+            now[0] += 2.0
+            made.micro(loss((1.0, 0)), 0.5, 8, [])
+            made.step(step + 1, 1e-3, 0.5, {})
+    made.close()
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 4]
+    assert {(record["samples_per_s"], record["data_wait_share"]) for record in records} == {(4.0, 0.25)}
+
+
+def test_a_step_is_not_slower_for_what_is_restored_validated_saved_and_shown_beside_it(tmp_path, monkeypatch):
+    now, shown = clock(monkeypatch), []
+    loop = small_loop(tmp_path, shown.append, log_every=1, validate_every=1, save_every=1, samples_every=1)
+    for owner, name in ((loop, "_resume"), (loop, "validate"), (loop, "show"), (checkpoint, "write")):
+        takes(monkeypatch, now, 9, owner, name)
+    takes(monkeypatch, now, 2, loop, "_accumulate")
+    loop.run()
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [one["samples_per_s"] for one in records if "loss" in one] == [1.0] * 4 and shown == [1, 2, 3, 4]
+    assert now[0] == 9 + 4 * (2 + 3 * 9)
 
 
 def test_only_the_first_process_writes(tmp_path):

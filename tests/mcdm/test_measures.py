@@ -1,5 +1,7 @@
 """Measures against cases with a known answer."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,22 @@ def test_equal_pictures_have_ssim_1_and_noise_less():
     noisy = (picture + np.random.default_rng(0).integers(-40, 40, picture.shape)).clip(0, 255).astype(np.uint8)
     assert measures.ssim(picture, picture)[0] == pytest.approx(1)
     assert measures.ssim(picture, noisy)[0] < 0.8
+
+
+def test_pictures_are_compared_on_all_cores_and_each_stays_in_its_place(monkeypatch):
+    from skimage import metrics
+
+    alone, both = metrics.structural_similarity, threading.Barrier(2)
+
+    def similar(one, other, **named):
+        both.wait(timeout=60)  # for the other core: raises where there is none
+        return alone(one, other, **named)
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(metrics, "structural_similarity", similar)
+    true, made = np.random.default_rng(0).integers(0, 256, (2, 4, 16, 16, 3)).astype(np.uint8)
+    wanted = np.array([alone(a, b, channel_axis=2) for a, b in zip(true, made, strict=True)], np.float32)
+    assert np.array_equal(measures.ssim(true, made), wanted)
 
 
 def test_a_series_is_read_at_horizons_and_none_where_it_ends_before():

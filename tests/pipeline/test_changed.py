@@ -166,6 +166,47 @@ def test_a_run_looks_anew_for_the_files_that_are_due(store, film, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("listed", [("done", "due", "elsewhere"), ("done", "elsewhere")])
+def test_what_was_due_while_its_disk_was_away_is_fetched_once_it_is_back(listed, store, film, monkeypatch, tmp_path):
+    """Of two files on a disk a run that was killed had fetched one; a third lies on another disk."""
+    disk, key, text = film.parent, NAMES["fetch"], tmp_path / "list.txt"
+    film.rename(disk / "done.mp4")
+    (disk / "due.mp4").touch()
+    (tmp_path / "elsewhere.mp4").touch()
+    where = {"done": "films/done.mp4", "due": "films/due.mp4", "elsewhere": "elsewhere.mp4"}
+
+    def killed(this, videos, due):
+        (done,) = (one.id for one in videos if one.url.endswith("done.mp4"))
+        Ledger(store).write(key, done, Outcome(status="ok"))
+
+    def whole(this, videos, due):
+        for one in videos:
+            if one.id in due[0].enter:
+                Ledger(store).write(key, one.id, GONE if one.stamp == MISSING else Outcome(status="ok"))
+
+    def run(carry, *names):
+        monkeypatch.setattr(running, "_carry", carry)
+        text.write_text("".join(f"{where[name]}\n" for name in names))
+        return main(["run", "sample", "--manifest", str(text), "--store", store.url, "--until", "fetch"])
+
+    assert run(killed, *where) == 0
+    disk.rename(tmp_path / "away")
+    assert run(whole, *listed) == 0 and len(Ledger(store).videos(key, "rejected")) == 1
+    (tmp_path / "away").rename(disk)
+    assert run(whole, *where) == 0
+    assert len(Ledger(store).videos(key, "ok")) == 3 and not Ledger(store).videos(key, "rejected")
+
+
+def test_a_run_whose_files_are_all_away_is_refused_though_some_of_them_were_fetched(film):
+    (row,) = own_videos(str(film), None)
+    fetched, due = replace(row, id="fetched", url="a.mp4", stamp=MISSING), replace(row, id="due", stamp=MISSING)
+    with pytest.raises(ValueError, match="2 of 2 files are not there"):
+        list(missing_files([fetched, due], {"due"}, "list.csv"))
+    assert list(missing_files([fetched, due], (), "list.csv")) == []
+    (said,) = missing_files([fetched, due, Video.of("https://h.invalid/b.mp4")], {"due"}, "list.csv")
+    assert said.startswith("1 of 2 files are not there")
+
+
 def test_a_row_of_before_there_were_stamps_takes_one_and_is_not_due_again(store, film):
     words = own_videos(str(film), None)
     rows = add_videos(store, [replace(word, stamp="") for word in words])
@@ -220,6 +261,14 @@ def test_videos_of_a_rule_that_became_stricter_are_measured_anew_from_their_page
     before = [replace(row, licence_rule="any") for row in settled_at_fetch(store, stages, ok="ok", rejected="rejected")]
     changes = Changes.of(before, [replace(row, licence_rule="cc") for row in before], stages, store)
     assert changes.again == {name: {row.id for row in before} for name in EVERY}
+
+
+@pytest.mark.parametrize("url", ["/films/a.mp4", "s3://bucket/a.mp4"])
+def test_a_stricter_rule_is_no_matter_to_what_comes_from_no_page(url, store):
+    video = Video.of(url, licence_rule="any")
+    pass_all(store, video)
+    changes = Changes.of([video], [replace(video, licence_rule="cc")], under("per_language"), store)
+    assert not changes.again
 
 
 @pytest.mark.parametrize(

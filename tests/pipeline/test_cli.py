@@ -59,6 +59,8 @@ def test_no_option_comes_or_goes_unseen():
         ("run wild --set discover.search=x", "search: 'x' has no {query} where the words go"),
         ("run wild --set discover.access.proxy=x", "Discovery has no 'access', only min_duration_s, max_duration_s, "),
         ("run --set fetch.access.rate_limit_bytes_per_s=0", "rate_limit_bytes_per_s: 0 is not more than 0"),
+        ("run --set fetch.access.cookies=file", "cookies: file holds no cookies in the form of cookies.txt"),
+        ('run wild --set fetch.access.extractor_args=["youtube:lang=de"]', "youtube:lang=de: yt-dlp reads a video's"),
         ("run --until dinner", "--until dinner: no such stage; there are fetch, watch, clip, sync, speech, identity"),
         ("run --cpus 2 --address 127.0.0.1:6379", "--cpus is for a Ray that is started here"),
         ("run --set shard_bytes=0", "shard_bytes: 0 is not at least 1"),

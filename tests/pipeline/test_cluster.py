@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+import ray
 
 from manifests.codec import to_plain
 from manifests.records import Video
@@ -18,7 +19,7 @@ from pipeline.plan import plan
 from pipeline.stage import keys
 from pipeline.step import StageBrokenError
 from tests.pipeline.test_core import stages
-from tests.pipeline.toy import SMALL, Get, calls, videos
+from tests.pipeline.toy import SMALL, Get, Rate, calls, note, videos
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -157,6 +158,57 @@ def test_a_worker_that_asks_ray_for_no_gpu_sees_none(place):
 
     assert run_on_ray([Looking(log=str(log))], videos(1), store, "a") == 1
     assert "devices ''" in log.read_text()
+
+
+def test_a_stage_with_a_weight_is_given_the_cores_that_one_worker_of_each_leaves(place):
+    log, store = place
+
+    class Crowd(Rate):
+        def open(self):
+            rate = super().open()
+
+            def together(facts, bench):
+                note(self.log, "pid", os.getpid())
+                patience = 1800  # of those that are started at once, each waits for all
+                while patience and len(pids(log)) < 5:
+                    time.sleep(0.1)
+                    patience -= 1
+                return rate(facts, bench)
+
+            return together
+
+    def pids(log):
+        return {line.split()[1] for line in log.read_text().splitlines() if line.startswith("pid ")}
+
+    wide = dataclasses.replace(SMALL, workers=(1, None), weight=1.0)
+    get, _, speak = stages(log)
+    assert run_on_ray([get, Crowd(log=str(log), resources=wide), speak], videos(12), store, "a") == 11
+    assert len(pids(log)) >= 5, "of four cores 0.4 are left free, and two other stages hold one"
+
+
+def test_no_more_workers_start_than_the_machine_s_memory_holds(place):
+    log, store = place
+
+    class Large(Get):
+        def open(self):
+            note(self.log, "open", os.getpid())
+            return super().open()
+
+    fits_once = 0.6e-9 * ray.cluster_resources()["memory"]
+    asked = dataclasses.replace(SMALL, cpus=0.1, workers=(1, None), memory_gb=fits_once, weight=1.0)
+    assert run_on_ray([Large(log=str(log), delay_s=0.2, resources=asked)], videos(12), store, "a") == 11
+    assert calls(log)["open"] == 1
+
+
+def test_a_joined_ray_without_a_gpu_says_that_it_works_on_the_processor(place, caplog, monkeypatch):
+    log, store = place
+    asking = Get(log=str(log), resources=dataclasses.replace(SMALL, gpus=0.1))
+    assert run_on_ray([asking], videos(1), store, "a") == 1
+    assert not caplog.records, "on one's own machine nothing can come"
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert run_on_ray([asking, *stages(log)[1:]], videos(2), store, "b") == 2
+    (said,) = caplog.messages
+    assert said.startswith("no GPU in the Ray at auto: get will work on the processor; ") and "TFW_AUTOSCALES=1" in said
 
 
 @pytest.mark.parametrize("seen", [True, False])

@@ -172,6 +172,20 @@ def test_a_full_gpu_is_held_against_no_video_and_twenty_times_in_a_row_stops_the
     assert stopped.value.by_request
 
 
+def test_a_worker_that_finds_no_room_on_a_gpu_to_open_postpones_its_videos_until_it_does(place):
+    log, store = place
+    said = "CUDA failed with error out of memory"
+    run_here(stages(log, shut=said), videos(5), store, "a")
+    due = plan(stages(log), videos(5), store)[1]
+    assert (len(due.enter), due.failed, due.quarantined) == (5, 0, 0)
+    with pytest.raises(StageBrokenError, match=f"20 videos in a row .*{said}") as stopped:
+        run_here(stages(log, shut=said), videos(40), store, "b")
+    assert stopped.value.by_request
+    with pytest.raises(StageBrokenError, match="rate cannot start: RuntimeError"):
+        run_here(stages(log, shut="no kernel image"), videos(5), store, "c")
+    assert run_here(stages(log), videos(5), store, "d") == 5
+
+
 @pytest.mark.parametrize("who", ["python", "PyAV", "yt-dlp"])
 def test_a_full_disk_is_not_held_against_the_videos(place, who):
     log, store = place

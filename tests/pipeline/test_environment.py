@@ -43,12 +43,29 @@ def no_locks(*_):
     raise OSError(9, "Bad file descriptor")
 
 
+def interpreter(checkout):
+    (checkout / ".venv" / "bin").mkdir()
+    (checkout / ".venv" / "bin" / "python").touch()
+
+
 def test_an_environment_that_is_complete_is_used_without_a_lock(checkout, monkeypatch):
+    interpreter(checkout)
     (checkout / ".venv" / "locked").write_text(sha256(b"x==1\n").hexdigest())
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(InterruptedError):
         environment.ensure()
     assert {path.name for path in checkout.iterdir()} == {"requirements.txt", ".venv"}
+
+
+def test_an_environment_whose_interpreter_is_gone_is_made_anew(checkout, monkeypatch):
+    (checkout / ".venv" / "locked").write_text(sha256(b"x==1\n").hexdigest())
+    (checkout / ".venv" / "bin").mkdir()
+    (checkout / ".venv" / "bin" / "python").symlink_to("/no/such/python3")
+    made = []
+    monkeypatch.setattr(environment, "_make", lambda *given: made.append(given))
+    with pytest.raises(InterruptedError):
+        environment.ensure()
+    assert made == [(checkout / ".venv", checkout / ".venv" / "bin" / "python")]
 
 
 @pytest.mark.parametrize("locks", [True, False])
@@ -62,6 +79,7 @@ def test_an_environment_is_made_where_locks_want_a_file_open_for_writing_and_whe
     def make(*_):
         command = [sys.executable, "-c", other, str(checkout / ".venv.lock")]
         said.append(subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode)
+        interpreter(checkout)
 
     monkeypatch.setattr(environment, "_make", make)
     for _ in range(2):

@@ -10,6 +10,7 @@ from manifests.codec import to_plain
 from manifests.records import Video
 from manifests.store import Store
 from pipeline import finish as finishing
+from pipeline import run as running
 from pipeline.cli import main
 from pipeline.figures import STAGES
 from pipeline.finish import finish, is_finished, snapshot
@@ -102,6 +103,46 @@ def test_judging_reads_what_is_known_once(finished, monkeypatch):
     monkeypatch.setattr(finishing, "measured", lambda *given: calls.append(1) or measured(*given))
     assert main(["judge", "--policy", "strict", "--store", store.url]) == 0
     assert len(calls) == 1
+
+
+@pytest.fixture
+def judgings(monkeypatch):
+    """The names of the policies that were judged by, in turn."""
+    names, judge = [], finishing.judge
+    monkeypatch.setattr(finishing, "judge", lambda known, policy: names.append(policy.name) or judge(known, policy))
+    return names
+
+
+def test_a_command_judges_once_by_each_policy(finished, judgings, tmp_path):
+    store, _, _ = finished
+    judgings.clear()
+    assert main(["judge", "--policy", "strict", "--store", store.url]) == 0
+    assert judgings == ["sample", "strict"]
+    assert main(["judge", "--policy", "strict", "--store", store.url]) == 0
+    assert main(["report", "--sheet", str(tmp_path / "sheet.png"), "--store", store.url]) == 0
+    assert judgings == ["sample", "strict", "strict", "strict"]
+
+
+def test_what_was_known_is_read_anew_only_where_something_was_settled_since(finished):
+    store, job, videos = finished
+    recipe = job.build()
+    seen = snapshot(recipe, videos, store)
+    assert snapshot(recipe, read_videos(store), store, seen) is seen
+    key = keys(recipe.stages(), Video)["fetch"]
+    Ledger(store).write(key, videos[0].id, Outcome(status="rejected", body={"reason": "gone", "measured": {}}))
+    anew = snapshot(recipe, videos, store, seen)
+    assert anew.known[0].rejected and snapshot(recipe, add_videos(store, [Video.of("b.mp4")]), store, anew) is not anew
+
+
+def test_what_a_search_knew_when_it_found_no_more_is_not_judged_again_for_the_results(finished, judgings):
+    store, job, _ = finished
+    videos = add_videos(store, [Video.of("b.mp4")])
+    dry = {"troubles": (), "next_wave": lambda *_: (), "short": lambda *_: ()}
+    options = type("Options", (), {"until": None, "manifest": "own.csv"})()
+    this = running._Run(options, Console(file=io.StringIO()), store, job, job.build(), "r")
+    judgings.clear()
+    running._end(this, 0.0, running._search(this, type("Search", (), dry)(), videos))
+    assert judgings == ["sample"] and is_finished(store, job.build(), videos)
 
 
 def test_judge_says_by_language_what_comes_and_goes(tmp_path, capsys):

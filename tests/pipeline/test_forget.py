@@ -144,6 +144,12 @@ def test_a_call_that_was_cut_short_is_finished_by_the_next(store):
     assert "v1" not in {row.video for row in read_index(store).rows} and verify(store).ok
 
 
+def test_another_call_that_ends_meanwhile_is_no_matter(store, monkeypatch):
+    listed, ended = store.list, {"forgetting": ["forgetting/ended.json"]}
+    monkeypatch.setattr(store, "list", lambda path: [*listed(path), *ended.get(path, ())])
+    assert forget(store, "video:v0").videos == ["v0"]
+
+
 @pytest.mark.parametrize("writes", [1, 2, 5, 20])
 def test_the_same_command_finishes_a_call_wherever_it_was_cut_short(store, monkeypatch, writes):
     person = next(row.person for row in read_index(store).rows if row.video == "v0")

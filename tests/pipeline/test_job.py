@@ -1,12 +1,15 @@
 """What a store remembers of the run that made it."""
 
 import hashlib
+import shlex
 
 import pytest
 
 from manifests.codec import to_json
 from manifests.records import Video
 from manifests.store import Store
+from pipeline import run as running
+from pipeline.cli import main
 from pipeline.job import Job, add_videos, drop_videos, read_job, read_videos, write_job
 from pipeline.stage import keys
 
@@ -21,6 +24,48 @@ def test_a_job_comes_back_as_it_was_written(store):
     assert read_job(store) is None
     write_job(store, job)
     assert read_job(store) == job and job.build().sync.reach == 10 and job.build().policy.name == "strict"
+
+
+def test_an_empty_job_as_a_power_cut_leaves_it_is_none_and_a_broken_one_says_where_it_lies(store):
+    for path, text in (("job.json", b'{"recipe":'), ("wanted/000001-a.jsonl", b"{}\n{")):
+        store.put(path, text)
+        with pytest.raises(ValueError, match=store.at(path)):
+            (read_job if path == "job.json" else read_videos)(store)
+    store.put("job.json", b"")
+    assert read_job(store) is None
+
+
+def test_how_a_site_is_reached_is_told_to_the_run_and_to_nobody_after_it(store, tmp_path, monkeypatch):
+    cookies, url, told = tmp_path / "cookies.txt", "http://x.invalid/a", []
+    cookies.write_text("# Netscape HTTP Cookie File\nx.invalid\tFALSE\t/\tFALSE\t2147483647\tsession\ts3cr3t\n")
+    sets = (
+        f"fetch.access.cookies={cookies}",
+        "fetch.access.proxy=me:s3cr3t@gate:8080",
+        'fetch.access.extractor_args=["youtube:po_token=web+s3cr3t"]',
+        "fetch.access.tries=3",
+        "fetch.pace_url=sftp://me:s3cr3t@host/pace",
+        "sync.batch=7",
+    )
+    words = [word for one in sets for word in ("--set", one)]
+    monkeypatch.setattr("sys.argv", ["pipeline", "run", *words])
+    monkeypatch.setattr(running, "_carry", lambda this, *_: told.append(this.recipe.fetch.access))
+    assert main(["run", "--manifest", url, "--until", "fetch", "--store", store.url, *words]) == 0
+    assert (told[0].cookies, told[0].proxy, told[0].tries) == (str(cookies), "me:s3cr3t@gate:8080", 3)
+    cookies.unlink()
+    for command in (["report"], ["judge", "--policy", "strict"], ["forget", f"video:{Video.of(url).id}"]):
+        assert main([*command, "--store", store.url]) == 0
+    job, page = read_job(store), store.get("report.html").decode()
+    assert job is not None and job.overrides == ("sync.batch=7",)
+    assert "fetch.access.tries=3" in job.command and "fetch.access.tries=3" in page and "sftp://***@host/pace" in page
+    assert "s3cr3t" not in job.command + page and str(cookies) not in job.command + page
+
+
+def test_a_job_written_before_passwords_were_left_out_is_read_without_them(store):
+    sets = ("fetch.access.cookies=no/such.txt", 'fetch.access={"proxy":"http://me:s3cr3t@gate"}', "cascade=true")
+    old = to_json({"recipe": "own", "overrides": sets, "cascade": (None, sets), "command": shlex.join(["x", *sets])})
+    store.put("job.json", old)
+    job = read_job(store)
+    assert job is not None and job.build().cascade and b"s3cr3t" not in to_json(job) and b"no/such" not in to_json(job)
 
 
 def test_a_store_does_not_mix_recipes(store):

@@ -106,9 +106,9 @@ def test_where_no_video_waits_nobody_asks_why(store, monkeypatch):
     assert one.rejected and one.postponed is None
 
 
-def test_what_a_site_keeps_from_who_asked_is_due_again_with_retry_and_what_is_gone_is_not(store):
+def test_what_may_pass_is_due_again_with_retry_and_what_is_gone_is_not(store):
     ledger, key = Ledger(store), keys([Fetch()], Video)["fetch"]
-    reasons = ("age", "geo", "gone", "members_only", "private")
+    reasons = ("age", "blocked", "geo", "gone", "live", "members_only", "private", "truncated")
     rows = {reason: Video.of(f"http://x.invalid/{reason}") for reason in reasons}
     for reason, row in rows.items():
         ledger.write(key, row.id, Outcome(status="rejected", body={"reason": reason, "measured": {}}))

@@ -122,6 +122,7 @@ def test_the_name_of_a_changed_policy_says_by_what():
 def test_on_a_gpu_node_cores_and_not_shares_of_the_gpu_bound_who_decodes(name, cores):
     stages = {stage.name: stage.resources for stage in build(name).stages()}
     others = [asked for stage, asked in stages.items() if stage != "watch"]
-    left_gpu, left_cpus = 1.0 - sum(one.gpus for one in others), cores - sum(one.cpus for one in others)
+    left_gpu = 1.0 - sum(one.gpus for one in others)
+    left_cpus = cores - sum(one.cpus if one.cpus_beside_gpu is None else one.cpus_beside_gpu for one in others)
     watch = stages["watch"]
     assert 9 <= left_cpus / watch.cpus <= left_gpu / watch.gpus

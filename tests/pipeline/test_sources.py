@@ -1,6 +1,7 @@
 """Waves of a wild run: what one host or one language does to the others."""
 
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from rich.console import Console
@@ -10,7 +11,9 @@ from manifests.records import Video
 from manifests.store import Store
 from pipeline import run as running
 from pipeline import sources
+from pipeline.cli import main
 from pipeline.job import Job, add_videos
+from pipeline.ledger import Ledger
 from pipeline.recipes import build
 from pipeline.sources import Hours, Wild
 from stages.discover import Discovery
@@ -18,6 +21,7 @@ from stages.fetch import _vet
 from stages.judge import Measured
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError
+from tests.stages.measured import source
 
 NOTHING = Hours({}, {})
 
@@ -53,9 +57,9 @@ def wild(monkeypatch, tmp_path):
     def made(*sets, any=(), **given):
         scripts.update(given)
         made.any, recipe = any, build("wild", overrides=sets)
-        return Wild(None, None, Store(str(tmp_path)), recipe.discover, recipe.fetch)
+        return Wild(None, made.hours, Store(str(tmp_path)), recipe.discover, recipe.fetch)
 
-    made.searched = searched
+    made.searched, made.hours = searched, None
 
     return made
 
@@ -148,7 +152,7 @@ def test_a_part_counts_for_its_own_length_in_a_wave(wild):
     parts = [Video.of("a", language="de", start_s=n * 1800, end_s=(n + 1) * 1800, duration_s=36e3) for n in range(60)]
     search = wild("discover.unknown_duration_s=36000", de=[parts], pl=[[]])
     assert len(search.next_wave(NOTHING, ())) == 50, "of half an hour each, where a wave looks for 25 hours"
-    assert Hours.of([Measured(parts[0])], ()).seen == {"de": 0.5}
+    assert Hours.of([Measured(parts[0], rejected=("fetch", "gone", {}))], (), 300.0).seen == {"de": 0.5}
 
 
 def test_a_search_that_ends_short_says_by_how_much_and_where_more_could_come_from(wild):
@@ -167,3 +171,77 @@ def test_a_run_whose_search_ends_short_prints_it(wild, capsys, tmp_path):
     running._search(this, search, ())
     said = [line.partition(" and ")[0] for line in capsys.readouterr().out.splitlines()]
     assert said == [f"{tag}: 0.00 of 100 h kept" for tag in ("de", "pl")]
+
+
+def endless(tag):
+    return (one for n in count() for one in videos(tag, n))
+
+
+def test_of_two_languages_that_find_the_same_video_in_one_wave_the_first_has_it(wild):
+    both, polish = videos("de", "both", "pl")
+    search = wild(de=[[both]], pl=[[replace(both, language="pl"), replace(polish, language="pl")]])
+    assert [(one.id, one.language) for one in search.next_wave(NOTHING, ())] == [(both.id, "de"), (polish.id, "pl")]
+
+
+def test_a_video_that_waits_was_not_looked_at_though_it_may_be_fetched():
+    gone, closed, unknown, full = (Video.of(name, language="de", duration_s=3600.0) for name in "abcd")
+    unknown = replace(unknown, duration_s=None)
+    known = [
+        Measured(gone, rejected=("fetch", "gone", {})),
+        Measured(closed, postponed=("fetch", "h: closed")),
+        Measured(unknown, postponed=("fetch", "h: closed")),
+        Measured(full, source=source(), postponed=("watch", "no memory")),
+    ]
+    hours = Hours.of(known, (), 360.0)
+    assert (hours.seen, hours.waiting) == ({"de": 1.0}, {"de": [1.0, 0.1, source().duration_s / 3600]})
+
+
+def test_a_host_that_stays_closed_ends_the_search_after_one_wave_with_a_line(wild, monkeypatch, tmp_path, capsys):
+    wild.hours, store, job = 0.5, Store(str(tmp_path)), Job(recipe="sample")
+    search, carried = wild(de=[videos("de", *range(99))], pl=[videos("pl", *range(99))]), []
+
+    def sent_away(this, all_of_them, due):
+        carried.append(len(all_of_them))
+        for id in due[0].enter:
+            Ledger(store).begin(due[0].key, id, "r")
+            Ledger(store).put_off(due[0].key, id, "r", 1, "h: closed")
+
+    monkeypatch.setattr(running, "_carry", sent_away)
+    this = running._Run(type("Options", (), {"until": None})(), Console(), store, job, job.build(), "r")
+    running._search(this, search, ())
+    assert carried == [8], "four hours of each, of which 15 % are half an hour and more"
+    assert capsys.readouterr().out.splitlines() == [
+        "found 8 more videos",
+        "de, pl: 8 videos that were found wait, and no more are looked for before they are measured: "
+        "run the same command again later",
+    ]
+
+
+def test_a_few_videos_that_wait_end_the_search_of_no_language_and_a_whole_wave_that_of_its_own(wild):
+    search = wild(de=[endless("de")], pl=[endless("pl")])
+    few, wave = [1.0] * 3, [1.0] * 25
+    assert len(search.next_wave(Hours({}, {}, {"de": few}), ())) == (25 - 3) + 25
+    assert {one.language for one in search.next_wave(Hours({}, {}, {"de": wave, "pl": few}), ())} == {"pl"}
+
+
+def test_a_search_that_runs_dry_while_videos_wait_says_so_as_well(wild):
+    search = wild(de=[[]], pl=[[]])
+    hours = Hours({}, {"pl": 100.0}, {"de": [1.0, 1.0]})
+    assert search.next_wave(hours, videos("de", "a")) == ()
+    (said,) = search.short(hours)
+    assert "nothing more is found: run the same command again later, as 2 videos wait, or add queries" in said
+
+
+def test_a_wild_run_says_beforehand_what_its_hours_take_and_which_settings_are_too_small(tmp_path, capsys):
+    def said(*more):
+        assert main(["run", "wild", "--langs", "en,de", "--store", str(tmp_path), "--dry", *more]) == 0
+        return capsys.readouterr().out.splitlines()[0]
+
+    assert said("--hours", "250") == (
+        "source wanted, if 15 % is kept: 3,333 h (languages: 2), for en 1,667 h where its listings give some 267 h at "
+        "most; at the pace of one host that takes 55.6 h: --set discover.per_source=1250, and for the pace "
+        "fetch.manners.interval_s"
+    )
+    enough = said("--hours", "250", "--set", "discover.per_source=1250")
+    assert enough.endswith("where its listings give some 1,667 h at most; at the pace of one host that takes 55.6 h")
+    assert said("--hours", "15", "--set", "fetch.manners.interval_s=0").endswith("listings give some 267 h at most")

@@ -2,8 +2,17 @@
 
 import os
 
+import msgspec
+import pytest
+
+from manifests.records import Video
 from manifests.scratch import machine, prefix, sweep
 from manifests.store import Store
+from pipeline import run as running
+from pipeline.cli import main
+from pipeline.job import Job, add_videos
+from pipeline.ledger import Ledger, Outcome
+from pipeline.stage import keys
 from tests.pipeline.toy import dead_pid
 
 
@@ -23,6 +32,29 @@ def test_half_written_objects_of_dead_processes_go_and_those_of_living_ones_stay
     assert store.sweep() == 1
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted([*names[1:], "x.json"])
     assert store.list("a") == ["a/x.json"]
+
+
+def test_what_a_power_cut_left_empty_in_the_ledger_goes_and_is_due_again(tmp_path, monkeypatch):
+    store, (whole, lost) = Store(str(tmp_path)), map(Video.of, ("http://x.invalid/a", "http://x.invalid/b"))
+    job = Job(recipe="own")
+    ledger, (fetch, *_) = Ledger(store), keys(job.build().stages(), Video).values()
+    for video in add_videos(store, [whole, lost]):
+        ledger.begin(fetch, video.id, "run")
+        ledger.write(fetch, video.id, Outcome(status="rejected", body={"reason": "gone", "measured": {}}))
+    for folder in ("rejected", "tries"):
+        (path,) = (path for path in store.list(f"ledger/{fetch}/{folder}") if lost.id in path)
+        (tmp_path / path).write_bytes(b"")
+    half = tmp_path / "ledger" / ".partial-elsewhere-0-1-0"  # another machine begins to write
+    half.touch()
+    store.create("pace/turn-1", b"")
+    (tmp_path / "list.txt").write_text(f"{whole.url}\n{lost.url}\n")
+    with pytest.raises(msgspec.DecodeError, match=f"{store.at('ledger')}.*{lost.id}.json: "):
+        ledger.read(fetch, lost.id)
+    carried = []
+    monkeypatch.setattr(running, "_carry", lambda this, videos, due: carried.extend(due[0].enter))
+    assert main(["run", "--manifest", str(tmp_path / "list.txt"), "--until", "fetch", "--store", store.url]) == 0
+    assert carried == [lost.id] and ledger.read(fetch, lost.id) is None
+    assert half.exists() and store.exists("pace/turn-1") and ledger.videos(fetch, "tries") == {whole.id}
 
 
 def test_scratch_of_dead_processes_goes_and_that_of_other_machines_stays(tmp_path, monkeypatch):

@@ -118,9 +118,13 @@ class Rate(Stage[Score]):
     spoils: int = field(default=-1, metadata=RUNTIME)
     starves: int | None = field(default=None, metadata=RUNTIME)  # from this number on no memory is free
     broken: bool = field(default=False, metadata=RUNTIME)
+    shut: str = field(default="", metadata=RUNTIME)  # what a library says that cannot open
     fills: str = field(default="", metadata=RUNTIME)
 
     def open(self) -> Work[Score]:
+        if self.shut:
+            raise RuntimeError(self.shut)
+
         def rate(facts: Facts, bench: Bench) -> Score:
             n = facts[Media].frames // 25
             note(self.log, "rate", n)

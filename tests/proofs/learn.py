@@ -20,13 +20,14 @@ from mcdm.data import collate
 from mcdm.diffusion import draw_normal
 from mcdm.encode import Encoded
 from mcdm.encoders import make_codec
-from mcdm.evaluate import EvaluateOptions, Truth
+from mcdm.evaluate import EvaluateOptions
 from mcdm.generate import State, Talker
 from mcdm.held_out import divide
 from mcdm.motion import motion_target
 from mcdm.objectives import LearnArchive, LearnMotion
 from mcdm.shards import Shards
 from mcdm.sketch import counted
+from mcdm.truth import Truth
 
 FRAMES = 200
 VIDEOS = 11
@@ -139,7 +140,7 @@ def driven(run: Path, shards: Shards, options: Namespace) -> dict[str, float]:
     """SSIM and mouth of videos whose motion tokens are the true ones."""
     talker = Driven(run, torch.device("cpu"))
     asked = EvaluateOptions(run=run, shards=options.shards, frames=FRAMES, n_videos=VIDEOS, face_pack="")
-    talker.truths = evaluate.held_out_truths(shards, talker, asked)
-    made = evaluate.roll_out(talker, talker.truths, asked)
-    numbers = evaluate.mean_of([evaluate.of_video(t, one, {}) for t, one in zip(talker.truths, made, strict=True)])
+    talker.truths = list(evaluate.held_out_truths(shards, talker, asked))
+    videos = evaluate.roll_out(talker, talker.truths, asked)
+    numbers = evaluate.mean_of([evaluate.of_video(truth, made, {}) for truth, made in videos])
     return {name: numbers[name] for name in KEPT[:3]}

@@ -1,5 +1,6 @@
-"""One worker of the fetch stage with a store of its own, for the tests of fetch."""
+"""One worker of the fetch stage with a store of its own, for the tests of fetch, and what they have in common."""
 
+import itertools
 from pathlib import Path
 
 from manifests.records import Source, Video
@@ -34,3 +35,14 @@ class Fetching:
 def reason(result: Source | Rejection) -> str:
     assert isinstance(result, Rejection), result
     return result.reason
+
+
+def keep_the_interval(store: Store, taken: list[float], interval_s: float) -> None:
+    """Each asked at a turn of its own, and not before: when turns begin is exact, unlike when a worker wakes.
+
+    `taken` in seconds of the epoch.
+    """
+    begins = sorted(float(name.rpartition("/turn-")[2]) for name in store.list("") if "/turn-" in name)
+    assert len(begins) == len(taken)
+    assert all(later - earlier > interval_s - 0.001 for earlier, later in itertools.pairwise(begins))
+    assert all(at >= begin - 0.01 for at, begin in zip(taken, begins, strict=True))

@@ -1,6 +1,7 @@
 """Errors of GPU libraries: which of them end a worker."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeExc
 
 from pipeline.stage import MemoryFullError, Resources, WorkerSpoiledError
 from stages import weights
-from stages.cuda import has_gpu, onnx_errors, spoiled_by, spoils, torch_device
+from stages.cuda import gpu_memory_gb, has_gpu, hold, onnx_errors, spoiled_by, spoils, torch_device
 from stages.faces import Faces
 from stages.identity import Recognise, open_recogniser
 from stages.speech import Transcribe
@@ -80,6 +81,50 @@ def test_a_network_that_its_gpu_fails_does_not_go_on_unseen_on_the_processor():
 def test_a_full_gpu_postpones_the_video_and_leaves_the_worker_as_it_is(said):
     with pytest.raises(MemoryFullError, match=re.escape(said)), spoiled_by(RuntimeError):
         raise RuntimeError(said)
+
+
+class Session:
+    """An ONNX session that fell back, as where the GPU was full when it was made."""
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+
+    def disable_fallback(self) -> None:
+        pass
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+    def set_providers(self, _: object) -> None:
+        raise EPFail(self.said)
+
+
+def test_a_gpu_that_is_full_when_a_worker_opens_postpones_too(monkeypatch):
+    with pytest.raises(MemoryFullError, match=r"ONNX Runtime cannot use the GPU: CUDA failure 2: out of memory$"):
+        hold(Session("x.cc:123 CUDA failure 2: out of memory ; GPU=0"), ["CUDAExecutionProvider"])
+    with pytest.raises(ValueError, match="CUDA failure 35: "):
+        hold(Session("CUDA failure 35: CUDA driver version is insufficient"), ["CUDAExecutionProvider"])
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr("torch.empty", full)
+    with pytest.raises(MemoryFullError, match=r"torch cannot use the GPU: CUDA error: out of memory$"):
+        torch_device("cuda", 0.3)
+
+
+def test_a_gpu_tells_its_memory_and_none_tells_none(monkeypatch):
+    def write(value):
+        return lambda place, *_: setattr(place._obj, "value", value) or 0
+
+    calls = {"cuInit": lambda _: 0, "cuDeviceGetCount": write(1), "cuDeviceGet": write(7)}
+    driver = SimpleNamespace(**calls, cuDeviceTotalMem_v2=write(24_000_000_000))
+    monkeypatch.setattr("ctypes.CDLL", lambda _: driver)
+    assert gpu_memory_gb() == 24.0
+    driver.cuDeviceTotalMem_v2 = lambda *_: 100
+    assert gpu_memory_gb() is None
+    driver.cuInit = lambda _: 100
+    assert gpu_memory_gb() is None
 
 
 @pytest.mark.skipif(has_gpu(), reason="a GPU is there, and can be used")

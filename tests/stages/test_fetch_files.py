@@ -77,6 +77,16 @@ def test_a_local_file_that_cannot_be_used_says_why(fetch, clip, tmp_path):
     assert fetch.stored() == []
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".flv", ".mp4"])
+def test_sound_that_outlasts_the_pictures_is_no_sign_of_a_file_cut_off(fetch, tmp_path, suffix):
+    """Matroska and FLV state one length, that of the longer of both."""
+    sound = Sound(samples=hum(12))
+    path = numbered_video(tmp_path / f"v{suffix}", times_at(Fraction(25), 6), width_px=320, height_px=180, sound=sound)
+    source = fetch(path)
+    assert isinstance(source, Source) and source.duration_s == pytest.approx(6, abs=0.1)
+    assert reason(fetch(cut_off(path, tmp_path / f"cut{suffix}", 0.4))) == "truncated"
+
+
 @pytest.mark.parametrize("stamp", ["", MISSING])
 def test_a_file_that_the_command_saw_and_a_node_does_not_is_tried_again_and_not_gone(fetch, tmp_path, stamp):
     assert reason(fetch(tmp_path / "no.mp4", stamp=stamp)) == "gone"

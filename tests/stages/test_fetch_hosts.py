@@ -9,11 +9,11 @@ import pytest
 
 from manifests.records import Source
 from pipeline.stage import PostponedError, deadline
-from stages.politeness import HostClosedError, Manners
+from stages.politeness import HostClosedError, Manners, SharedPace
 from stages.site import Access, Downloaded, Site
 from tests.media import Sound, hum, numbered_video, times_at
 from tests.server import Web
-from tests.stages.fetching import MANNERS, Fetching, reason
+from tests.stages.fetching import ACCESS, MANNERS, Fetching, keep_the_interval, reason
 
 
 @pytest.fixture(scope="session")
@@ -62,12 +62,11 @@ def test_a_host_that_keeps_saying_too_many_is_asked_a_few_times_and_no_video_is_
 
 @pytest.fixture
 def telling(monkeypatch) -> None:
-    """Pages are read as a site's own extractor would: the text of the page is the reason it gives."""
+    """Pages are read as YouTube's own extractor does: the text of the page is the reason why it has no formats."""
     from yt_dlp.extractor.generic import GenericIE
-    from yt_dlp.utils import ExtractorError
 
     def extract(self: GenericIE, url: str) -> None:
-        raise ExtractorError(self._download_webpage(url, "x"), expected=True)
+        self.raise_no_formats(self._download_webpage(url, "x"), expected=True)
 
     monkeypatch.setattr(GenericIE, "_real_extract", extract)
 
@@ -80,6 +79,17 @@ def test_a_host_that_asks_whether_we_are_a_bot_is_left_alone_and_no_video_is_bur
             with pytest.raises(HostClosedError):
                 fetch(web.page(f"/{n}", said))
         assert web.asked() == MANNERS.refusals
+
+
+@pytest.mark.usefixtures("telling")
+def test_a_look_at_a_page_hears_what_it_says_as_a_download_does_and_opens_no_closed_host(tmp_path):
+    site = Site(ACCESS, SharedPace(str(tmp_path), MANNERS))
+    with Web() as web:
+        assert reason(site.look(web.page("/gone", "Video unavailable"))) == "gone"
+        for n in range(9):
+            with pytest.raises(HostClosedError):
+                site.look(web.page(f"/{n}", "Sign in to confirm you're not a bot"))
+        assert web.asked() == 1 + MANNERS.refusals
 
 
 @pytest.mark.usefixtures("telling")
@@ -135,8 +145,8 @@ def test_the_interval_between_videos_holds(tmp_path, clip):
     with Web() as web:
         for n in range(3):
             fetch(web.file(f"/{n}.mp4", clip))
-        times = [web.requests(f"/{n}.mp4")[0].at_s for n in range(3)]
-    assert times[2] - times[0] > 2 * 0.7 - 0.3
+        taken = [web.requests(f"/{n}.mp4")[0].at_s for n in range(3)]
+    keep_the_interval(fetch.store, taken, 0.7)
 
 
 def test_the_rate_limit_is_that_of_all_workers_together(tmp_path, clip, monkeypatch):
@@ -194,3 +204,13 @@ def test_data_that_is_forbidden_after_its_page_was_served_is_no_fact_about_the_v
             with pytest.raises(HostClosedError):
                 fetch(web.video_page(f"/{n}", "/data.mp4"))
         assert web.asked("/data.mp4") == MANNERS.refusals
+
+
+def test_pieces_of_a_stream_that_are_forbidden_are_no_fact_about_the_video_either(fetch):
+    body = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{url}/0.ts\n#EXT-X-ENDLIST"
+    with Web() as web:
+        web.status("/0.ts", 403)
+        for n in range(MANNERS.refusals + 1):
+            with pytest.raises(HostClosedError):
+                fetch(web.page(f"/{n}.m3u8", body, kind="application/vnd.apple.mpegurl"))
+        assert web.asked("/0.m3u8") and not web.asked(f"/{MANNERS.refusals}.m3u8")

@@ -98,6 +98,46 @@ def test_a_copied_sound_is_close(copy, seed: int):
     assert sound_distance(sound_hash(sound), sound_hash(copy(sound))) < SOUND_LIMIT
 
 
+@pytest.mark.parametrize("pause_s", [3.5, 5.0])
+def test_silence_at_opposite_ends_makes_no_copies(pause_s: float):
+    ends, begins = voice(0), voice(1)
+    ends[-int(pause_s * 16_000) :] = 0
+    begins[: int(pause_s * 16_000)] = 0
+    assert sound_distance(sound_hash(ends), sound_hash(begins)) > SOUND_LIMIT + 0.1
+
+
+def test_a_silence_that_two_sounds_share_says_nothing_of_the_rest():
+    gated = [voice(seed, 20.0) for seed in range(2)]
+    for sound in gated:
+        sound[64_000:-64_000] = 0
+    first, second = map(sound_hash, gated)
+    assert sound_distance(first, second) > SOUND_LIMIT + 0.1
+    assert sound_distance(first, sound_hash(gated[0][4000:])) < 0.2 * SOUND_LIMIT
+    assert sound_distance("0000" * 300, "0000" * 300) == 1.0
+
+
+def slid(first: list[int], second: list[int]) -> float:
+    """Word against word at every shift, as the distance is defined."""
+    least = min(47, (min(len(first), len(second)) + 1) // 2)
+    found = [1.0]
+    for shift in range(least - len(first), len(second) - least + 1):
+        met = [(a, second[i + shift]) for i, a in enumerate(first) if 0 <= i + shift < len(second)]
+        if (loud := sum((a | b) > 0 for a, b in met)) >= least:
+            found.append(sum((a ^ b).bit_count() for a, b in met) / loud / 16)
+    return min(found)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_all_shifts_at_once_give_what_each_gives_by_itself(seed: int):
+    rng = np.random.default_rng(seed)
+    first, second = (rng.integers(0, 65536, rng.integers(1, 150)) for _ in range(2))
+    second = second if seed % 2 else np.concatenate([first[seed:], second])
+    for words in (first, second) if seed % 3 else ():
+        words[rng.integers(len(words)) :][:40] = 0
+    texts = (words.astype(">u2").tobytes().hex() for words in (first, second))
+    assert sound_distance(*texts) == pytest.approx(slid(first.tolist(), second.tolist()), abs=1e-12)
+
+
 def test_other_sounds_are_far():
     hashes = [sound_hash(voice(seed)) for seed in range(8)]
     apart = [sound_distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]]

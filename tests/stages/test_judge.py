@@ -151,6 +151,14 @@ def test_a_face_too_doubtful_to_be_kept_does_not_count_as_another_face():
     assert seen_with(track(1, score=0.54)).kept
 
 
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_a_face_as_doubtful_as_the_most_doubtful_of_people_who_talk_is_one_for_every_policy(policy):
+    faint = track(score=0.64)  # read by SCRFD-2.5G; the real clips themselves are in test_watch_real
+    assert "face_doubtful" not in rules(only(judge([measured(tracks=(faint,))], policy)))
+    beside = seen_with(dataclasses.replace(faint, number=1), policy=policy)
+    assert "several_faces" in rules(beside)
+
+
 def test_other_faces_are_counted_at_once_and_not_one_after_the_other():
     pair = dataclasses.replace(PAPER, max_other_faces=1)
     first, second = track(1, start_frame=0, end_frame=50), track(2, start_frame=50, end_frame=90)

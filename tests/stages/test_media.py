@@ -2,6 +2,7 @@
 
 import json
 import resource
+import struct
 import subprocess
 import tracemalloc
 from fractions import Fraction
@@ -159,21 +160,22 @@ def test_turned_pictures_come_upright_as_ffmpeg_shows_them(tmp_path, turn):
     assert np.abs(crop.astype(int) - expected[16:80, 8:72]).mean() < 6
 
 
-def test_a_mirrored_picture_is_mirrored_back(tmp_path):
+@pytest.mark.parametrize(("turn", "mirror"), [(90, {"hflip": True}), (0, {"vflip": True}), (0, {"hflip": True})])
+def test_a_mirrored_picture_is_mirrored_back(tmp_path, turn, mirror):
     bars = colour_bars(160, 96)
     plain = media.painted_video(tmp_path / "v.mp4", lambda _: bars, 0.5)
     path = tmp_path / "mirrored.mp4"
     with av.open(str(plain)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
-        stream.set_display_rotation(90, hflip=True)
+        stream.set_display_rotation(turn, **mirror)
         for packet in source.demux(source.streams.video[0]):
             if packet.size:
                 packet.stream = stream
                 target.mux(packet)
     shown = images(path)[0]
     assert np.abs(shown.astype(int) - as_ffmpeg_shows(path).reshape(shown.shape)).mean() < 4
-    crop = next(pictures(path)).crop((16.0, 40.0, 80.0, 104.0), 64)
-    assert np.abs(crop.astype(int) - shown[40:104, 16:80]).mean() < 6
+    crop = next(pictures(path)).crop((16.0, 24.0, 80.0, 88.0), 64)
+    assert np.abs(crop.astype(int) - shown[24:88, 16:80]).mean() < 6
 
 
 def test_wide_pixels_are_made_square(tmp_path):
@@ -306,6 +308,16 @@ def test_a_file_cut_off_on_its_way_is_as_long_as_what_arrived(tmp_path):
     )
     found = probe(media.cut_off(front, tmp_path / "cut.mp4", 0.5))
     assert found.declared_s == pytest.approx(8, abs=0.05) and 1 < found.duration_s < 7
+
+
+def test_pictures_that_an_edit_list_hides_at_the_end_do_not_count(tmp_path):
+    path = media.numbered_video(tmp_path / "v.mp4", media.times_at(Fraction(25), 4))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 12  # past kind, version and number of edits: how long the first is shown, in ms
+    assert struct.unpack_from(">I", data, at) == (4000,)
+    struct.pack_into(">I", data, at, 1520)
+    path.write_bytes(data)
+    assert probe(path).duration_s == pytest.approx(1.52, abs=0.001) and numbers(path) == list(range(38))
 
 
 def test_a_damaged_middle_is_held_over_and_the_rest_is_in_place(tmp_path):

@@ -50,6 +50,7 @@ def test_words_about_the_video_reject_it(said, reason):
         "[youtube] x: Video unavailable. This content isn't available, try again later. The session was rate-limited",
         "[generic] x: Unable to download webpage: HTTP Error 429: Too Many Requests",
         "[youtube] x: YouTube is requiring a captcha challenge before playback",
+        "\r[download] Got error: HTTP Error 403: Forbidden. Giving up after 5 retries",
         "[Instagram] x: You have exceeded the rate-limit for this endpoint. Use --cookies for the authentication",
     ],
 )

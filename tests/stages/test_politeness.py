@@ -1,6 +1,5 @@
 """One pace per host for all workers, wherever they are, and a breaker that all of them see."""
 
-import itertools
 import multiprocessing
 import threading
 import time
@@ -11,6 +10,7 @@ import pytest
 from manifests.store import Store
 from stages import politeness
 from stages.politeness import HostClosedError, Manners, Refusal, SharedPace, host_of, standing
+from tests.stages.fetching import keep_the_interval
 
 BRISK = Manners(interval_s=0.0, refusals=3, closed_s=60.0, longest_wait_s=5.0)
 
@@ -36,14 +36,6 @@ def asked_by_processes(url: str, interval_s: float, processes: int, count: int) 
     for worker in workers:
         worker.join(10)
     return taken
-
-
-def keep_the_interval(store: Store, taken: list[float], interval_s: float) -> None:
-    """Each asked at a turn of its own, and not before: when turns begin is exact, unlike when a worker wakes."""
-    begins = sorted(float(name.rpartition("/turn-")[2]) for name in store.list("example.org"))
-    assert len(begins) == len(taken)
-    assert all(later - earlier > interval_s - 0.001 for earlier, later in itertools.pairwise(begins))
-    assert all(at >= begin - 0.01 for at, begin in zip(taken, begins, strict=True))
 
 
 def test_two_processes_together_keep_the_interval(tmp_path):

@@ -14,6 +14,7 @@ from pipeline.bench import Bench
 from pipeline.stage import Facts, Rejection
 from stages.faces import Faces
 from stages.media import probe
+from stages.policies import POLICIES
 from stages.voice import Voice
 from stages.watch import Watch
 from tests.tracks import tracks_of
@@ -102,6 +103,12 @@ def test_table_by_label(watched, capsys):
 
 def test_talking_people_get_a_track(watched):
     assert live_share(watched, {"talking", "talking?"}) >= 0.95
+
+
+def test_talking_people_are_doubtful_for_no_policy(watched):
+    scores = [longest(w).score for w in watched if w.label in {"talking", "talking?"} and w.tracks]
+    assert len(scores) >= 25
+    assert min(scores) >= max(policy.min_detector_score or 0.0 for policy in POLICIES.values())
 
 
 def test_a_single_take_of_a_talking_person_is_one_long_track(watched):

@@ -271,6 +271,41 @@ def test_a_hub_model_without_a_fixed_commit_is_what_lay_there_and_its_digest_is_
     assert weights.digest("tiny") == before != weights.digest("align-ar")
 
 
+@pytest.mark.parametrize("note", ["", ".", "models/hub"])
+def test_a_note_of_a_snapshot_that_a_full_disk_broke_off_is_none(note, tmp_path, monkeypatch):
+    (tmp_path / "models" / "hub").mkdir(parents=True)
+    (tmp_path / "models" / ".align-ru.snapshot").write_text(note)
+    monkeypatch.chdir(tmp_path)
+    assert not weights.REGISTRY["align-ru"].pinned and weights.local("align-ru") is None
+
+
+def test_a_record_of_digests_that_a_full_disk_broke_off_is_none(publisher, monkeypatch):
+    publisher.files["/net.model"] = CONTENT
+    register(monkeypatch, publisher)
+    weights.path("net")
+    (weights.folder() / ".net.json").write_text("")
+    assert "has the published SHA-256" in weights.check("net")
+
+
+def test_a_note_that_does_not_fit_on_the_disk_leaves_the_one_before(publisher, monkeypatch):
+    publisher.files["/net.model"] = CONTENT
+    register(monkeypatch, publisher)
+    place, write = weights.path("net"), weights.Path.write_text
+    before = (weights.folder() / ".net.json").read_text()
+    place.unlink()
+
+    def full(self, text):
+        if self.name.startswith(".net.json"):
+            write(self, "")
+            raise OSError(28, "No space left on device", str(self))
+        write(self, text)
+
+    monkeypatch.setattr(weights.Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        weights.path("net")
+    assert (weights.folder() / ".net.json").read_text() == before
+
+
 def test_a_hub_that_does_not_have_it_is_refused_in_one_line(publisher):
     (line,) = ask_hub(publisher)
     assert "weights 'tiny'" in line and "models fetch tiny" in line

@@ -1,0 +1,61 @@
+"""What the columns of lists of videos are called, in lists that exist, and what a row states by them."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_NAMES = {
+    "url": "url path file video video_path video_url video_link link source webpage_url filename file_name",
+    "youtube": "youtube_id ytb_id yt_id ytid youtube_key youtubeid",
+    "start_s": "start_s start start_sec start_time start_seconds begin",
+    "end_s": "end_s end end_sec end_time end_seconds stop",
+    "start_ms": "start_ms start_msec start_time_ms start_milliseconds",
+    "end_ms": "end_ms end_msec end_time_ms end_milliseconds",
+    "language": "language lang language_code locale",
+    "title": "title video_title",
+    "name": "name clip_id clip_name",
+    "channel": "channel uploader channel_id",
+    "licence": "licence license",
+    "duration_s": "duration_s duration_sec duration_seconds",
+}
+"""What each field is called in lists that exist: our own first, then those of AVSpeech, CelebV, MultiTalk, TalkVid."""
+
+FIELD = {name: field for field, names in _NAMES.items() for name in names.split()}
+ADDRESSES = {name for name, field in FIELD.items() if field in ("url", "youtube")}
+TIMES = ("start_s", "end_s", "duration_s", "start_ms", "end_ms")
+
+
+def flattened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested objects (`{"duration": {"start_sec": 1}}`, `{"info": {"Video Link": ...}}`) by their innermost names."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat = {**flattened(value), **flat}
+        else:
+            flat[name] = value
+    return flat
+
+
+def fields_of(row: Mapping[str, Any], columns: dict[str, bool]) -> dict[str, Any]:
+    """What a row states, by field; every column that states something is noted, with whether any row used it."""
+    known: dict[str, Any] = {}
+    names = {plain(name): name for name, value in row.items() if _states(value)}
+    # In the order of the names above, so that a column `url` is preferred to a column `filename`.
+    for spelling, field in FIELD.items():
+        if spelling in names and field not in known:
+            known[field] = row[names[spelling]]
+            columns[names[spelling]] = True
+    for name in names.values():
+        columns.setdefault(name, False)
+    return known
+
+
+def plain(name: str) -> str:
+    """A column's name as the table of names has it: `Video Link`, `start-time` and `Start (s)` are spellings."""
+    return re.sub(r"[\s()\[\]_-]+", "_", str(name).strip()).rstrip("_").lower()
+
+
+def _states(value: Any) -> bool:
+    """Not so an empty field, nor the NaN by which pandas says the same."""
+    return value is not None and bool(str(value).strip()) and not (isinstance(value, float) and math.isnan(value))

@@ -1,0 +1,35 @@
+"""What a list calls its entries stays with them, and rows that come to nothing are told."""
+
+import json
+
+from manifests.table import read, to_json_lines
+
+
+def test_what_a_list_calls_an_entry_stays_with_it(tmp_path):
+    """A column, or in lists of CelebV and MultiTalk the key of the entry, which is the name of the clip to be."""
+    (tmp_path / "a.csv").write_text("name,url\nfirst,a.mp4\n,b.mp4\n")
+    assert [video.name for video in read(str(tmp_path / "a.csv"))] == ["first", ""]
+    entries = {
+        "-bE1_0": {"ytb_id": "-bE1bE1bE1b", "duration": {"start_sec": 1, "end_sec": 4}},
+        "-bE1_1": {"ytb_id": "-bE1bE1bE1b", "duration": {"start_sec": 5, "end_sec": 9}, "name": "its own"},
+    }
+    for said in ({"clips": entries}, entries):
+        (tmp_path / "b.json").write_text(json.dumps(said))
+        assert [video.name for video in read(str(tmp_path / "b.json"))] == ["-bE1_0", "its own"]
+    (tmp_path / "c.jsonl").write_bytes(to_json_lines(read(str(tmp_path / "b.json"))))
+    assert read(str(tmp_path / "c.jsonl")) == read(str(tmp_path / "b.json"))
+
+
+def test_a_name_is_no_part_of_what_a_video_is():
+    from manifests.records import Video
+
+    assert Video.of("https://example.org/a.mp4", name="x").id == Video.of("https://example.org/a.mp4").id
+
+
+def test_rows_that_name_what_a_row_before_them_names_are_counted_in_one_line(tmp_path, caplog):
+    (tmp_path / "a.csv").write_text(
+        "url,start_s,end_s,language\na.mp4,1,2,de\na.mp4,1,2,en\na.mp4,1,2,de\na.mp4,2,3,en\n"
+    )
+    assert [video.language for video in read(str(tmp_path / "a.csv"))] == ["de", "en"]
+    (said,) = caplog.messages
+    assert said.endswith("one before them has, whose word counts: 2, in another language: 1")

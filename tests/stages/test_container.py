@@ -1,0 +1,128 @@
+"""Files as the world writes them: B-frames in AVI, codecs that nobody knows, several programmes in one stream."""
+
+import struct
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from av.video.frame import PictureType
+
+from stages.container import opened, picture_stream, sound_stream
+from stages.media import MediaError, audio, frames, probe
+from tests import media
+
+OPEN = "open-gop=1:keyint=27:bframes=3:b-adapt=0:scenecut=0"
+"""Groups whose first pictures to be shown come after their key frame, and need the group before."""
+
+
+def encoded(path: Path, *coding: str, length_s: float = 6) -> Path:
+    """Numbered pictures at 25 fps, coded by ffmpeg."""
+    plain = media.numbered_video(path.with_name("plain.mkv"), media.times_at(Fraction(25), length_s))
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(plain), "-c:v", *coding, str(path)]
+    subprocess.run(command, check=True)
+    return path
+
+
+def images(path: Path, **span) -> np.ndarray:
+    return np.concatenate([batch.images for batch in frames(path, **span)])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    "coding", [("mpeg4", "-q:v", "2", "-bf", "2", "-g", "30"), ("libx264", "-x264-params", OPEN)], ids=lambda c: c[0]
+)
+def test_pictures_of_an_avi_with_b_frames_have_their_times_after_a_seek_as_well(tmp_path, coding, threads):
+    path = encoded(tmp_path / "v.avi", *coding)
+    for first in (0, 40, 76, 101, 130):
+        seen = [media.read_number(i) for i in images(path, start_s=first / 25, end_s=first / 25 + 0.4, threads=threads)]
+        assert seen == list(range(first, first + 10))
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+def test_no_picture_of_mpeg4_is_made_from_nothing_after_a_seek(tmp_path, suffix):
+    path = encoded(tmp_path / f"v{suffix}", "mpeg4", "-q:v", "2", "-bf", "2", "-g", "40")
+    whole = images(path)
+    for first in (30, 55, 77, 110):
+        part = images(path, start_s=first / 25, end_s=first / 25 + 0.4)
+        assert np.array_equal(part, whole[first : first + 10]), first
+
+
+def with_sounds(path: Path, n: int) -> Path:
+    """Pictures and n times the same sound."""
+    sound = media.Sound(samples=media.hum(1))
+    plain = media.numbered_video(path.with_name("plain.mp4"), media.times_at(Fraction(25), 1), sound=sound)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        tone = source.streams.audio[0]
+        copies = [target.add_stream_from_template(one) for one in (source.streams.video[0], *[tone] * n)]
+        for packet in list(source.demux()):
+            for copy in copies[1:] if packet.stream is tone else copies[:1]:
+                if packet.size:
+                    packet.stream = copy
+                    target.mux(packet)
+    return path
+
+
+def renamed(path: Path, *names: bytes, times: int) -> Path:
+    """The first boxes of these names in an MP4 called by one that nobody knows."""
+    data = path.read_bytes()
+    for name in names:
+        data = data.replace(name, b"n0ne", times)
+    path.write_bytes(data)
+    return path
+
+
+def test_streams_that_nobody_can_decode_are_passed_over_and_refused_where_there_is_no_other(tmp_path):
+    found = probe(renamed(with_sounds(tmp_path / "one.mp4", 2), b"mp4a", b"esds", times=1))
+    assert found.audio is not None and found.n_audio_packets
+    mute = renamed(with_sounds(tmp_path / "two.mp4", 2), b"mp4a", b"esds", times=2)
+    blind = renamed(with_sounds(tmp_path / "three.mp4", 1), b"avc1", times=-1)
+    for path, read in ((mute, probe), (mute, lambda path: list(audio(path))), (blind, probe), (blind, images)):
+        with pytest.raises(MediaError) as caught:
+            read(path)
+        assert caught.value.reason == "undecodable"
+    assert len(images(mute)) == 25 and len(list(audio(blind)))
+
+
+def test_the_sound_of_a_transport_stream_is_that_of_the_programme_one_sees(tmp_path):
+    sources = []
+    for size, pitch in (("80x60", 300), ("160x120", 600)):
+        sources += ["-f", "lavfi", "-i", f"testsrc=s={size}:d=1", "-f", "lavfi", "-i", f"sine={pitch}:d=1"]
+    maps = [word for n in range(4) for word in ("-map", str(n))]
+    both = ["-program", "title=a:st=0:st=1", "-program", "title=b:st=2:st=3", str(tmp_path / "v.ts")]
+    coding = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *sources, *maps, *coding, *both], check=True)
+    with opened(tmp_path / "v.ts") as container:
+        heard = sound_stream(container)
+        assert heard is not None
+        assert (picture_stream(container).width, heard.index) == (160, 3)
+
+
+def test_pictures_with_notes_of_a_camera_that_pyav_has_no_name_for_are_read(tmp_path):
+    """EXIF in every picture of a Motion JPEG."""
+    note = b"Exif\0\0II*\0" + struct.pack("<IHHHI4sI", 8, 1, 0x0131, 2, 4, b"abc", 0)
+    plain = cv2.imencode(".jpg", media.numbered(5, 160, 96))[1].tobytes()
+    noted = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(note) + 2) + note + plain[2:]
+    with av.open(str(tmp_path / "v.avi"), "w") as target:
+        stream = target.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuvj420p"
+        target.start_encoding()
+        for n in range(10):
+            packet = av.Packet(noted)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, n, n, Fraction(1, 25)
+            target.mux(packet)
+    assert [media.read_number(image) for image in images(tmp_path / "v.avi")] == [5] * 10
+
+
+def test_rough_pictures_are_almost_the_same_and_no_other_is_made_from_those_that_are_not(tmp_path):
+    path = encoded(tmp_path / "v.mkv", "libx264", "-crf", "40", "-x264-params", "bframes=3", length_s=2)
+    good, rough = images(path).astype(int), images(path, rough=True).astype(int)
+    off = np.abs(good - rough).mean(axis=(1, 2, 3))
+    with av.open(str(path)) as container:
+        kinds = [frame.pict_type for frame in container.decode(video=0)]
+    made_from = np.array([kind != PictureType.B for kind in kinds])
+    assert not off[made_from].any() and 0 < off.max() < 2
