@@ -57,6 +57,9 @@ def opened(path: Path) -> Iterator[InputContainer]:
     if path.stat().st_size == 0:
         raise MediaError("empty")
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    # torchvision, at its import, has messages told to Python. A decoder's thread with one to tell then waits for the
+    # interpreter, and for ever where that waits for the thread to end: so a file was closed that never was (seen once).
+    av.logging.set_level(None)
     try:
         container = av.open(str(path), options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:

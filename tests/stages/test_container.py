@@ -126,3 +126,14 @@ def test_rough_pictures_are_almost_the_same_and_no_other_is_made_from_those_that
         kinds = [frame.pict_type for frame in container.decode(video=0)]
     made_from = np.array([kind != PictureType.B for kind in kinds])
     assert not off[made_from].any() and 0 < off.max() < 2
+
+
+def test_no_thread_of_a_decoder_waits_for_python_to_tell_it_a_message(tmp_path):
+    """It would for ever, where Python waits for the thread's end: torchvision asks for messages when it is imported."""
+    path = encoded(tmp_path / "v.avi", "libx264", "-x264-params", OPEN, length_s=1)
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        images(path, threads=3)
+        assert av.logging.get_level() is None
+    finally:
+        av.logging.set_level(None)
