@@ -24,6 +24,13 @@ def prefix(what: str) -> str:
     return f"tfw-{what}-{machine()}-{os.getpid()}-"
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file under a temporary name, then rename it: a full disk or a kill leaves the one before."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process of this machine is there."""
     try:

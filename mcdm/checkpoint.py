@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from manifests.scratch import is_alive, machine
+from manifests.scratch import is_alive, machine, write_whole
 from mcdm.config import NEEDS, STAGES, Recipe
 from mcdm.ema import Ema
 
@@ -259,9 +259,7 @@ def write_recipe(run: Path, recipe: Recipe) -> None:
         if old.digest != recipe.digest:
             raise ValueError(f"{run} is a run of recipe {old.name} ({old.digest}), not {recipe.name} ({recipe.digest})")
     run.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(dataclasses.asdict(recipe), indent=1))
-    temporary.replace(path)
+    write_whole(path, json.dumps(dataclasses.asdict(recipe), indent=1))
 
 
 def has_recipe(run: Path) -> bool:

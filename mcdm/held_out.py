@@ -6,13 +6,13 @@ on what this run has not seen, whatever becomes of the shards.
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from manifests.scratch import write_whole
 from mcdm.shards import Clip, Shards
 
 SHARE = 1 / 8
@@ -82,9 +82,7 @@ def write_division(run: Path, division: Division) -> None:
     if path.exists():
         return
     known = {"by": division.by, "clips": [clip.key for clip in division.held_out]}
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(known, indent=1))
-    temporary.replace(path)
+    write_whole(path, json.dumps(known, indent=1))
 
 
 def choose(shards: Shards) -> Division:

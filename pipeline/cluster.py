@@ -214,11 +214,11 @@ def _pool(asked: Resources, pool: Pool) -> Any:
     import ray
 
     low, high = asked.workers
-    # Ray adds one worker per decision by default: `initial` fills a fixed cluster at once.
     if pool.workers > (asked.initial or low):
         low = pool.workers  # at least: Ray would take back what goes beyond an equal part for every stage
+    # Ray adds one worker per decision by default: those of a pool fill a fixed cluster at once.
     return ray.data.ActorPoolStrategy(
-        min_size=low, max_size=high, initial_size=max(low, asked.initial or low), max_tasks_in_flight_per_actor=2
+        min_size=low, max_size=high, initial_size=pool.workers, max_tasks_in_flight_per_actor=2
     )
 
 

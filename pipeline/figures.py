@@ -208,19 +208,11 @@ def _judging(judged: Sequence[Judged]) -> Step:
 
 
 def _languages(known: Sequence[Measured], judged: Sequence[Judged]) -> tuple[list[Language], Language]:
-    videos: dict[str, list[Measured]] = defaultdict(list)
-    clips: dict[str, list[Judged]] = defaultdict(list)
-    for one in known:
-        videos[_stated(one)].append(one)
-    for clip in judged:
-        clips[_stated(clip.clip.measured)].append(clip)
-    found = [_language(name, videos[name], clips[name]) for name in sorted(videos)]
+    videos = by_language(known, lambda one: stated(one.video.language))
+    clips = by_language(judged, lambda one: stated(one.clip.measured.video.language))
+    found = [_language(name, inside, clips.get(name, [])) for name, inside in videos.items()]
     found.sort(key=lambda one: (-one.hours, one.name))
     return found, _language("all", known, judged)
-
-
-def _stated(one: Measured) -> str:
-    return subtag(stated(one.video.language))
 
 
 def _language(name: str, videos: Sequence[Measured], clips: Sequence[Judged]) -> Language:

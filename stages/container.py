@@ -111,6 +111,12 @@ def _of_the_programme(container: InputContainer, known: list[AudioStream]) -> Au
     return None
 
 
+def packets_of(container: InputContainer, *streams: Stream) -> "Iterator[Packet[Any]]":
+    """Of these streams as they lie in the file, up to where the bytes end, or make no sense."""
+    with contextlib.suppress(av.error.FFmpegError):
+        yield from container.demux(*streams)
+
+
 def zero_s(stream: Stream) -> Fraction:
     """Presentation time of the stream's first picture (or sample) on the container's clock."""
     return stream.start_time * _base(stream) if stream.start_time is not None else Fraction(0)

@@ -11,15 +11,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import av.error
 import cv2
 import numpy as np
-from av.container import InputContainer
-from av.packet import Packet
-from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
@@ -35,6 +31,7 @@ from stages.container import (
     every_packet,
     has_decoding_times_only,
     opened,
+    packets_of,
     picture_stream,
     sound_stream,
     source_rate_hz,
@@ -107,7 +104,7 @@ def probe(path: Path) -> Probe:
         declared_s = claims[0] if claims else (container.duration or 0) / 1_000_000
         decoding_only = has_decoding_times_only(container)
         end_s, sound_end, counts = 0.0, 0, {True: 0, False: 0}
-        for packet in _packets(container, [video] if sound is None else [video, sound]):
+        for packet in packets_of(container, video, *([] if sound is None else [sound])):
             if not packet.size:
                 continue
             counts[packet.stream is video] += 1
@@ -143,15 +140,6 @@ def probe(path: Path) -> Probe:
 def _audio_stream(stream: av.AudioStream) -> AudioStream:
     context = stream.codec_context
     return AudioStream(rate_hz=context.sample_rate or 0, channels=context.channels, codec=context.name)
-
-
-def _packets(container: InputContainer, streams: list[Stream]) -> "Iterator[Packet[Any]]":
-    found = container.demux(*streams)
-    while True:
-        try:
-            yield next(found)
-        except (StopIteration, av.error.FFmpegError):
-            return
 
 
 def _first_shape(path: Path) -> Shape:

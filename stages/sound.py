@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from manifests.records import SAMPLE_RATE_HZ
-from stages.container import MediaError, only, opened, picture_stream, seek, sound_stream, zero_s
+from stages.container import MediaError, only, opened, packets_of, picture_stream, seek, sound_stream, zero_s
 
 _PREROLL_S = 0.5
 """Decoding begins this much before the wanted part: AAC and Opus need up to 80 ms to settle, MP3 its bit reservoir."""
@@ -93,7 +93,7 @@ def _resampled(path: Path, start_s: float) -> Iterator[np.ndarray]:
             packets = _packets_from(container, stream, pictures, target_s)
         else:
             only(container, stream)
-            packets = _packets(container, stream)
+            packets = packets_of(container, stream)
         for first, block in _on_clock(_decoded(packets), origin):
             if first - at > _GAP_S * SAMPLE_RATE_HZ:  # a broken stamp: what follows cannot be placed
                 return
@@ -190,7 +190,7 @@ def _packets_from(
         for back_s in _BACK_S:
             with contextlib.suppress(av.error.FFmpegError):
                 seek(container, pictures, time_s - Fraction(back_s))
-                packets = _packets(container, stream)
+                packets = packets_of(container, stream)
                 first = next(packets, None)
                 if first is not None and first.pts is not None and first.pts <= wanted:
                     only(container, stream)
@@ -200,13 +200,7 @@ def _packets_from(
         seek(container, stream, time_s)
     except av.error.FFmpegError:
         container.seek(0)
-    return _packets(container, stream)
-
-
-def _packets(container: InputContainer, stream: AudioStream) -> "Iterator[Packet[AudioStream]]":
-    """Up to where the bytes end, or make no sense."""
-    with contextlib.suppress(av.error.FFmpegError):
-        yield from container.demux(stream)
+    return packets_of(container, stream)
 
 
 def _decoded(packets: "Iterator[Packet[AudioStream]]") -> Iterator[AudioFrame]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from manifests.scratch import write_whole
 from stages.download import DownloadError, download, sha256_of
 from stages.registry import REGISTRY, Entry, HubModel, Sample, WebFile
 
@@ -226,7 +227,7 @@ def _fetch_web(name: str, entry: WebFile, url: str, sha256: str | None) -> Path:
         record = _unzip(archive, place) if entry.unzip else {"": found}
     except (DownloadError, zipfile.BadZipFile, OSError) as error:
         raise WeightsMissingError(_way_out(name, f"could not be fetched ({error})")) from error
-    _write(_record(name), json.dumps(record))
+    write_whole(_record(name), json.dumps(record))
     return place
 
 
@@ -271,20 +272,13 @@ def _fetch_snapshot(name: str, entry: HubModel) -> Path:
     except (OSError, ValueError) as error:
         why = str(error).strip().splitlines()[0]
         raise WeightsMissingError(_way_out(name, f"could not be fetched ({why})")) from error
-    _write(_record(name).with_suffix(".snapshot"), place)
+    write_whole(_record(name).with_suffix(".snapshot"), place)
     return Path(place)
 
 
 def _read(note: Path) -> str:
     """What a note says, "" if there is none."""
     return note.read_text() if note.is_file() else ""
-
-
-def _write(note: Path, text: str) -> None:
-    """A note, whole: a full disk leaves none."""
-    whole = note.with_name(f"{note.name}.part")
-    whole.write_text(text)
-    whole.replace(note)
 
 
 def _check_snapshot(name: str, found: Path) -> str:
