@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manifests.store import client_errors
 from mcdm.config import RECIPES, STAGES, Recipe, override
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--steps", type=int, default=0, help="denoising steps; default: the recipe's")
     generate.add_argument("--face-pack", **_PACK, help="insightface pack that finds the face (default: sample/faces)")
     generate.add_argument("--device", default="auto")
+    _add_settings(generate)
     evaluate = commands.add_parser("evaluate", help="measure a run on held-out clips: eval.json and eval.html")
     evaluate.add_argument("--run", type=Path, default=Path("runs/tiny"))
     evaluate.add_argument("--shards", required=True)
@@ -64,11 +66,16 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--shuffle-sound", action="store_true", help="control: every video hears another's sound")
     evaluate.add_argument("--name", default="eval", help="of the files written into the run (default eval)")
     evaluate.add_argument("--device", default="auto")
+    _add_settings(evaluate)
     return top
 
 
 def _add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recipe", choices=sorted(RECIPES), default="tiny")
+    _add_settings(command)
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="assignments")
 
 
@@ -226,6 +233,7 @@ def _generate(given: argparse.Namespace) -> None:
         steps=given.steps,
         face_pack=given.face_pack,
         device=given.device,
+        settings=given.assignments,
     )
 
 
@@ -242,20 +250,28 @@ def _evaluate(given: argparse.Namespace) -> None:
         use_archive=not given.no_archive,
         carry_memory=not given.no_memory,
         shuffle_sound=given.shuffle_sound,
+        settings=tuple(given.assignments),
         **{name: getattr(given, name) for name in names},
     )
     evaluate(options)
 
 
+def _mendable() -> tuple[type[Exception], ...]:
+    return ValueError, OSError, *client_errors()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command: 0, or 2 with one line on standard error for what the user can mend."""
+    """Run a command: 0, or 2 with one line on standard error for what the user can mend; 130 if it was interrupted."""
     given = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         {"train": _train, "encode": _encode, "generate": _generate, "evaluate": _evaluate}[given.command](given)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"mcdm {given.command}: {error}\n")
+    except _mendable() as error:
+        sys.stderr.write(f"mcdm {given.command}: {' '.join(str(error).split())}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"mcdm {given.command}: interrupted; run the same command again\n")
+        return 130
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is imported by the commands that need it
             raise

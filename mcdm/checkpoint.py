@@ -1,9 +1,9 @@
 """Checkpoints: one file per saved step, written whole and then named, refused where they do not belong.
 
-`<run>/stage<k>/step-00000400.pt` holds recipe, stage, step, seed, model, averaged weights and optimizer, and which
-checkpoints of other stages it stands on. There is no loader or random state in it: batches and noise are functions of
-(seed, step). A stage is finished when its newest checkpoint is at the last step of its plan. Files are the same
-whatever the number of processes, and whether DDP or FSDP wrote them.
+`<run>/stage<k>/step-00000400.pt` holds recipe, stage, step, seed, model, averaged weights and optimizer, which
+checkpoints of other stages it stands on, and which published weights it learned with. There is no loader or random
+state in it: batches and noise are functions of (seed, step). A stage is finished when its newest checkpoint is at the
+last step of its plan. Files are the same whatever the number of processes, and whether DDP or FSDP wrote them.
 """
 
 import dataclasses
@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 from manifests.scratch import is_alive, machine, write_whole
 from mcdm.config import NEEDS, STAGES, Recipe
 from mcdm.ema import Ema
+from mcdm.local_weights import differing
 
 _RECIPE = "recipe.json"
 _SETTINGS = ("betas", "weight_decay")
@@ -116,8 +117,8 @@ def _sweep(folder: Path) -> None:
 
 
 def read(path: Path, recipe: Recipe, stage: int, *, mapped: bool = False) -> dict[str, Any]:
-    """A checkpoint's contents; raises `ValueError` if it is damaged or of another recipe or stage. `mapped`: weights
-    are read from the disk where they are looked at."""
+    """A checkpoint's contents; raises `ValueError` if it is damaged, of another recipe or stage, or learned with other
+    published weights than the recipe names. `mapped`: weights are read from the disk where they are looked at."""
     if path.exists() and not zipfile.is_zipfile(path):  # torch would try it as a bare pickle, and stumble anyhow
         raise ValueError(f"{path} cannot be read: cut short, or no checkpoint")
     try:
@@ -135,6 +136,8 @@ def read(path: Path, recipe: Recipe, stage: int, *, mapped: bool = False) -> dic
         )
     if saved["stage"] != stage:
         raise ValueError(f"{path} is of stage {saved['stage']}, not {stage}")
+    if other := differing(recipe, saved.get("published", {})):
+        raise ValueError(f"{path} learned with other weights than {other} names: give the same, or begin anew")
     return saved
 
 
@@ -145,10 +148,10 @@ def check_seed(path: Path, saved: dict[str, Any], seed: int) -> None:
 
 
 def check_idle(path: Path, saved: dict[str, Any], *, idle: bool) -> None:
-    """Raise `ValueError` where a stage would go on with its memory path left out, or no more."""
+    """Raise `ValueError` where a stage would go on with its memory path left out, or no more: one that began before
+    the output layers of `motion_weights` were left at zero."""
     if saved.get("idle", idle) != idle:
-        had = "without" if saved["idle"] else "with"
-        raise ValueError(f"{path} was trained {had} motion_weights: go on with the same settings, or begin anew")
+        raise ValueError(f"{path} was trained with memory from motion_weights, which begins at zero now: begin anew")
 
 
 def finished(run: Path, stage: int, recipe: Recipe) -> bool:
@@ -252,12 +255,16 @@ def check_resumable(path: Path, saved: dict[str, Any], model: nn.Module, ema: Em
 
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
-    """Put the recipe beside the checkpoints; raises `ValueError` if these are of another."""
+    """Put the recipe beside the checkpoints; raises `ValueError` if these are of another, or learned with other
+    published weights."""
     path = run / _RECIPE
     if path.exists() and any(newest(run, stage) for stage in STAGES):
         old = read_recipe(run)
         if old.digest != recipe.digest:
             raise ValueError(f"{run} is a run of recipe {old.name} ({old.digest}), not {recipe.name} ({recipe.digest})")
+    for stage in STAGES:
+        if saved := newest(run, stage):
+            read(saved, recipe, stage, mapped=True)
     run.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(dataclasses.asdict(recipe), indent=1))
 

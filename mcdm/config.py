@@ -249,7 +249,7 @@ class Recipe:
     unet: UNetConfig
     plans: tuple[StagePlan, StagePlan, StagePlan, StagePlan]
     optimizer: OptimizerConfig = field(default=OptimizerConfig())
-    sd_weights: str = ""  # SD 1.5 UNet (safetensors or a diffusers directory) to start stage 1 from
+    sd_weights: str = ""  # SD 1.5 UNet (safetensors or a diffusers directory) to start stage 1 from; none: a random one
     motion_weights: str = ""  # AnimateDiff motion module to start the memory attention from
 
     def __post_init__(self) -> None:
@@ -276,6 +276,7 @@ class Recipe:
         parts = (self.codec, self.audio, self.image)
         known = [{**dataclasses.asdict(part), "path": digest_at(part.path)} for part in parts]
         version = 3 if self.codec.kind == "sd" else 2  # 2: faces are shrunk by areas; 3: float16 on a GPU
+        version += 2 * (self.audio.kind == "wav2vec2")  # each of its vectors in its place, none stretched
         known.append({"face_px": self.motion.face_px, "version": version})
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -376,7 +377,7 @@ def small() -> Recipe:
 def paper() -> Recipe:
     """The paper's scale: SD 1.5's UNet at 512 px, 16 frames; 8 GPUs with 4 clips each, 30,000 steps per stage.
 
-    Give `codec.path`, `audio.path`, `image.path`, `sd_weights` and `motion_weights` with `--set`.
+    Give `codec.path`, `audio.path`, `image.path`, `sd_weights` and, if wanted, `motion_weights` with `--set`.
     """
     plan = StagePlan(steps=30_000, batch=32, rate=1e-5)
     return Recipe(

@@ -16,11 +16,12 @@ import torch
 from mcdm import checkpoint, distributed
 from mcdm.checkpoint import check_needs, learned, load_learned
 from mcdm.config import Recipe, StagePlan
-from mcdm.data import RandomWindows, Source, collate
+from mcdm.data import RandomWindows, Source, collate, made_in_training
 from mcdm.distributed import World
 from mcdm.encode import Encoded, encode
 from mcdm.held_out import Division, divide, write_division
 from mcdm.import_weights import check_pretrained, load_pretrained
+from mcdm.local_weights import check_paths
 from mcdm.motion import Motion
 from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior, Objective
 from mcdm.precision import bf16_is_native
@@ -70,8 +71,11 @@ class Options:
 def train(recipe: Recipe, options: Options) -> None:
     """Train the stages in order. Raises `ValueError` with one line for whatever the user can mend."""
     world = distributed.start(options.device)
-    if 1 in options.stages and not checkpoint.finished(options.run, 1, recipe):
+    starts = 1 in to_come(recipe, options) and checkpoint.newest(options.run, 1) is None
+    check_paths(recipe, parts=encoders_read(recipe, options), starts=starts)
+    if starts:
         check_pretrained(recipe)  # now, and not after days of stage 0
+    check_cache(recipe, options)
     if world.rank == 0:
         checkpoint.write_recipe(options.run, recipe)
     distributed.barrier(world)
@@ -119,6 +123,17 @@ def to_come(recipe: Recipe, options: Options) -> list[int]:
     return [stage for stage in options.stages if not checkpoint.finished(options.run, stage, recipe)]
 
 
+def encoders_read(recipe: Recipe, options: Options) -> set[str]:
+    """The parts of the recipe whose encoders are read: all of them for a cache, and for the samples of stage 3; without
+    these what the stages to come learn from."""
+    coming, every = to_come(recipe, options), {"codec", "audio", "image"}
+    samples = 3 in coming and options.steps_between_samples(3, recipe.plans[3]) and not options.sharded
+    if options.cache != "off" or samples:
+        return every
+    by_stage: dict[int, set[str]] = {0: set(), 1: {"codec"}, 2: {"audio", "image"}, 3: {"codec"}}
+    return set[str]().union(*(by_stage[stage] for stage in coming))
+
+
 def check_batches(recipe: Recipe, options: Options, world: World) -> None:
     """Raise `ValueError`, before hours of other stages, for a stage still to come whose batch does not divide."""
     for stage in to_come(recipe, options):
@@ -135,6 +150,12 @@ def check_batches(recipe: Recipe, options: Options, world: World) -> None:
                 f"--micro-batch {options.micro_batch}: does not divide the {share} clips that a process takes of a "
                 f"step of stage {stage}"
             )
+
+
+def check_cache(recipe: Recipe, options: Options) -> None:
+    """Raise `ValueError`, before days of other stages, where stage 2 would have no features to read."""
+    if options.cache == "off" and 2 in to_come(recipe, options) and not made_in_training(recipe):
+        raise ValueError("--cache off: stage 2 reads wav2vec 2.0 and CLIP features, which are not made in training")
 
 
 def _too_large(recipe: Recipe, stage: int, options: Options, world: World) -> str:
@@ -224,6 +245,7 @@ def encode_together(
 ) -> Encoded:
     """Encode what is not encoded yet, every process its share on its own device, `workers` clips at a time (None: two
     or `readers`), and wait for all."""
+    check_paths(recipe)
     workers = workers or max(2, readers(world.device))
     began, encoded = time.perf_counter(), Encoded(url, recipe.encoding)
     with distributed.together(world):
@@ -247,7 +269,7 @@ def make_objective(stage: int, recipe: Recipe, run: Path, seed: int = 0) -> Obje
         return LearnMotion(recipe)
     if stage == 1:
         objective = LearnArchive(recipe)
-        if recipe.sd_weights or recipe.motion_weights:
+        if checkpoint.newest(run, 1) is None:  # else all weights are in there: 3.4 GB less to read for `paper`
             load_pretrained(objective.denoiser, recipe)
         return objective
     motion = Motion(recipe.motion)

@@ -69,13 +69,13 @@ class Source:
         self, shards: Shards, recipe: Recipe, encoded: Encoded | None, needs: Sequence[str], in_a_row: int = 1
     ) -> None:
         features = {"audio", "image"} & set(needs)
-        if encoded is None and features and (recipe.audio.kind, recipe.image.kind) != ("mel", "thumbnail"):
+        if encoded is None and features and not made_in_training(recipe):
             raise ValueError("wav2vec 2.0 and CLIP features are read, not made, in training: run `encode` first")
         self.shards, self.recipe, self.encoded, self.needs = shards, recipe, encoded, tuple(needs)
         self.present = in_a_row * recipe.frames
-        self._audio, self._image = make_audio(recipe.audio) if encoded is None else None, None
-        if encoded is None:
-            self._image = make_image(recipe.image)
+        made = features if encoded is None else set()
+        self._audio = make_audio(recipe.audio) if "audio" in made else None
+        self._image = make_image(recipe.image) if "image" in made else None
 
     def load(self, window: Window) -> dict[str, Tensor]:
         """The members that are asked for; raises `SampleError`."""
@@ -143,6 +143,11 @@ class Source:
         a = self.recipe.archive.frames
         archived = reference.expand(a, *reference.shape[1:]).clone() if cold else rows[:a]
         return {"present": rows[a:], "archived": archived, "reference": reference}
+
+
+def made_in_training(recipe: Recipe) -> bool:
+    """Whether the recipe's features of sound and reference cost so little that nothing has to be cached."""
+    return (recipe.audio.kind, recipe.image.kind) == ("mel", "thumbnail")
 
 
 class RandomWindows(Dataset[tuple[dict[str, Tensor], str, list[tuple[str, str]]]]):

@@ -89,7 +89,7 @@ class SdCodec(nn.Module):
         super().__init__()
         from diffusers import AutoencoderKL
 
-        self.vae = AutoencoderKL.from_pretrained(_directory(config.path, "codec.path"), local_files_only=True)
+        self.vae = _published(AutoencoderKL, config.path, "codec.path")
 
     def encode(self, pictures: Tensor) -> Tensor:
         means = self._narrowly if pictures.device.type in self.NARROW else self._means
@@ -152,12 +152,18 @@ def mel_bands(count: int, n_fft: int, rate_hz: int = 16_000) -> Tensor:
 class Wav2Vec2Audio(nn.Module):
     """Samples (640 F,) to wav2vec 2.0's last hidden layer (F, 2, width): 50 Hz, two vectors per frame."""
 
+    VECTORS, MARGIN = 2, 40
+    """Vector k hears 400 samples from 320 k on: with this many more on either side there are 2 F of them, and the
+    middle of each is that of its half of a frame."""
+
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         from transformers import Wav2Vec2Model
 
-        self.model = Wav2Vec2Model.from_pretrained(_directory(config.path, "audio.path"), local_files_only=True)
-        self.vectors, width = config.vectors, self.model.config.hidden_size
+        if config.vectors != self.VECTORS:
+            raise ValueError(f"audio.vectors={config.vectors}: wav2vec 2.0 has {self.VECTORS} for a frame")
+        self.model = _published(Wav2Vec2Model, config.path, "audio.path", spare=("masked_spec_embed",))
+        width = self.model.config.hidden_size
         if width != config.width:
             raise ValueError(f"{config.path} has {width} features, the recipe says audio.width={config.width}")
 
@@ -166,11 +172,9 @@ class Wav2Vec2Audio(nn.Module):
 
     def levelled(self, samples: Tensor, mean: float, spread: float) -> Tensor:
         """The same for a piece of a longer sound, of that mean and standard deviation."""
-        frames = samples.shape[-1] // SAMPLES_PER_FRAME
-        level = (samples - mean) / (spread + 1e-7)
-        hidden = self.model(level[None]).last_hidden_state.transpose(1, 2)
-        features: Tensor = F.interpolate(hidden, size=frames * self.vectors, mode="linear", align_corners=False)[0].T
-        return features.reshape(frames, self.vectors, -1)
+        level = F.pad((samples - mean) / (spread + 1e-7), (self.MARGIN, self.MARGIN))
+        hidden: Tensor = self.model(level[None]).last_hidden_state[0]
+        return torch.unflatten(hidden, 0, (-1, self.VECTORS))
 
 
 class Thumbnail(nn.Module):
@@ -192,8 +196,7 @@ class ClipImage(nn.Module):
         super().__init__()
         from transformers import CLIPVisionModelWithProjection
 
-        path = _directory(config.path, "image.path")
-        self.model = CLIPVisionModelWithProjection.from_pretrained(path, local_files_only=True)
+        self.model = _published(CLIPVisionModelWithProjection, config.path, "image.path")
         if self.model.config.projection_dim != config.width:
             raise ValueError(f"{config.path} gives {self.model.config.projection_dim} numbers, not {config.width}")
         self.side = self.model.config.image_size
@@ -239,7 +242,16 @@ def heard(features: Tensor, reach: int) -> Tensor:
     return features.unfold(0, 2 * reach + 1, 1).permute(0, 3, 1, 2).flatten(1, 2)
 
 
-def _directory(path: str, name: str) -> str:
+def _published(kind: Any, path: str, name: str, spare: tuple[str, ...] = ()) -> Any:
+    """A model of diffusers or transformers from a local directory; raises `ValueError` where a weight of it, but for
+    `spare` ones, is not in there or of another shape: it would be random, and another in each process."""
     if not path or not Path(path).is_dir():
         raise ValueError(f"{name}: no directory {path!r}; give a local copy of the published weights")
-    return path
+    model, found = kind.from_pretrained(
+        path, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    lacking = sorted({*map(str, found["missing_keys"]), *map(str, found["mismatched_keys"])} - {*spare})
+    if lacking:
+        what = f"{len(lacking)} weights of a {kind.__name__} are missing or of another shape, such as {lacking[0]}"
+        raise ValueError(f"{name}={path}: {what}")
+    return model

@@ -64,6 +64,7 @@ class EvaluateOptions:
     shuffle_sound: bool = False
     name: str = "eval"  # of the files that are written
     device: str = "auto"
+    settings: tuple[str, ...] = ()  # of the recipe, see `mcdm.override.in_use`
 
 
 @dataclass
@@ -237,6 +238,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         options.run,
         device,
         steps=options.steps,
+        settings=options.settings,
         use_archive=options.use_archive,
         carry_memory=options.carry_memory,
     )
@@ -314,7 +316,8 @@ def held_out_truths(shards: Shards, talker: Talker, options: EvaluateOptions) ->
     if not held_out:
         raise ValueError(f"{options.shards}: no clips of splits {', '.join(options.splits)}")
     read, audio = 0, make_audio(talker.recipe.audio).to(talker.device)
-    for chain in sorted(chains(held_out), key=lambda chain: -sum(clip.n_frames for clip in chain)):
+    found = chains(shards.clips, {clip.key for clip in held_out})
+    for chain in sorted(found, key=lambda chain: -sum(clip.n_frames for clip in chain)):
         if read == options.n_videos:
             return
         try:

@@ -1,7 +1,7 @@
 """Long talking-face video, clip after clip: archived frames, motion and memory are carried; memory use is constant."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from mcdm.driving import heads_like, read_driving
 from mcdm.encoders import encode_pictures, freeze, heard, make_audio, make_codec, make_image
 from mcdm.faces import Bytes, Floats, warped
 from mcdm.identity import FacePack
+from mcdm.local_weights import check_paths
 from mcdm.motion import Motion
+from mcdm.override import in_use
 from mcdm.prior import MotionPrior
 from mcdm.sketch import landmarks_of, placed, sketch
 from mcdm.sound import feature_rows, sound_chunks
@@ -47,15 +49,24 @@ class State:
 class Talker:
     """The four trained models of a run together. Raises `ValueError` where a stage is missing.
 
-    `use_archive` and `carry_memory` switch off, for ablations, history frames and the memory between clips.
+    `use_archive` and `carry_memory` switch off, for ablations, history frames and the memory between clips; `settings`
+    are those of `in_use`.
     """
 
     def __init__(
-        self, run: Path, device: torch.device, *, steps: int = 0, use_archive: bool = True, carry_memory: bool = True
+        self,
+        run: Path,
+        device: torch.device,
+        *,
+        steps: int = 0,
+        settings: Sequence[str] = (),
+        use_archive: bool = True,
+        carry_memory: bool = True,
     ) -> None:
         if not 0 <= steps <= N_TIMESTEPS:
             raise ValueError(f"--steps {steps}: expected at most {N_TIMESTEPS}, as many as there are timesteps")
-        self.recipe: Recipe = read_recipe(run)
+        self.recipe: Recipe = in_use(read_recipe(run), settings)
+        check_paths(self.recipe)
         recipe, self.device = self.recipe, device
         self.motion, self.prior, self.denoiser = Motion(recipe.motion), MotionPrior(recipe), Denoiser(recipe)
         load_learned(self.motion, run, 0, recipe)
@@ -276,6 +287,7 @@ def generate_file(
     steps: int,
     face_pack: str,
     device: str,
+    settings: Sequence[str] = (),
 ) -> None:
     """Make `out` (mp4) of a picture and a sound file, the head moving by itself or like that of the `driving` video;
     raises `ValueError` with one line for what the user can mend."""
@@ -283,7 +295,7 @@ def generate_file(
 
     if out.is_dir():
         raise ValueError(f"--out {out}: a folder; expected the name of an mp4 to write")
-    talker = Talker(run, distributed.start(device).device, steps=steps)
+    talker = Talker(run, distributed.start(device).device, steps=steps, settings=settings)
     picture = read_reference(reference, talker, face_pack)
     spoken = sound_chunks(audio, seconds)
     moves = None if driving is None else read_driving(driving, spoken.frames, face_pack)

@@ -9,6 +9,7 @@ folding them in: it is a start that has to adapt, not AnimateDiff's motion.
 
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from mcdm.config import Recipe
 from mcdm.denoiser import Denoiser
+from mcdm.local_weights import NONE
 
 SD_TABLE: tuple[tuple[str, str], ...] = (
     (r"^conv_in\.", "conv_in."),
@@ -91,12 +93,16 @@ def load_sd(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
     unknown = sorted(set(renamed) - set(own))
     missing = sorted(name for name in set(own) - set(renamed) if not any(part in name for part in NEW))
     if unknown or missing:
-        raise ValueError(f"not the UNet of SD 1.5: unknown {unknown[:2]}, missing {missing[:2]}")
+        raise ValueError(f"not the UNet of SD 1.5 as diffusers has it: unknown {unknown[:2]}, missing {missing[:2]}")
     _copy(own, renamed)
 
 
 def load_motion(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
-    """AnimateDiff's motion module into the memory attentions; raises `ValueError` for what does not fit."""
+    """AnimateDiff's motion module into the memory attentions; raises `ValueError` for what does not fit.
+
+    With `memory_zero_init` their output layers stay at zero: these wrote for a projection that is not here, and stage 1
+    would have to live with what they add, as it does not train them.
+    """
     own = denoiser.unet.state_dict()
     attention = denoiser.unet.config.attention
     named = {motion_name(name.removeprefix("module."), attention): value for name, value in weights.items()}
@@ -105,22 +111,31 @@ def load_motion(denoiser: Denoiser, weights: dict[str, Tensor]) -> None:
     if set(renamed) != wanted:
         different = sorted(set(renamed) ^ wanted)
         raise ValueError(f"not AnimateDiff's motion module for SD 1.5: {different[0]} ({len(different)} names differ)")
+    if denoiser.unet.config.memory_zero_init:
+        renamed = {name: torch.zeros_like(one) if ".to_out." in name else one for name, one in renamed.items()}
     _copy(own, renamed)
 
 
-def load_pretrained(denoiser: Denoiser, recipe: Recipe) -> None:
-    """What the recipe names: `sd_weights`, `motion_weights`."""
-    if recipe.sd_weights:
-        load_sd(denoiser, read_weights(recipe.sd_weights))
-    if recipe.motion_weights:
-        load_motion(denoiser, read_weights(recipe.motion_weights))
+def load_pretrained(denoiser: Denoiser, recipe: Recipe, *, shapes: bool = False) -> None:
+    """What the recipe names: `sd_weights`, `motion_weights`. Raises `ValueError` by setting for what does not fit;
+    `shapes`: into a denoiser on `meta`, of which nothing but names and shapes is read."""
+    for setting, load in (("sd_weights", load_sd), ("motion_weights", load_motion)):
+        path: str = getattr(recipe, setting)
+        if path in ("", NONE):
+            continue
+        weights = read_weights(path, shapes=shapes)
+        try:
+            load(denoiser, weights)
+        except ValueError as error:
+            raise ValueError(f"{setting}={path}: {error}") from error
 
 
 def check_pretrained(recipe: Recipe) -> None:
-    """Raise `ValueError` where weights that the recipe names are not there."""
-    for path in (recipe.sd_weights, recipe.motion_weights):
-        if path:
-            weights_file(path)
+    """Raise `ValueError` where weights that the recipe names are not there, or do not fit by name and shape."""
+    if {recipe.sd_weights, recipe.motion_weights} <= {"", NONE}:
+        return
+    with torch.device("meta"):
+        load_pretrained(Denoiser(recipe), recipe, shapes=True)
 
 
 def weights_file(path: str) -> Path:
@@ -134,20 +149,25 @@ def weights_file(path: str) -> Path:
     return file
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
-    """Tensors by name, of a `.safetensors`, a torch file, or a diffusers directory that holds one. Raises `ValueError`
-    for one that cannot be read."""
+def read_weights(path: str, *, shapes: bool = False) -> dict[str, Tensor]:
+    """Tensors by name, of a `.safetensors`, a torch file, or a diffusers directory that holds one; `shapes`: on `meta`.
+    Raises `ValueError` for one that cannot be read."""
     file = weights_file(path)
     if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
         try:
-            return load_file(file)
+            if not shapes:
+                return load_file(file)
+            with safe_open(file, framework="pt") as opened:
+                sizes = {name: opened.get_slice(name).get_shape() for name in opened.offset_keys()}
+            return {name: torch.empty(size, device="meta") for name, size in sizes.items()}
         except SafetensorError as error:
             raise ValueError(f"{file} cannot be read: {error}") from error
     try:
-        loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
+        mapped = shapes and zipfile.is_zipfile(file)  # torch maps no file from before 2020
+        loaded: Any = torch.load(file, map_location="meta" if shapes else "cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as error:
         raise ValueError(f"{file} cannot be read: cut short, or no weights ({type(error).__name__})") from error
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None

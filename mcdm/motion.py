@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from mcdm.config import MotionConfig
 from mcdm.faces import MOUTH, UPPER
+from mcdm.precision import full_precision
 
 MAP_PX = 32
 """Side of the drawn landmark maps."""
@@ -131,8 +132,9 @@ class Motion(nn.Module):
         return torch.unflatten(tokens, 0, shape)
 
     def tokens(self, faces: Tensor, head: Tensor) -> Tensor:
-        """`raw`, with the mean and spread of the training set taken out."""
-        with torch.no_grad():
+        """`raw`, with the mean and spread of the training set taken out. Stages 2 and 3 learn from these, whatever
+        precision they compute in."""
+        with torch.no_grad(), full_precision(faces.device):
             level: Tensor = (self.raw(faces, head) - self.mean) / self.spread
         return level
 

@@ -239,7 +239,7 @@ class LearnArchive(_LearnLatents):
             self.denoiser.requires_grad_(requires_grad=True)
             for part in self.denoiser.present_modules():
                 _learn(part, on=False)
-        self.idle = recipe.unet.memory_zero_init and not recipe.motion_weights
+        self.idle = recipe.unet.memory_zero_init
 
     def loss(self, batch: Batch) -> Loss:
         if self.idle:

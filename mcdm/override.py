@@ -1,11 +1,18 @@
 """Change a recipe from the command line: `--set unet.strict=true`."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pipeline.override import checked, with_value
 
 T = TypeVar("T")
+
+_IN_USE = (
+    *("codec.path", "audio.path", "image.path"),
+    *("prior.temperature", "prior.gain", "prior.sampling_steps", "unet.guidance", "unet.sampling_steps"),
+)
+"""What a trained recipe may be told anew when video is made: where encoders lie, and how it is sampled."""
 
 
 def override(recipe: T, assignments: list[str]) -> T:
@@ -20,6 +27,15 @@ def override(recipe: T, assignments: list[str]) -> T:
             raise ValueError(f"--set {assignment!r}: expected name=value")
         changed = _assign(changed, path.split("."), text, path)
     return checked(changed, recipe)
+
+
+def in_use(recipe: T, assignments: Sequence[str]) -> T:
+    """`override` for a recipe that was trained with; raises `ValueError` for settings that its weights are bound to."""
+    changed = override(recipe, [*assignments])
+    for name in (assignment.partition("=")[0] for assignment in assignments):
+        if name not in _IN_USE:
+            raise ValueError(f"--set {name}: decided when it was trained; expected one of {', '.join(_IN_USE)}")
+    return changed
 
 
 def _assign(node: Any, names: list[str], text: str, path: str) -> Any:

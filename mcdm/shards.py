@@ -9,9 +9,8 @@ import io
 import json
 import tarfile
 import wave
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any
 
 import av
@@ -19,6 +18,7 @@ import fsspec
 import numpy as np
 
 from manifests import parquet
+from manifests.npy import read_npy
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from mcdm.faces import Bytes, Floats
 
@@ -37,11 +37,6 @@ _ABOUT = {
 
 _TAIL_BYTES = 1 << 16
 """Of a member, hashed where there is no index: all of a small one; an mp4 ends with the sizes of all its frames."""
-
-
-_PARSING = Lock()
-"""Held while a `.npy` header is parsed: where two threads do so at once CPython 3.11 may raise "SystemError: AST
-constructor recursion depth mismatch" (its `ast` counts depth once for all of them). `encode` reads clips in threads."""
 
 
 class SampleError(Exception):
@@ -122,9 +117,7 @@ class Shards:
         """A `.npy` member of this shape, finite, as float32; raises `SampleError` for any other. The pipeline fills
         gaps: no frame of it lacks a landmark or a pose."""
         try:
-            data = io.BytesIO(self.read(clip, member))
-            with _PARSING:
-                array = np.lib.format.read_array(data, allow_pickle=False)
+            array = read_npy(self.read(clip, member))
         except (ValueError, EOFError) as error:
             raise SampleError(clip.key, f"{member} is no array") from error
         if array.shape != shape:
@@ -184,15 +177,19 @@ def decode(key: str, data: bytes, start: int, stop: int) -> Bytes:
     return np.stack(frames)
 
 
-def chains(clips: Iterable[Clip]) -> list[list[Clip]]:
-    """Clips that go on where the one before ended, together, each chain in order."""
+def chains(clips: Iterable[Clip], chosen: Container[str]) -> list[list[Clip]]:
+    """The chosen ones, by key, that go on where the one before ended, together, each chain in order. `clips` are all of
+    the shards: what a clip goes on from is the one that lies before it there, chosen or not."""
     found: list[list[Clip]] = []
+    before: Clip | None = None
     for clip in clips:
-        follows = found and clip.contiguous_with_prev and found[-1][-1].video == clip.video
-        if follows:
-            found[-1].append(clip)
-        else:
-            found.append([clip])
+        if clip.key in chosen:
+            follows = found and found[-1][-1] is before and clip.contiguous_with_prev
+            if follows and found[-1][-1].video == clip.video:
+                found[-1].append(clip)
+            else:
+                found.append([clip])
+        before = clip
     return found
 
 

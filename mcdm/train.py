@@ -21,6 +21,7 @@ from mcdm.config import StagePlan
 from mcdm.data import Drawn, RandomWindows, batches
 from mcdm.distributed import World
 from mcdm.ema import Ema
+from mcdm.local_weights import digests
 from mcdm.log import TrainingLog
 from mcdm.objectives import Batch, Loss, Objective
 from mcdm.prior import CausalBlock, TemporalBlock
@@ -107,6 +108,7 @@ class Loop:
         )
         self.ema = Ema(objective.model, recipe.optimizer.ema_decay)
         self.ground = checkpoint.ground(options.run, self.stage, recipe)
+        self.published = digests(recipe, self.stage)
         self.log = TrainingLog(
             options.run,
             self.stage,
@@ -158,6 +160,7 @@ class Loop:
         checkpoint.check_seed(path, saved, self.windows.seed)
         checkpoint.check_idle(path, saved, idle=self.objective.idle)
         checkpoint.check_resumable(path, saved, self.objective.model, self.ema)
+        self.published |= saved.get("published", {})  # what it started from need not be named again
         log.info("stage %d goes on from %s", self.stage, path)
         return checkpoint.restore(saved, self.objective.model, self.ema, self.optimizer)
 
@@ -172,6 +175,7 @@ class Loop:
         state, writes = (objective.model, self.ema, self.optimizer), self.world.rank == 0
         saved = checkpoint.contents(self.recipe, self.stage, step, *state, writes=writes)
         saved |= {"seed": self.windows.seed, "idle": self.objective.idle, "ground": self.ground}
+        saved["published"] = self.published
         with distributed.together(self.world):  # 14 GB with `paper`: NCCL gives up waiting after ten minutes
             if writes:
                 checkpoint.write(self.options.run, saved)

@@ -3,18 +3,21 @@
 Without our index only the structure is checked: tars, keys, members that decode, a key never in two places.
 """
 
+import contextlib
 import io
 import json
+import os
 import tempfile
 import wave
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-import numpy as np
-
+from manifests.ahead import map_ahead
+from manifests.npy import read_npy
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from manifests.scratch import prefix
 from manifests.store import Store
@@ -25,6 +28,8 @@ from stages.tars import Sample, TarError, read_tar
 
 _SHAPES: dict[str, tuple[int, ...]] = {"box.npy": (5,), "lmk.npy": (5, 2), "pose.npy": (3,)}
 _REQUIRED = ("mp4", "wav", "json", *_SHAPES)
+_COPIED = 4  # shards of an object store in scratch at a time, 1 GB each
+_SHARED = ("split", "language", "video_id", "speaker_id")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,26 @@ class VerifyReport:
 
 
 @dataclass
+class _Known:
+    """What is kept of a sample once it was read: its key, its members' names, and of its json what others may share."""
+
+    key: str
+    names: frozenset[str]
+    about: dict[str, str]
+
+
+@dataclass
+class _Shard:
+    """What one tar holds, and what is wrong with it by itself."""
+
+    name: str
+    bytes: int = 0
+    frames: int = 0
+    samples: list[_Known] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass
 class _Places:
     """Where each name was seen, to tell what lies in two places."""
 
@@ -70,26 +95,37 @@ class _Places:
     suffixes: Counter[frozenset[str]] = field(default_factory=Counter)
 
 
-def verify(store: Store, folder: str = "shards") -> VerifyReport:
-    """Read every member of every tar in a folder of the store; one sample in memory at a time.
+def verify(store: Store, folder: str = "shards", *, workers: int | None = None) -> VerifyReport:
+    """Read every member of every tar in a folder of the store; one sample of each of `workers` shards in memory at a
+    time (default: one per core; of an object store, from which each is copied, four at most).
 
     Raises `FileNotFoundError` if there is no tar at all and `ValueError` if the index is not one of ours.
     """
     index = read_index(store) if folder == "shards" else None
-    names = sorted(path.removeprefix(f"{folder}/") for path in store.list(folder) if path.endswith(".tar"))
+    names = {path.removeprefix(f"{folder}/") for path in store.list(folder) if path.endswith(".tar")}
     if not names and (index is None or index.rows):
         raise FileNotFoundError(f"no tar in {store.at(folder)}")
     report, places = VerifyReport(indexed=index is not None), _Places()
     rows = index.by_shard if index else {}
-    for name in sorted(set(names) | set(rows)):
-        if name not in names:
-            report.problems.append(Problem(name, "", "the index names it, but it is not there"))
-        elif report.indexed and name not in rows:
-            left = "the index does not name it: left by a run that did not finish, or not ours"
-            report.problems.append(Problem(name, "", left))
-        else:
-            found = _shard(store, f"{folder}/{name}", rows.get(name, ()), report, places)
-            report.problems += [Problem(name, key, what) for key, what in found]
+    for name in sorted(set(rows) - names):
+        report.problems.append(Problem(name, "", "the index names it, but it is not there"))
+    for name in sorted(names - set(rows)) if index else ():
+        left = "the index does not name it: left by a run that did not finish, or not ours"
+        report.problems.append(Problem(name, "", left))
+
+    ended = Event()
+
+    def read(name: str) -> _Shard:
+        return _shard(store, f"{folder}/{name}", rows.get(name, ()) if index else None, ended)
+
+    n = workers or min(len(os.sched_getaffinity(0)), 64 if store.local else _COPIED)
+    due = sorted(names & set(rows) if index else names)
+    with contextlib.closing(map_ahead(read, due, n=n)) as shards:  # decoding leaves Python to other threads
+        try:
+            for one in shards:
+                _add(report, places, one)
+        finally:
+            ended.set()  # an interrupted command does not wait for those under way to be read to their end
     if not report.indexed and len(places.suffixes) > 1:
         usual = places.suffixes.most_common(1)[0][0]
         others = sum(n for found, n in places.suffixes.items() if found != usual)
@@ -97,32 +133,47 @@ def verify(store: Store, folder: str = "shards") -> VerifyReport:
     return report
 
 
-def _shard(
-    store: Store, path: str, rows: Sequence[Row], report: VerifyReport, places: _Places
-) -> Iterator[tuple[str, str]]:
-    name = path.rpartition("/")[2]
+def _add(report: VerifyReport, places: _Places, one: _Shard) -> None:
     report.shards += 1
-    expected = {row.key: row for row in rows}
-    order = []
+    report.samples += len(one.samples)
+    report.bytes += one.bytes
+    report.frames += one.frames
+    report.problems += one.problems
+    for sample in one.samples:
+        places.suffixes[sample.names] += 1
+        report.problems += [Problem(one.name, sample.key, what) for what in _twice(sample, one.name, places)]
+        if report.indexed:
+            report.by_split[sample.about["split"]] += 1
+            report.by_language[sample.about["language"]] += 1
+
+
+def _shard(store: Store, path: str, rows: Sequence[Row] | None, ended: Event) -> _Shard:
+    """`rows`: what our index says of it, None where there is none. It stops where `ended` is set."""
+    shard = _Shard(path.rpartition("/")[2])
+    expected = {row.key: row for row in rows or ()}
     with tempfile.TemporaryDirectory(prefix=prefix("verify")) as scratch:
         file = store.get_file(path, Path(scratch))
-        report.bytes += file.stat().st_size
+        shard.bytes = file.stat().st_size
         try:
             for sample, data in read_tar(file):
-                order.append(sample.key)
-                report.samples += 1
+                if ended.is_set():
+                    break
                 found = _read(data)
-                report.frames += round(found.duration_s * RATE_HZ)
-                places.suffixes[frozenset(data)] += 1
-                wrong = [*found.problems, *_twice(sample.key, name, found, places)]
-                if report.indexed:
-                    wrong += _against(expected.pop(sample.key, None), sample, found, report)
-                yield from ((sample.key, what) for what in wrong)
+                about = {name: str(found.about.get(name, "")) for name in _SHARED}
+                shard.samples.append(_Known(sample.key, found.names, about))
+                shard.frames += round(found.duration_s * RATE_HZ)
+                wrong = found.problems + (
+                    [] if rows is None else [*_against(expected.pop(sample.key, None), sample, found)]
+                )
+                shard.problems += [Problem(shard.name, sample.key, what) for what in wrong]
         except TarError as error:
-            yield order[-1] if order else "", f"not readable to its end: {error}"
-    yield from ((key, "in the index, not in the tar") for key in expected)
-    if report.indexed and order != sorted(order):
-        yield "", "clips are not in the order of their keys"
+            last = shard.samples[-1].key if shard.samples else ""
+            shard.problems.append(Problem(shard.name, last, f"not readable to its end: {error}"))
+    shard.problems += [Problem(shard.name, key, "in the index, not in the tar") for key in expected]
+    order = [sample.key for sample in shard.samples]
+    if rows is not None and order != sorted(order):
+        shard.problems.append(Problem(shard.name, "", "clips are not in the order of their keys"))
+    return shard
 
 
 @dataclass
@@ -154,7 +205,7 @@ def _read(data: dict[str, bytes]) -> _Content:
             elif name == "wav":
                 found.sound = _sound(data[name])
             elif kind == "npy":
-                found.shapes[name] = np.load(io.BytesIO(data[name]), allow_pickle=False).shape
+                found.shapes[name] = read_npy(data[name]).shape
             elif kind == "json":
                 about = json.loads(data[name])
                 found.about = about if name == "json" and isinstance(about, dict) else found.about
@@ -197,22 +248,20 @@ def _sound(data: bytes) -> tuple[int, int, int, int]:
         return n, sound.getframerate(), sound.getnchannels(), sound.getsampwidth()
 
 
-def _twice(key: str, shard: str, found: _Content, places: _Places) -> Iterator[str]:
-    if key in places.key:
-        yield f"its key was there before, in {places.key[key]}"
-    places.key[key] = shard
-    video, person, split = (str(found.about.get(name, "")) for name in ("video_id", "speaker_id", "split"))
+def _twice(sample: _Known, shard: str, places: _Places) -> Iterator[str]:
+    if sample.key in places.key:
+        yield f"its key was there before, in {places.key[sample.key]}"
+    places.key[sample.key] = shard
+    video, person, split = (sample.about[name] for name in ("video_id", "speaker_id", "split"))
     if video and places.video.setdefault(video, shard) != shard:
         yield f"its video {video} is also in {places.video[video]}"
     if person and places.person.setdefault(person, split) != split:
         yield f"its speaker {person} is in {places.person[person]} and in {split}"
 
 
-def _against(row: Row | None, sample: Sample, found: _Content, report: VerifyReport) -> Iterator[str]:
+def _against(row: Row | None, sample: Sample, found: _Content) -> Iterator[str]:
     """What our own samples must be beyond WebDataset's rules: the index's row, and the json's word."""
     about = found.about
-    report.by_split[str(about.get("split", ""))] += 1
-    report.by_language[str(about.get("language", ""))] += 1
     yield from (f"has no {name}" for name in _REQUIRED if name not in found.names)
     if row is None:
         yield "in the tar, not in the index"

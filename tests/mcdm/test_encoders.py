@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mcdm.config import AudioConfig, CodecConfig, ImageConfig
 from mcdm.encoders import heard, make_audio, make_codec, make_image, mel_bands
@@ -63,29 +64,59 @@ def test_a_gpu_encodes_in_float16_and_again_in_float32_what_overflows(tmp_path):
         assert torch.equal(latents, codec.encode(pictures)) and latents.isfinite().all()
 
 
-def test_wav2vec_2_gives_two_vectors_per_frame(tmp_path):
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+_SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def wav2vec2(folder, **given):
+    """A small wav2vec 2.0, and the encoder that reads it."""
     config = transformers.Wav2Vec2Config(
-        **small, conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2
+        **{**_SMALL, **given}, conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2
     )
-    transformers.Wav2Vec2Model(config).save_pretrained(tmp_path)
-    audio = make_audio(AudioConfig(kind="wav2vec2", width=16, vectors=2, path=str(tmp_path)))
+    transformers.Wav2Vec2Model(config).save_pretrained(folder)
+    return make_audio(AudioConfig(kind="wav2vec2", width=16, vectors=2, path=str(folder)))
+
+
+def clip_tower(folder):
+    """A small CLIP vision tower with its projection, and the encoder that reads it."""
+    config = transformers.CLIPVisionConfig(**_SMALL, image_size=32, patch_size=16, projection_dim=12)
+    transformers.CLIPVisionModelWithProjection(config).save_pretrained(folder)
+    return make_image(ImageConfig(kind="clip", width=12, path=str(folder)))
+
+
+def test_wav2vec_2_gives_two_vectors_per_frame(tmp_path):
+    audio = wav2vec2(tmp_path)
     with torch.no_grad():
         features = audio(torch.randn(640 * 30))
     assert features.shape == (30, 2, 16)
     assert heard(features, 2).shape == (26, 10, 16)
     with pytest.raises(ValueError, match="has 16 features, the recipe says"):
         make_audio(AudioConfig(kind="wav2vec2", width=768, vectors=2, path=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"audio\.vectors=1: wav2vec 2\.0 has 2 for a frame"):
+        make_audio(AudioConfig(kind="wav2vec2", width=16, vectors=1, path=str(tmp_path)))
+
+
+def test_the_middle_of_a_vector_of_wav2vec_2_is_that_of_its_half_of_a_frame(tmp_path):
+    audio = wav2vec2(tmp_path, num_hidden_layers=0, feat_extract_norm="layer")
+    samples = torch.randn(640 * 12).requires_grad_()
+    features = audio.model.feature_extractor(torch.nn.functional.pad(samples, (audio.MARGIN,) * 2)[None])[0].T
+    assert len(features) == 24
+    (gradient,) = torch.autograd.grad(features[11].sum(), samples)
+    heard_samples = gradient.nonzero().flatten()
+    assert (int(heard_samples[0]), int(heard_samples[-1])) == (320 * 11 - 40, 320 * 11 + 359)
+
+
+def test_pieces_of_a_stream_give_what_the_whole_sound_gives_in_their_places(tmp_path):
+    """Without attention and with norms of single moments, so that a vector depends on what is near it alone."""
+    audio = wav2vec2(tmp_path, num_hidden_layers=0, feat_extract_norm="layer")
+    samples = torch.randn(640 * 600)
+    rows = torch.stack(list(feature_rows(iter([samples.numpy()]), audio, torch.device("cpu"))))
+    with torch.no_grad():
+        assert torch.allclose(rows, audio(samples), atol=1e-4)
 
 
 def test_pieces_of_a_stream_meet_at_one_level(tmp_path):
     """Loud, then quiet: a piece that were levelled by itself would be as loud as the one before it."""
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = transformers.Wav2Vec2Config(
-        **small, conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2
-    )
-    transformers.Wav2Vec2Model(config).save_pretrained(tmp_path)
-    audio = make_audio(AudioConfig(kind="wav2vec2", width=16, vectors=2, path=str(tmp_path)))
+    audio = wav2vec2(tmp_path)
     samples = torch.randn(640 * 600) * torch.where(torch.arange(640 * 600) < 640 * 250, 0.5, 0.001)
     heard_levels = []
     levelled = audio.levelled
@@ -101,11 +132,33 @@ def test_pieces_of_a_stream_meet_at_one_level(tmp_path):
 
 
 def test_clip_gives_its_projected_embedding(tmp_path):
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = transformers.CLIPVisionConfig(**small, image_size=32, patch_size=16, projection_dim=12)
-    transformers.CLIPVisionModelWithProjection(config).save_pretrained(tmp_path)
-    image = make_image(ImageConfig(kind="clip", width=12, path=str(tmp_path)))
+    image = clip_tower(tmp_path)
     assert image(torch.rand(3, 3, 64, 64) * 2 - 1).shape == (3, 12)
+
+
+def test_a_directory_that_lacks_weights_is_refused_and_none_is_made_up(tmp_path):
+    config = transformers.CLIPVisionConfig(**_SMALL, image_size=32, patch_size=16, projection_dim=12)
+    transformers.CLIPVisionModel(config).save_pretrained(tmp_path / "clip")
+    with pytest.raises(ValueError, match=r"^image\.path=.*clip: 1 weights .* such as visual_projection\.weight"):
+        make_image(ImageConfig(kind="clip", width=12, path=str(tmp_path / "clip")))
+    wav2vec2(tmp_path / "sound")
+    sd_codec(tmp_path / "vae")
+
+    def changed(file, name, value=None):
+        weights = load_file(file)
+        del weights[name]
+        save_file(weights if value is None else weights | {name: value}, file, {"format": "pt"})
+
+    sound, vae = tmp_path / "sound" / "model.safetensors", tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    audio = AudioConfig(kind="wav2vec2", width=16, vectors=2, path=str(tmp_path / "sound"))
+    changed(sound, "masked_spec_embed")
+    make_audio(audio)  # used in training alone, and not in all that is published
+    changed(sound, "encoder.layer_norm.bias")
+    with pytest.raises(ValueError, match=r"^audio\.path=.*sound: 1 weights .* such as encoder\.layer_norm\.bias"):
+        make_audio(audio)
+    changed(vae, "quant_conv.bias", torch.zeros(3))
+    with pytest.raises(ValueError, match=r"^codec\.path=.*vae: 1 weights .* such as .*quant_conv\.bias"):
+        make_codec(CodecConfig(kind="sd", size_px=64, factor=8, channels=4, path=str(tmp_path / "vae")))
 
 
 @pytest.mark.parametrize(

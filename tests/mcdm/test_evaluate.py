@@ -48,6 +48,16 @@ def test_videos_too_short_for_sync_have_none_and_encoders_are_made_once_for_all(
     assert (world / "run" / "eval.html").read_text().count("data:image/png;base64,") == 2, "SSIM, and the losses"
 
 
+def test_held_out_clips_with_a_gap_between_are_no_single_video(world, tmp_path):
+    """The gap is another clip of the video, which is not held out, or not of the splits that are asked for."""
+    shards = Shards(str(write_shards(tmp_path, people=2, clips=4, n_frames=20)))
+    keys = [f"video0-{n:04d}" for n in (0, 2, 3)]
+    (tmp_path / "held_out.json").write_text(json.dumps({"by": "video", "clips": keys}))
+    options = evaluate.EvaluateOptions(run=tmp_path, shards=shards.url, frames=100)
+    truths = list(evaluate.held_out_truths(shards, Talker(world / "run", CPU), options))
+    assert [(truth.key, len(truth.pictures)) for truth in truths] == [(keys[1], 40), (keys[0], 20)]
+
+
 def test_means_are_over_the_videos_that_have_a_number_whichever_comes_first():
     assert mean_of([{"a": 1}, {"a": 3, "sync": {"made": 4.0}}, {"b": None}]) == {"a": 2.0, "sync": {"made": 4.0}}
 

@@ -73,8 +73,9 @@ def test_every_name_of_animatediff_is_taken_or_left_out_and_every_memory_is_fill
         motion_name("down_blocks.0.motion_modules.0.temporal_transformer.wings", ATTENTION)
 
 
-def test_the_motion_module_arrives_in_the_memory_at_its_place():
-    denoiser = Denoiser(nano())
+@pytest.mark.parametrize("zero", [True, False])
+def test_the_motion_module_arrives_in_the_memory_at_its_place_and_adds_nothing_where_that_begins_at_zero(zero):
+    denoiser = Denoiser(nano(memory_zero_init=zero))
     before = {name: value.clone() for name, value in denoiser.unet.state_dict().items()}
     places = {name: motion_name(name, (True, True)) for name in motion_module(levels=2, layers=1)}
     weights = {name: torch.randn_like(before[place]) if place else torch.zeros(1) for name, place in places.items()}
@@ -82,6 +83,8 @@ def test_the_motion_module_arrives_in_the_memory_at_its_place():
     after = denoiser.unet.state_dict()
     taken = {place: weights[name] for name, place in places.items() if place}
     assert len(taken) == 7 * len([name for name in after if name.endswith("memory.to_q.weight")])
+    if zero:
+        taken = {place: value for place, value in taken.items() if ".memory.to_out." not in place}
     assert all(torch.equal(after[name], taken.get(name, before[name])) for name in after)
     narrow = next(name for name, place in places.items() if place)
     with pytest.raises(ValueError, match="has shape"):
@@ -90,7 +93,7 @@ def test_the_motion_module_arrives_in_the_memory_at_its_place():
 
 def test_weights_arrive_and_foreign_ones_are_refused():
     denoiser = Denoiser(nano())
-    back = {sd_name(name): name for name in _sd_like(denoiser)}
+    back = {sd_name(name): name for name in sd_like(denoiser, 16)}
     weights = {
         back[name]: torch.randn_like(value) for name, value in denoiser.unet.state_dict().items() if name in back
     }
@@ -103,13 +106,13 @@ def test_weights_arrive_and_foreign_ones_are_refused():
         load_motion(denoiser, {})
 
 
-def _sd_like(denoiser):
+def sd_like(denoiser, latent):
     """Names of diffusers' UNet of the same shape."""
     channels = denoiser.unet.config.channels
     with torch.device("meta"):
         model = diffusers.UNet2DConditionModel(
-            in_channels=16,
-            out_channels=16,
+            in_channels=latent,
+            out_channels=latent,
             block_out_channels=channels,
             layers_per_block=1,
             cross_attention_dim=16,

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from s3fs import S3FileSystem
 
 from mcdm.__main__ import main, stages_of
 from mcdm.config import RECIPES, override, paper, small, tiny
@@ -60,6 +61,34 @@ def test_what_the_user_can_mend_is_one_line_and_code_2(arguments, line, tmp_path
     assert main([argument.format(tmp=tmp_path) for argument in arguments]) == 2
     said = capsys.readouterr().err.strip()
     assert line in said and "\n" not in said
+
+
+@pytest.mark.parametrize(("key", "says"), [("", "credentials"), ("mine", "Could not connect")])
+@pytest.mark.parametrize("command", ["train --out {tmp}/run", "encode"])
+def test_a_bucket_that_gives_nothing_is_told_in_one_line(command, key, says, tmp_path, monkeypatch, capsys):
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+        if key and name != "AWS_PROFILE":
+            monkeypatch.setenv(name, key)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody listens
+    S3FileSystem.clear_instance_cache()  # fsspec keeps one per place, with the credentials that it met
+    assert main([*command.format(tmp=tmp_path).split(), "--shards", "s3://nobodys-bucket/set"]) == 2
+    S3FileSystem.clear_instance_cache()
+    said = capsys.readouterr().err.splitlines()[-1]  # after what botocore tells of where it looked
+    assert said.startswith(f"mcdm {command.split()[0]}: ") and says in said
+
+
+def test_an_interrupted_command_ends_in_one_line(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mcdm.__main__._encode", interrupted)
+    assert main(["encode", "--shards", "x"]) == 130
+    assert capsys.readouterr().err == "mcdm encode: interrupted; run the same command again\n"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")

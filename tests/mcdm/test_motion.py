@@ -39,3 +39,11 @@ def test_lip_tokens_explain_lip_motion_instead_of_going_constant(shards, tmp_pat
     said = lip.view_as(true)
     left = (said - said.mean(1, keepdim=True) - true).square().mean() / true.square().mean()
     assert left < 0.5
+
+
+def test_tokens_that_later_stages_learn_from_are_as_exact_in_bfloat16(shards, tmp_path):
+    motion = LearnMotion(nano()).motion
+    faces, head = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 3, 13) * 0.1
+    exact = motion.tokens(faces, head)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(motion.tokens(faces, head), exact)

@@ -360,7 +360,7 @@ def test_a_stage_does_not_go_on_with_its_memory_left_out_where_it_was_not(shards
     saved = torch.load(path, weights_only=True)
     assert saved["idle"] is True
     torch.save(saved | {"idle": False}, path)
-    with pytest.raises(ValueError, match=r"step-00000001\.pt was trained with motion_weights"):
+    with pytest.raises(ValueError, match=r"step-00000001\.pt was trained with memory from motion_weights"):
         train(nano(), options(shards, tmp_path, stages=(1,), held_out=2))
 
 

@@ -145,6 +145,16 @@ def test_faults_of_somebody_elses_webdataset_are_found(tmp_path):
     }
 
 
+def test_shards_are_read_side_by_side_with_the_same_findings(fragile_parser, store):
+    row = read_index(store).rows[0]
+    path = store.local / "shards" / row.shard
+    path.write_bytes(path.read_bytes()[: row.sample.offset + row.sample.length // 2])
+    copy = path.with_name("val-99-0000.tar")
+    copy.write_bytes(path.read_bytes())
+    alone, beside = verify(store, workers=1), verify(store, workers=4)
+    assert alone == beside and len(alone.problems) > 1
+
+
 def test_a_folder_without_tars_is_no_data_set(tmp_path):
     with pytest.raises(FileNotFoundError, match="no tar in"):
         verify(Store(str(tmp_path)))
