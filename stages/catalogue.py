@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests import parquet
-from manifests.codec import to_plain
+from manifests.codec import from_plain, to_plain
 from manifests.records import RATE_HZ, Clip, Track, Verdict
 from manifests.store import Store
 from stages.judge import Candidate, Measured, candidates, tightest
+from stages.language import current
 from stages.origin import origin_of, span_s
 from stages.policies import Policy
 
@@ -51,6 +52,7 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "sync_confidence": pa.float64(),
     "sync_distance": pa.float64(),
     "sync_offset_frames": pa.int32(),
+    "audio_shift_frames": pa.int32(),  # of the sound as shipped, negative: earlier; the offset is of the clip as cut
     "sync_drift_frames_per_min": pa.float64(),
     "sync_drift_least_frames_per_min": pa.float64(),
     "sync_model": pa.string(),
@@ -114,6 +116,14 @@ def read_catalogue(store: Store, name: str = CLIPS) -> pa.Table:
     return parquet.read(store.get(name))
 
 
+def read_verdicts(store: Store, video: str) -> tuple[Verdict, ...]:
+    """The verdicts on one video as the table of clips has them, sorted by key: values and limits of receipts as text.
+    Raises `FileNotFoundError` if nothing was judged yet."""
+    columns = ["key", "video", "kept", "policy", "receipts", "person", "group", "split"]
+    rows = parquet.read(store.get(CLIPS), columns).filter(pc.field("video") == video).to_pylist()
+    return tuple(from_plain({name: v for name, v in row.items() if v is not None}, Verdict) for row in rows)
+
+
 def keep_rows(store: Store, name: str, condition: pc.Expression) -> None:
     """Write one of the tables anew with the rows that meet a condition; nothing happens if there is none."""
     if not store.exists(name):
@@ -138,7 +148,7 @@ def _about(one: Measured) -> dict[str, Any]:
     return {
         "video": one.video.id,
         "name": one.video.name,
-        "language_expected": one.video.language,
+        "language_expected": current(one.video.language) if one.video.language else None,
         **vars(origin_of(one.video, one.source)),
     }
 
@@ -160,13 +170,14 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
         "policy": verdict.policy,
         "first_broken_rule": verdict.receipts[0].rule if verdict.receipts else None,
         "receipts": [
-            {"rule": one.rule, "value": _text(one.value), "limit": _text(one.limit), "margin": one.margin}
+            {"rule": one.rule, "value": text(one.value), "limit": text(one.limit), "margin": one.margin}
             for one in verdict.receipts
         ],
         "tightest_rule": narrowest and narrowest[0],
         "tightest_margin": narrowest and narrowest[1],
         "faces_in_view": len(clip.others_in_view),
         "duration_s": clip.n_frames / RATE_HZ,
+        "audio_shift_frames": -int(verdict.extra.get("correct_offset_frames", 0)) if verdict.kept else None,
         "video": one.measured.video.id,
     }
     if isinstance(clip, Clip):
@@ -212,7 +223,7 @@ def _video(one: Measured, by_key: Mapping[str, Verdict]) -> dict[str, Any]:
         "status": state,
         "stage": stage or None,
         "reason": reason or None,
-        "measured": [{"name": name, "value": _text(value)} for name, value in numbers.items()],
+        "measured": [{"name": name, "value": text(value)} for name, value in numbers.items()],
         "duration_s": source.duration_s if source else one.video.duration_s,
         "width_px": source.video.width_px if source else None,
         "height_px": source.video.height_px if source else None,
@@ -224,5 +235,6 @@ def _video(one: Measured, by_key: Mapping[str, Verdict]) -> dict[str, Any]:
     }
 
 
-def _text(value: float | str) -> str:
+def text(value: float | str) -> str:
+    """A measured value or a limit as the tables have it."""
     return value if isinstance(value, str) else f"{value:g}"

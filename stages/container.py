@@ -19,13 +19,7 @@ from av.stream import Discard, Disposition, Stream
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from stages.ffmpeg import BWDIF
-
-_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,nut,rm,wtv,dv,gif,mp3,aac,wav,flac,w64,aiff"
-)
-"""Demuxers allowed: containers of video, and of sound alone so that those get their own answer. Left out on purpose are
-the formats that are lists of other files (HLS, DASH, concat): a downloaded text must not make us open what it names."""
+from stages.ffmpeg import BWDIF, FORMATS, LONGEST_PX, MOST_PX
 
 _SEEK_SLACK_S = 0.1  # MP4 seeks by decoding time, up to a few frames before presentation time
 _SEEK_BACK_S = (0.0, 5.0, 30.0)  # tried in turn where an index is coarse or wrong, then the file from its start
@@ -42,7 +36,7 @@ class MediaError(Exception):
     """A file that cannot be used as video, with a slug that says why.
 
     `empty`, `not_a_video`, `truncated` (its index never arrived), `no_video_stream`, `undecodable` (no picture comes
-    out), `timestamps` (they jump or run backwards beyond repair).
+    out), `picture_too_large` (see `stages.ffmpeg`), `timestamps` (they jump or run backwards beyond repair).
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -56,7 +50,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
     """Open a media file for reading; raises `MediaError`, or `FileNotFoundError` if there is none."""
     if path.stat().st_size == 0:
         raise MediaError("empty")
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(MOST_PX)}
     # torchvision, at its import, has messages told to Python. A decoder's thread with one to tell then waits for the
     # interpreter, and for ever where that waits for the thread to end: so a file was closed that never was (seen once).
     av.logging.set_level(None)
@@ -74,7 +68,10 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def picture_stream(container: InputContainer) -> VideoStream:
-    """The stream to watch: the largest that is not a cover picture; raises `MediaError`."""
+    """The stream to watch: the largest that is not a cover picture; raises `MediaError`.
+
+    Pictures that are too large midway, or larger than the file says, are left out as damaged ones are.
+    """
     still = Disposition.attached_pic | Disposition.timed_thumbnails
     moving = [stream for stream in container.streams.video if not stream.disposition & still]
     if not moving:
@@ -83,12 +80,16 @@ def picture_stream(container: InputContainer) -> VideoStream:
     known = [stream for stream in moving if stream.codec_context is not None and stream.width and stream.height]
     if not known:
         raise MediaError("undecodable", "unknown picture size or codec")
-    return max(known, key=lambda stream: (stream.width * stream.height, -stream.index))
+    largest = max(known, key=lambda stream: (stream.width * stream.height, -stream.index))
+    if max(largest.width, largest.height) > LONGEST_PX or largest.width * largest.height > MOST_PX:
+        raise MediaError("picture_too_large", f"{largest.width} x {largest.height} px")
+    largest.codec_context.options = {"max_pixels": str(MOST_PX)}
+    return largest
 
 
 def sound_stream(container: InputContainer) -> AudioStream | None:
     """The stream to hear: the first that the file marks as its default (films, DVDs: other languages beside it), else
-    in a transport stream that of the pictures' programme, else the first there is.
+    in a transport stream the first of the pictures' programme, else the first there is.
 
     Raises `MediaError` where there is sound, but none that can be decoded.
     """
@@ -102,12 +103,14 @@ def sound_stream(container: InputContainer) -> AudioStream | None:
 
 
 def _of_the_programme(container: InputContainer, known: list[AudioStream]) -> AudioStream | None:
-    """The sound that a transport stream of several programmes has for the pictures to watch."""
+    """The first sound that a transport stream of several programmes has for the pictures to watch. PyAV tells of no
+    programmes, but FFmpeg finds one best sound, by bit rate, for all streams of one."""
     if container.format.name != "mpegts":
         return None
     with contextlib.suppress(MediaError):  # a radio programme
-        best = container.streams.best("audio", related=picture_stream(container))
-        return next((stream for stream in known if stream is best), None)
+        best = container.streams.best
+        mark = best("audio", related=picture_stream(container))
+        return next((stream for stream in known if mark in (stream, best("audio", related=stream))), None)
     return None
 
 
@@ -214,12 +217,8 @@ def _deinterlacer(frame: VideoFrame) -> Graph:
     """One picture out for each one in, a picture late; those that are not interlaced pass as they are."""
     graph = Graph()
     graph.threads = 1
-    source = graph.add_buffer(
-        width=frame.width,
-        height=frame.height,
-        format=frame.format,
-        time_base=frame.time_base or Fraction(1, 90_000),
-    )
+    time_base = frame.time_base or Fraction(1, 90_000)
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
     bwdif, sink = graph.add("bwdif", BWDIF), graph.add("buffersink")
     source.link_to(bwdif)
     bwdif.link_to(sink)
@@ -292,10 +291,7 @@ def _last_stamp(container: InputContainer, stream: VideoStream, wanted: Fraction
 
 
 def _decoded_packets(
-    container: InputContainer,
-    stream: VideoStream,
-    decoding_times: list[int] | None,
-    wanted: Wanted,
+    container: InputContainer, stream: VideoStream, decoding_times: list[int] | None, wanted: Wanted
 ) -> Iterator[list[VideoFrame]]:
     packets = container.demux(stream)
     while True:
@@ -375,7 +371,7 @@ def decoded_from(
             only(container, stream)
             _threaded(stream, threads)
             if rough:
-                stream.codec_context.options = {"skip_loop_filter": "noref"}
+                stream.codec_context.options |= {"skip_loop_filter": "noref"}
             if back_s is not None:
                 target_s = zero_s(stream) + Fraction(start_s - _SEEK_SLACK_S - back_s).limit_denominator(1_000_000)
                 try:

@@ -2,7 +2,7 @@
 
 import ctypes
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -16,9 +16,15 @@ _LASTING = (
     *("cuda error: unknown error", "cuda failed with error unknown error", "cuda failure 999: unknown error"),
     *("device-side assert", "uncorrectable", "mapping_error", "execution_failed", "internal_error"),
 )
-_FULL = ("out of memory", "allocation_failed", "alloc_failed", "failed to allocate memory")
+_FULL = (
+    *("out of memory", "allocation_failed", "alloc_failed", "failed to allocate memory"),
+    # No room for a handle of cuBLAS or cuDNN, which are made at the first product and the first convolution. What else
+    # they say so of, such as a cuDNN that does not fit, lasts: after 20 videos in a row it ends the run.
+    *("cublas_status_not_initialized", "cudnn_status_not_initialized"),
+)
 
 _ON_GPU = "CUDAExecutionProvider"
+ON_PROCESSOR = ["CPUExecutionProvider"]
 
 
 def has_gpu() -> bool:
@@ -64,28 +70,34 @@ def torch_device(wanted: str, gpus: float) -> str:
 
 
 def onnx_providers(gpus: float) -> list[str]:
-    """Where a stage that asks for `gpus` has its ONNX sessions made; see `hold`."""
-    return [_ON_GPU, "CPUExecutionProvider"] if gpus and has_gpu() else ["CPUExecutionProvider"]
+    """Where a stage that asks for `gpus` has its ONNX sessions work; see `hold`."""
+    return [_ON_GPU, *ON_PROCESSOR] if gpus and has_gpu() else ON_PROCESSOR
 
 
-def hold(session: Any, providers: list[str]) -> None:
-    """Keep an ONNX session where it was wanted. Raises `ValueError` if that is a GPU which cannot be used, and
-    `MemoryFullError` if others fill it.
+def hold(session: Any, providers: list[str], work: Callable[[], object]) -> None:
+    """Move an ONNX session that was made `ON_PROCESSOR` to where it is wanted, and keep it there.
 
-    ONNX Runtime falls back to the processor for good, unseen, when it makes a session as when it runs one.
+    On a GPU it does `work` once, of the size that it will have: convolutions are planned at their first run, which is
+    where a cuDNN that cannot convolve is met. Raises `ValueError` for a GPU that cannot be used, and `MemoryFullError`
+    for one that others fill. ONNX Runtime itself falls back to the processor for good, unseen, when it makes a session
+    for a GPU as when it runs one.
     """
+    import onnxruntime
+
     session.disable_fallback()
-    if providers[0] in session.get_providers():
+    if providers == ON_PROCESSOR:
         return
     refusals: tuple[type[Exception], ...] = (RuntimeError, *_onnx_kinds())
+    onnxruntime.preload_dlls()  # CUDA and cuDNN of the packages lie on no path of the loader
     try:
-        session.set_providers(providers)  # again, since now it says why: maybe the memory was full for a moment
+        session.set_providers(providers)
+        if _ON_GPU not in session.get_providers():
+            raise ValueError("ONNX Runtime cannot load its CUDA provider: are the packages those of requirements.txt?")
+        work()
     except refusals as error:
         said = re.search(r"\w+ failure \d+: [^;\n]*", str(error))
         why = said[0].strip() if said else str(error).splitlines()[0]
         raise _refused(error)(f"ONNX Runtime cannot use the GPU: {why}") from error
-    if providers[0] not in session.get_providers():
-        raise ValueError("ONNX Runtime cannot load its CUDA provider: are the packages those of requirements.txt?")
 
 
 def _refused(error: Exception) -> type[ValueError | MemoryFullError]:

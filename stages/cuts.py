@@ -63,7 +63,7 @@ class CutWatcher:
         """The next frames of the video."""
         for number, image in enumerate(frames.images, frames.first_frame):
             small = image
-            while small.shape[0] >= 2 * self.config.height_px:
+            while small.shape[0] >= 2 * self.config.height_px and small.shape[1] > 1:  # narrow ones have no half
                 small = cv2.resize(small, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
             self._process(number, small)
             self._last = number, small

@@ -9,10 +9,9 @@ from urllib.parse import quote_plus
 from manifests import table
 from manifests.languages import Language
 from manifests.records import Video
-from manifests.tags import primary
-from manifests.urls import canonical, is_web, is_youtube_id, youtube_url
+from manifests.urls import canonical, is_web, is_youtube_id, refusal, youtube_url
 from pipeline.stage import Rejection
-from stages.language import stated, subtag
+from stages.language import may_be
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError, Pace, host_of
 from stages.site import Access, Info, Site, spoken_hint
@@ -84,11 +83,16 @@ def wanted_s(video: Video, unknown_s: float) -> float:
 
 
 def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tuple[str, Callable[[], Iterable[Video]]]]:
-    """Each source with the host that is asked for it, "" where that is not known: a file, yt-dlp's own searches."""
+    """Each source with the host that is asked for it, "" where that is not known: a file, yt-dlp's own searches.
+    Raises `ManifestError`."""
     home = Path(language.source).parent
 
     def listed(url: str) -> tuple[str, Callable[[], Iterable[Video]]]:
-        return host_of(url), lambda: _from_site(site, url, language.tag, options)
+        try:
+            host = host_of(url)
+        except ValueError as error:
+            raise table.ManifestError(f"{language.source}: {refusal(url, error)}") from None
+        return host, lambda: _from_site(site, url, language.tag, options)
 
     def read(path: str) -> tuple[str, Callable[[], Iterable[Video]]]:
         place = path if "://" in path else str(home / Path(path).expanduser())
@@ -105,7 +109,7 @@ def _of_language(tag: str, videos: Sequence[Video], place: str) -> Iterator[Vide
 
     How many others the list at `place` has is logged in one line.
     """
-    own = [video for video in videos if subtag(stated(video.language) or tag) == subtag(tag)]
+    own = [video for video in videos if may_be(video.language, tag)]
     if len(own) < len(videos):
         log.warning("%s: for %s, %d rows in other languages left out", place, tag, len(videos) - len(own))
     return (replace(video, language=tag) for video in own)
@@ -146,7 +150,8 @@ def _from_site(site: Site, url: str, tag: str, options: Discovery, depth: int = 
     count = 0
     for info in site.entries(url):
         if info.get("_type") == "playlist" or (info.get("ie_key") or "").endswith(("Tab", "Playlist")):
-            if depth < _DEEPEST and (address := info.get("webpage_url") or info.get("url")):
+            address = str(info.get("webpage_url") or info.get("url") or "")
+            if depth < _DEEPEST and _on_the_web(address):
                 yield from _from_site(site, address, tag, options, depth + 1)
             continue
         count += 1
@@ -157,27 +162,37 @@ def _from_site(site: Site, url: str, tag: str, options: Discovery, depth: int = 
 
 
 def _video(info: Info, tag: str, options: Discovery) -> Video | None:
-    """The record of one listed video; None for what is live, or too short or long, or spoken in another language."""
+    """The record of one listed video; None for what is live, or too short or long, or spoken in another language, or
+    has no address on the web."""
     duration_s = info.get("duration")
     too_far = duration_s and not options.min_duration_s <= duration_s <= options.max_duration_s
-    hint = spoken_hint(info)
-    if too_far or info.get("live_status") in _LIVE or (hint and primary(hint) != primary(tag)):
+    if too_far or info.get("live_status") in _LIVE or not may_be(spoken_hint(info), tag):
         return None
     # The videos of a page that shows several have no address but that of their file.
     formats = info.get("formats") or [{}]
     address = str(info.get("webpage_url") or info.get("url") or formats[-1].get("url") or "")
     if is_youtube_id(address):
         address = youtube_url(address)
-    if not address:
+    if (url := _on_the_web(address)) is None:
         return None
     return Video.of(
-        canonical(address),
+        url,
         language=tag,
         title=str(info.get("title") or ""),
         channel=str(info.get("channel") or info.get("uploader") or ""),
         licence=str(info.get("license") or ""),
         duration_s=float(duration_s) if duration_s else None,
     )
+
+
+def _on_the_web(address: str) -> str | None:
+    """The canonical form of an address that a page states, which may be any text: of a file of ours, or a bucket, that
+    fetch would copy; or of no address at all."""
+    try:
+        url = canonical(address)
+    except ValueError:
+        return None
+    return url if is_web(url) else None
 
 
 def _spoken_may_be(tag: str, site: Site, video: Video) -> bool:
@@ -187,5 +202,4 @@ def _spoken_may_be(tag: str, site: Site, video: Video) -> bool:
         info = site.look(video.url)
     except (NetworkError, HostClosedError):
         return True
-    hint = "" if isinstance(info, Rejection) else spoken_hint(info)
-    return not isinstance(info, Rejection) and (not hint or primary(hint) == primary(tag))
+    return not isinstance(info, Rejection) and may_be(spoken_hint(info), tag)

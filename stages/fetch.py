@@ -43,7 +43,8 @@ class Fetch(Stage[Source]):
     repeated: `stages.origin` joins the two.
 
     Rejections: `gone`, `private`, `members_only`, `geo`, `age`, `blocked`, `live`, `playlist`, `too_long`, `too_big`,
-    `no_audio`, `no_video_stream`, `not_a_video`, `empty`, `truncated`, `undecodable`, `out_of_range`, `licence`.
+    `no_audio`, `no_video_stream`, `not_a_video`, `empty`, `truncated`, `undecodable`, `picture_too_large`,
+    `out_of_range`, `licence`.
     Raises `NetworkError` for what may pass by itself, and `HostClosedError` (postponed) for a host that wants to be
     left alone.
     """
@@ -56,7 +57,9 @@ class Fetch(Stage[Source]):
     # 4: parts ran over their end by a few frames, of which pictures and sound were missing
     # 5: of YouTube the pictures that it enlarges by AI were taken before the real ones; Matroska and FLV whose sound
     # outlasts their pictures were `truncated`
-    version: ClassVar[int] = 5
+    # 6: of several sounds in a transport stream that of the highest bit rate was heard, and not the first; pictures
+    # beyond 8K were taken
+    version: ClassVar[int] = 6
 
     max_height_px: int = 1080
     max_duration_s: float = 4 * 3600.0  # of the wanted part
@@ -100,6 +103,9 @@ class _Fetching:
 
     def _fetched(self, video: Video, folder: Path, bench: Bench) -> Downloaded | Rejection:
         if not is_web(video.url):
+            if video.licence_rule:  # only what a search found on the web has one: a page named a file of ours
+                said = "no address on the web, though a page stated it"
+                return Rejection("licence", {"stated": video.licence, "wanted": video.licence_rule, "said": said})
             return _copied(video, folder, self._config.max_size_bytes)
         return self._open_site(bench).download(
             video.url,

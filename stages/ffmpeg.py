@@ -15,8 +15,18 @@ COPYABLE = {
 }
 """Codecs, or PyAV's decoders of them, that an mp4 file holds with an edit list and that players and PyAV read back."""
 
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,nut,rm,wtv,dv,gif,mp3,aac,wav,flac,w64,aiff"
+)
+"""Demuxers allowed: containers of video, and of sound alone so that those get their own answer. Left out on purpose are
+the formats that are lists of other files (HLS, DASH, concat): a downloaded text must not make us open what it names."""
+
 BWDIF = "mode=send_frame:deint=interlaced"
 """Settings of libavfilter's deinterlacer: one picture for each, those that are not interlaced as they are."""
+
+LONGEST_PX, MOST_PX = 8192, 8192 * 4320
+"""No side of a coded picture is longer, and none has more pixels: DCI's 8K; sites serve more for VR alone. A decoder of
+H.264 holds up to 17, 0.9 GB, and a file of a few hundred kB may claim the square of 16,000 px: 6.5 GB."""
 
 _MARGIN_S = 120.0
 _CODING = ("-c:v", "libx264", "-crf", "16", "-preset", "veryfast")
@@ -79,7 +89,8 @@ def cut(
     before_s = max(0.0, start_s - _LONGEST_GROUP_S) if changing else start_s
     command = [
         *(ffmpeg_path(), "-nostdin", "-v", "error", "-y", "-protocol_whitelist", "file"),
-        *("-ss", f"{before_s:.6f}", "-to", f"{end_s:.6f}", "-i", str(path)),
+        *("-format_whitelist", FORMATS),
+        *("-ss", f"{before_s:.6f}", "-to", f"{end_s:.6f}", "-max_pixels", str(MOST_PX), "-i", str(path)),
         # `-to` counts from the first picture found, wherever that is, and is lost where pictures change their size.
         *(["-ss", f"{start_s - before_s:.6f}", "-t", f"{end_s - start_s:.6f}"] if changing else []),
         *("-map", f"0:{streams[0]}", "-map", f"0:{streams[1]}", "-sn", "-dn"),

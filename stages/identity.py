@@ -13,7 +13,7 @@ from manifests.records import Clip, Clips, Identities, Identity
 from pipeline.bench import Bench
 from pipeline.stage import Facts, Stage, Work
 from stages import weights
-from stages.cuda import hold, onnx_errors, onnx_providers
+from stages.cuda import ON_PROCESSOR, hold, onnx_errors, onnx_providers
 from stages.fingerprint import picture_hash, sound_hash
 from stages.sync import read_wav
 
@@ -90,7 +90,8 @@ class Recognise(Stage[Identities]):
 def open_recogniser(pack: Path, gpus: float = 0.0) -> Recogniser:
     """The recognition model of a pack folder, for a stage that asks for `gpus`.
 
-    Raises `WeightsMissingError` if the pack has none, and `ValueError` for a GPU that cannot be used.
+    Raises `WeightsMissingError` if the pack has none, `ValueError` for a GPU that cannot be used, `MemoryFullError` for
+    a full one.
     """
     import onnxruntime
     from insightface.model_zoo import get_model
@@ -99,9 +100,10 @@ def open_recogniser(pack: Path, gpus: float = 0.0) -> Recogniser:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the default takes every core of the machine, for each worker
     for file in sorted(pack.glob("*.onnx")):
-        model: Any = get_model(str(file), providers=providers, sess_options=options)
+        model: Any = get_model(str(file), providers=ON_PROCESSOR, sess_options=options)
         if model is not None and model.taskname == "recognition":
-            hold(model.session, providers)
+            blank = np.zeros((*model.input_size[::-1], 3), np.uint8)
+            hold(model.session, providers, partial(model.get_feat, [blank]))
             recogniser: Recogniser = model
             return recogniser
     raise weights.WeightsMissingError(f"{pack} holds no recognition model: *.onnx with aligned faces as its input")

@@ -32,6 +32,7 @@ from stages.origin import origin_of
 from stages.policies import Policy
 from stages.rivals import Contender, out_talked, worse_copies
 from stages.split import Member, Placement, place
+from stages.transcript import repetition
 
 NOT_CUT, NOT_HEARD = "not_cut", "not_heard"
 UNMEASURED = "unmeasured"
@@ -260,6 +261,7 @@ RULES: tuple[_Bound | _BoundBesides | _SpokenLanguage | _Licensed, ...] = (
     _SpokenLanguage("mixed_language", "allow_mixed_language"),
     _SpokenLanguage("language_unsure", "allow_unsure_language"),
     _Bound("garbled", "min_avg_logprob", _of_speech(lambda speech: speech.avg_logprob), best=0.0),
+    _Bound("repetitive", "max_repetition", _of_speech(lambda speech: repetition(speech.text))),
     _Bound("low_sync", "min_confidence", _of_sync(lambda sync: sync.confidence)),
     _Bound("far_sync", "max_distance", _of_sync(lambda sync: sync.distance)),
     _Bound("offset", "max_offset_frames", _of_sync(lambda sync: abs(sync.offset_frames))),

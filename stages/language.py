@@ -6,28 +6,28 @@ cannot tell them apart by ear or names the group by one of its members: see `_GR
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from manifests.records import LanguageWindow
-from manifests.tags import primary
+from manifests.tags import TWO_LETTER, primary
 
 T = TypeVar("T")
 
 _MODERN = {
     "iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro",
-    "ara": "ar", "arb": "ar", "chi": "zh", "cmn": "zh", "deu": "de", "ekk": "et", "eng": "en", "fra": "fr",
-    "fre": "fr", "ger": "de", "hrv": "hr", "ita": "it", "jpn": "ja", "kor": "ko", "lvs": "lv", "nld": "nl",
-    "nno": "nn", "nob": "nb", "pes": "fa", "pol": "pl", "por": "pt", "rus": "ru", "spa": "es", "srp": "sr",
-    "tha": "th", "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh", "zsm": "ms",
+    "als": "sq", "arb": "ar", "azj": "az", "cmn": "zh", "ekk": "et", "khk": "mn", "lvs": "lv", "npi": "ne",
+    "pes": "fa", "plt": "mg", "swh": "sw", "uzn": "uz", "ydd": "yi", "zsm": "ms",
+    **TWO_LETTER,
 }  # fmt: skip
-"""Deprecated codes (Whisper's own `jw` is one) and common three-letter ones (IANA's registry, ISO 639-2)."""
+"""Deprecated codes (Whisper's own `jw` is one), the chief member of each macrolanguage that lists name instead of it
+(IANA's registry), and all of ISO 639-2."""
 
 _GROUPS = (
-    frozenset({"hr", "bs", "sr", "sh", "cnr", "hbs"}),  # one spoken language, four standards
-    frozenset({"no", "nb", "nn"}),  # Bokmål and Nynorsk are ways of writing
-    frozenset({"fil", "tl"}),  # Whisper says `tl`
+    ("hr", "bs", "sr", "sh", "cnr", "hbs"),  # one spoken language, four standards
+    ("no", "nb", "nn"),  # Bokmål and Nynorsk are ways of writing
+    ("fil", "tl"),  # Whisper says `tl`
 )
 
 _NOTHING_EXPECTED = frozenset({"", "und", "mul", "mis", "zxx", "x", "i"})
@@ -60,6 +60,12 @@ def subtag(tag: str) -> str:
     return _MODERN.get(first, first)
 
 
+def current(tag: str) -> str:
+    """A tag with its primary subtag in today's spelling: `iw` gives `he`, `deu-AT` gives `de-AT`."""
+    _, *rest = tag.split("-")
+    return "-".join([subtag(tag), *rest])
+
+
 def by_language(items: Iterable[T], language: Callable[[T], str]) -> dict[str, list[T]]:
     """Items by the primary subtag of their language, that with most items first, then by name."""
     found: dict[str, list[T]] = defaultdict(list)
@@ -75,7 +81,17 @@ def stated(tag: str | None) -> str:
 
 def same(one: str, other: str) -> bool:
     """Whether two primary subtags count as one language for the verdict."""
-    return one == other or any(one in group and other in group for group in _GROUPS)
+    return other in _group(one)
+
+
+def _group(language: str) -> tuple[str, ...]:
+    """The language and all that count as the same."""
+    return next((group for group in _GROUPS if language in group), (language,))
+
+
+def may_be(hint: str | None, tag: str) -> bool:
+    """Whether what a site or a list says is spoken, if it says anything, counts as the language of a tag."""
+    return not stated(hint) or same(subtag(hint or ""), subtag(tag))
 
 
 def overall(windows: Sequence[Heard]) -> dict[str, float]:
@@ -96,8 +112,9 @@ def languages_heard(windows: Sequence[Heard], *, sure: float, mixed_share: float
     total_s = sum(window.end_s - window.start_s for window in windows)
     seconds: dict[str, float] = {}
     for window in windows:
-        if together(window.probabilities, window.best) >= sure:
-            seconds[window.best] = seconds.get(window.best, 0.0) + window.end_s - window.start_s
+        best = likeliest(window.probabilities)
+        if together(window.probabilities, best) >= sure:
+            seconds[best] = seconds.get(best, 0.0) + window.end_s - window.start_s
     found: list[tuple[str, float]] = []
     for language in sorted(seconds, key=lambda language: (-seconds[language], language)):
         if not any(same(language, known) for known, _ in found):
@@ -107,7 +124,19 @@ def languages_heard(windows: Sequence[Heard], *, sure: float, mixed_share: float
 
 def together(probabilities: Mapping[str, float], language: str) -> float:
     """The probability of a language and of all that count as the same."""
-    return sum(probability for other, probability in probabilities.items() if same(language, other))
+    return sum(probabilities.get(other, 0.0) for other in _group(language))
+
+
+def likeliest(probabilities: Mapping[str, float]) -> str:
+    """The most probable language where those that count as one add up: the most probable of these, by name where two
+    are equal."""
+    return min(probabilities, key=lambda one: (-together(probabilities, one), -probabilities[one], one))
+
+
+def called(language: str, expected: str | None, known: Container[str]) -> str:
+    """The name that a manifest expects a language under, where that counts as the same and the model knows it."""
+    wanted = subtag(expected or "")
+    return wanted if wanted in known and same(language, wanted) else language
 
 
 def verdict(
@@ -131,7 +160,7 @@ def verdict(
     mean = overall(windows)
     if together(mean, wanted) >= sure:
         return "agree"
-    return "other" if together(mean, max(mean, key=lambda language: mean[language])) >= sure else "unsure"
+    return "other" if together(mean, likeliest(mean)) >= sure else "unsure"
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -21,6 +21,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from manifests.records import RATE_HZ, AudioStream, VideoStream
+from pipeline.stage import put_off_deadline
 from stages.container import (
     Decoded,
     MediaError,
@@ -59,6 +60,9 @@ _HOLD_S = 600.0
 
 _LOST_FRAMES = 250
 """So many pictures in a row that do not move time forward are a broken clock as well."""
+
+_SIGN_OF_LIFE_S = 10.0
+"""So much video that has come is progress: what is done with it never takes hours, with all of a long video it may."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +187,11 @@ def _on_grid(
 
 
 def _forward(found: Iterator[Decoded], start_s: float) -> Iterator[Decoded]:
-    """Leave out pictures that do not move time forward; raise `MediaError` where the clock is broken."""
-    last_s, lost = -math.inf, 0
+    """Leave out pictures that do not move time forward; raise `MediaError` where the clock is broken.
+
+    What comes puts off the deadline of whoever asks for it: that of a stage is meant for one that hangs.
+    """
+    last_s, lost, next_sign_s = -math.inf, 0, -math.inf
     for picture in found:
         if picture.time_s <= last_s:
             lost += 1
@@ -194,6 +201,9 @@ def _forward(found: Iterator[Decoded], start_s: float) -> Iterator[Decoded]:
         if picture.time_s - max(last_s, start_s) > _HOLD_S:
             raise MediaError("timestamps", f"jump from {max(last_s, start_s):.3f} to {picture.time_s:.3f} s")
         last_s, lost = picture.time_s, 0
+        if last_s >= next_sign_s:
+            put_off_deadline()
+            next_sign_s = last_s + _SIGN_OF_LIFE_S
         yield picture
 
 

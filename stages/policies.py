@@ -1,8 +1,8 @@
 """What a data set wants, as data: thresholds by name. A policy knows no model; `stages.judge` knows no threshold.
 
 A limit of `None` switches its rule off. Sources of the numbers: [LS] LatentSync's preprocessing, [TV] TalkVid,
-[SV] SpeakerVid-5M, [SN] syncnet_python, [EM] Emilia-pipe, [HA] Hallo's data notes, [P] MCDM's paper, which states the
-steps and a 30 s cap but no threshold; [own] chosen here.
+[SV] SpeakerVid-5M, [SN] syncnet_python, [EM] Emilia-pipe, [HA] Hallo's data notes, [WH] Whisper's own decoding, [P]
+MCDM's paper, which states the steps and a 30 s cap but no threshold; [own] chosen here.
 """
 
 import dataclasses
@@ -56,6 +56,8 @@ class Policy:
     allow_mixed_language: bool = False
     allow_unsure_language: bool = True  # accents mislead language identification; unsure is not wrong
     min_avg_logprob: float | None = -1.5  # [SV] transcripts below it are not trusted
+    # [WH] As `stages.transcript.repetition` reads: loops, of which the recogniser is sure. The sample world reads 1.6.
+    max_repetition: float | None = 2.4
 
     min_confidence: float | None = 3.0  # [LS] keep at 3 and above
     max_distance: float | None = None  # [own] says nothing that confidence does not say
@@ -125,6 +127,7 @@ LATENTSYNC = Policy(
     allow_other_language=True,
     allow_mixed_language=True,
     min_avg_logprob=None,
+    max_repetition=None,
     min_confidence=3.0,  # [LS]
     max_offset_frames=6,  # [LS]
     shift_audio=True,  # [LS] by -itsoffset and stream copy

@@ -63,6 +63,11 @@ class Manners:
     closed_s: float = 900.0  # how long it stays closed after the last of them; then one more may be tried
     longest_wait_s: float = 120.0  # longer than this no refusal is waited for, and no turn is taken ahead
 
+    def __post_init__(self) -> None:
+        for name in ("interval_s", "closed_s", "longest_wait_s"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ValueError(f"{name}: {value:g} is not at least 0")
+
 
 def standing(refusals: list[Refusal], now_s: float, manners: Manners) -> tuple[float, bool]:
     """When the host may be asked next (seconds of the epoch), and whether it is closed until then."""

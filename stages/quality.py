@@ -95,14 +95,15 @@ def motion(before: Image, now: Image) -> float:
     return float(cv2.absdiff(before[inner], now[inner]).mean()) * _CONTRAST / contrast
 
 
-def longest_still_s(moved: NDArray[np.floating]) -> float:
+def longest_still_s(moved: NDArray[np.floating], found: NDArray[np.bool_]) -> float:
     """Seconds from the first to the last look of the longest spell in which the face does not move, of the motion
-    (n,) of consecutive frames, NaN where not looked.
+    (n,) of consecutive frames, NaN where not measured, and whether a look found the face there (n,).
 
     A look shows stillness four frames after a freeze began, so with one every 8 frames a freeze lasts 0.2 to 0.76 s
-    longer than this says.
+    longer than this says. A look that did not find the face is passed over. One that found it and did not measure its
+    motion, as in crowds, ends a spell: two still looks far apart are often a pause in each, not a freeze.
     """
-    looks = np.flatnonzero(~np.isnan(moved))
+    looks = np.flatnonzero(found)
     still = np.concatenate([[False], moved[looks] < STILL_MOTION, [False]])
     begin, end = np.flatnonzero(np.diff(still.astype(np.int8))).reshape(-1, 2).T
     return float((looks[end - 1] - looks[begin]).max(initial=0)) / RATE_HZ

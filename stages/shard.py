@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from manifests.ahead import map_ahead
-from manifests.codec import to_json
+from manifests.codec import to_json, to_plain
 from manifests.records import RATE_HZ, Clip, Ref, Verdict, Word
 from manifests.scratch import prefix
 from manifests.store import Store
 from stages.judge import Candidate, Measured, candidates
+from stages.language import current
 from stages.origin import origin_of, span_s
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, tars, write_index
 from stages.shift import shift_audio
@@ -52,7 +53,7 @@ class Entry:
     person: str
     language: str
     contiguous_with_prev: bool
-    face: tuple[float, ...]
+    face: Sequence[float]
     shift_frames: int  # taken out of the sound: positive, it moves earlier
     description: bytes  # the json member
 
@@ -199,7 +200,7 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
     sync, speech, track, identity = one.sync, one.speech, one.track, one.identity
     origin, (start_s, end_s) = origin_of(video, source), span_s(clip, source)
     quality: dict[str, float | None] = (
-        {} if track is None else {k: v for k, v in vars(track).items() if isinstance(v, float)}
+        {} if track is None else {k: v for k, v in to_plain(track).items() if isinstance(v, float)}
     )
     quality |= {"still_s": clip.still_s, "effective_face_px": clip.effective_face_px}
     cosine = identity.spread if identity and identity.face else None
@@ -218,8 +219,8 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
         "track": clip.track,
         "speaker_id": verdict.person,
         "split": verdict.split,
-        "language": (speech.language if speech else "") or video.language or "",
-        "language_expected": video.language or "",
+        "language": (speech.language if speech else "") or current(video.language or ""),
+        "language_expected": current(video.language or ""),
         "language_probability": speech.language_probability if speech else None,
         "language_verdict": speech.verdict if speech else "",
         "transcript": speech.text if speech else "",
@@ -249,14 +250,14 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, s
 
 
 def _word(word: Word, clip: Clip, shift_frames: int) -> list[str | float | None]:
-    """Text, start, end and score of a word as the shipped sound has it."""
-
-    def shipped(heard_s: float | None) -> float | None:
-        if heard_s is None or not shift_frames:
-            return heard_s
-        return round(min(max(heard_s - shift_frames / RATE_HZ, 0.0), clip.n_frames / RATE_HZ), 3)
-
-    return [word.text, shipped(word.start_s), shipped(word.end_s), word.score]
+    """Text, start, end and score of a word as the shipped sound has it; no times where the shift has cut it off."""
+    moved_s, last_s = shift_frames / RATE_HZ, clip.n_frames / RATE_HZ
+    if word.start_s is None or word.end_s is None or not shift_frames:
+        return [word.text, word.start_s, word.end_s, word.score]
+    if word.end_s <= moved_s or word.start_s >= last_s + moved_s:
+        return [word.text, None, None, word.score]
+    start_s, end_s = (round(min(max(at_s - moved_s, 0.0), last_s), 3) for at_s in (word.start_s, word.end_s))
+    return [word.text, start_s, end_s, word.score]
 
 
 def _settle(

@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 import fsspec
 
 from manifests.scratch import prefix
+from manifests.text import storable
 from pipeline.stage import Rejection, put_off_deadline
+from stages.client import client
 from stages.ffmpeg import bounded_ffmpeg
 from stages.outcomes import NetworkError, Refused, Unreachable, outcome
 from stages.politeness import HostClosedError, Manners, Pace, host_of
@@ -33,6 +35,7 @@ Vet = Callable[[Info], Rejection | None]
 _EXTRACTOR_ARGS = re.compile(r"[\w-]+:[\w-]+(=|$)")
 _LONGEST_FFMPEG_S = 1800.0
 _MOST_RESUMED = 100  # tries that brought more: the 8 GB that `Fetch` takes, of a host that hangs up every 50 MB
+_LEAST_MORE_BYTES = 1 << 20  # of such a try: one more byte each would hold a worker for hours
 
 # YouTube's AI-upscaled pictures (248-sr) and boosted voices (140-vb; yt-dlp#13515) beside the real ones. yt-dlp ranks
 # them no lower: of an upload in 480p the invented 1080p would win.
@@ -56,7 +59,7 @@ class Access:
     sleep_between_requests_s: float = 0.75
     extractor_args: tuple[str, ...] = ()  # in yt-dlp's own syntax: "youtube:player_client=default,mweb"
     stall_s: float = 30.0  # no byte for so long ends a try
-    tries: int = 4  # without those that went further than the ones before: what has arrived is resumed
+    tries: int = 4  # without those that went a MiB further than the ones before: what has arrived is resumed
     backoff_s: float = 2.0  # before the second try; doubles with each
     refusal_wait_s: float = 60.0  # after a refusal that did not say how long
     longest_download_s: float = 5400.0  # of one try, but for the time that a rate limit of ours takes
@@ -113,6 +116,9 @@ class _VetoError(Exception):
 class _Silence:
     """yt-dlp's log: warnings to ours, errors arrive as exceptions."""
 
+    def __init__(self) -> None:
+        self._is_told = False
+
     def debug(self, message: str) -> None:
         """Progress lines are of no use in a log."""
 
@@ -120,8 +126,11 @@ class _Silence:
         """As `debug`."""
 
     def warning(self, message: str) -> None:
-        """What a person may want to know, e.g. that a site's formats need a JavaScript runtime."""
-        log.info("yt-dlp: %s", message)
+        """What a person may want to know, e.g. that a site's formats need a JavaScript runtime. And once what none
+        would find in rejections: that no cookies count any more."""
+        is_news = "cookies are no longer valid" in message and not self._is_told
+        self._is_told |= is_news
+        log.log(logging.ERROR if is_news else logging.INFO, "yt-dlp: %s", message)
 
     def error(self, message: str) -> None:
         """Raised as well, and classified there."""
@@ -196,8 +205,8 @@ class Site:
         from yt_dlp.utils import YoutubeDLError
 
         try:
-            yield from entries
-        except YoutubeDLError as error:
+            yield from map(storable, entries)
+        except (YoutubeDLError, ValueError) as error:
             result = outcome(error)
             if isinstance(result, Refused):
                 self._wait(host, self._access.tries, result)
@@ -205,7 +214,7 @@ class Site:
             raise LookupError(f"{host}: {error}") from None
 
     def _retrying(self, host: str, once: Callable[[], T], arrived: Callable[[], int] = lambda: 0) -> T | Rejection:
-        """`arrived`: bytes on the disk. A try that left more of them than any before does not count, within bounds."""
+        """`arrived`: bytes on the disk. A try that left a MiB more than all before does not count, within bounds."""
         from yt_dlp.utils import YoutubeDLError
 
         tries = resumed = most = 0
@@ -217,7 +226,7 @@ class Site:
             except _VetoError as veto:
                 self._pace.served(host)
                 return veto.rejection
-            except YoutubeDLError as error:
+            except (YoutubeDLError, ValueError) as error:  # the latter of a page that names an address like http://[
                 result = outcome(error)
             else:
                 self._pace.served(host)
@@ -228,7 +237,7 @@ class Site:
                 if result.reason != "truncated":
                     return result
             size = arrived()
-            if 0 < most < size and resumed < _MOST_RESUMED and not isinstance(result, Refused):
+            if 0 < most <= size - _LEAST_MORE_BYTES and resumed < _MOST_RESUMED and not isinstance(result, Refused):
                 resumed += 1
             else:
                 tries += 1
@@ -348,10 +357,9 @@ def _share(traffic: Pace | None, host: str, limit_bytes_per_s: float | None) -> 
 
 
 def _downloaded(options: dict[str, Any], url: str) -> Downloaded:
-    from yt_dlp import YoutubeDL
     from yt_dlp.utils import DownloadError
 
-    with YoutubeDL(options) as ydl:
+    with client(options) as ydl:
         info = ydl.extract_info(url)
         if info and info.get("_type") == "playlist":
             info = next(iter(info.get("entries") or ()), None)
@@ -363,9 +371,7 @@ def _downloaded(options: dict[str, Any], url: str) -> Downloaded:
 
 def _opened(options: dict[str, Any], url: str) -> Iterable[Info]:
     """What a page lists, read lazily; the page itself if it is a video's."""
-    from yt_dlp import YoutubeDL
-
-    info = _page(YoutubeDL(options), url)
+    info = _page(client(options), url)
     if info.get("_type") in ("playlist", "multi_video"):
         return (entry for entry in info["entries"] if entry)
     return [info]
@@ -384,9 +390,7 @@ def _looked(options: dict[str, Any], url: str) -> Info:
 
     Not with `ignore_no_formats_error`: "not a bot?" would be a warning then, and the page of a video without formats.
     """
-    from yt_dlp import YoutubeDL
-
-    with YoutubeDL(options) as ydl:
+    with client(options) as ydl:
         info = _page(ydl, url)
     sounds = [one for one in info.get("formats") or () if one.get("language")]
     most = max((one.get("language_preference") or -1 for one in sounds), default=-1)

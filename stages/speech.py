@@ -1,13 +1,13 @@
 """What is said in each clip and in which language: voice activity, language identification, WhisperX transcription.
 
 Nothing is forced: each clip is transcribed in the language that is heard in it, part by part where it is mixed, and the
-expected language serves the verdict alone (`stages.language`). A voice that the model hears in a language nobody
-expected, or that has no name outside Whisper, is a reading like any other.
+expected language serves the verdict (`stages.language`) and the choice between languages that count as one. A voice
+that the model hears in a language nobody expected, or that has no name outside Whisper, is a reading like any other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,19 +16,26 @@ from numpy.typing import NDArray
 
 from manifests.records import SAMPLE_RATE_HZ, Clip, Clips, Speech, Speeches, Syncs, Video, Word
 from pipeline.bench import Bench
-from pipeline.stage import RUNTIME, Facts, Stage, Work
+from pipeline.stage import RUNTIME, Facts, Stage, Work, put_off_deadline
 from stages import weights
 from stages.aligners import Aligners, alignable
 from stages.cuda import spoiled_by, torch_device
 from stages.judge import Measured, candidates
-from stages.language import Heard, languages_heard, overall, same, spread, verdict
+from stages.language import Heard, called, languages_heard, likeliest, overall, same, spread, together, verdict
 from stages.registry import ALIGNERS
 from stages.spare import BY_SYNC, Limits, breaks, policy_of
 from stages.sync import read_wav
+from stages.transcript import MAX_REPETITION, repetition
 from stages.whisper import Encoded, Recogniser, Said, Voiced
 
 CHUNK_S = 30.0
 """What Whisper hears at once."""
+
+_SHORT_S = 6.0
+"""Nobody says in so little what fills the model's room for text, 444 tokens: a letter takes 3 at most."""
+
+_CUT_OFF_LOGPROB = -10.0
+"""Of a clip with a text that has no end: far below what any policy takes."""
 
 _AT_ONCE = 8
 """Batches of clips in memory: two hours of one talker are 460 MB of samples, which nobody needs at the same time."""
@@ -58,10 +65,13 @@ class Transcribe(Stage[Speeches]):
     Words have the times of a forced aligner where a clip is heard in the language that its video is expected in and
     there is an aligner for that (`stages.registry.ALIGNERS`): `aligned` says whether all of them have. Others have
     those of Whisper's own attention, which are coarser.
+
+    A part with more text than the model has room for is heard again in two halves, unless it is a loop. A text that
+    has no end even so makes the clip's `avg_logprob` -10.
     """
 
     name: ClassVar[str] = "speech"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3  # long texts are whole; languages that count as one add up; no word without a length
     needs: ClassVar[tuple[type, ...]] = (Video, Clips)
     gives: ClassVar[type] = Speeches
 
@@ -134,6 +144,7 @@ class Transcribe(Stage[Speeches]):
             found: list[Speech] = []
             with spoiled_by(RuntimeError):
                 for group, paths in zip(groups, files, strict=True):
+                    put_off_deadline()
                     sounds = [read_wav(path).astype(np.float32) / np.float32(32768) for path in paths]
                     found += self._measure(recogniser, aligners, group, sounds, facts[Video].language)
             return Speeches(items=tuple(found), model=model)
@@ -160,26 +171,25 @@ class Transcribe(Stage[Speeches]):
         """Voice and language of all clips given, then all that is said, in batches over them."""
         voiced = [recogniser.voice(sound) for sound in sounds]
         heard, encoded = self._listen(recogniser, sounds, voiced)
-        parts = [self.parts(windows, listened) for windows, listened in zip(voiced, heard, strict=True)]
-        all_parts = [(number, part) for number, of_clip in enumerate(parts) for part in of_clip]
+        parts = [self.parts(windows, listened, expected) for windows, listened in zip(voiced, heard, strict=True)]
 
-        def place(n: int, text: str) -> tuple[Word, ...] | None:
-            number, part = all_parts[n]
-            return _placed(sounds[number], part, text, aligners, expected)
+        def transcribe(some: Sequence[tuple[int, Part]]) -> list[Said]:
+            def place(n: int, text: str) -> tuple[Word, ...] | None:
+                put_off_deadline()  # half an hour of speech takes hours on few cores
+                return _placed(sounds[some[n][0]], some[n][1], text, aligners, expected)
 
-        texts = iter(
-            recogniser.transcribe(
+            return recogniser.transcribe(
                 [(_cut(sounds[number], part.start_s, part.end_s), part.language,
                   encoded.get((number, part.start_s, part.end_s)))
-                 for number, part in all_parts],
+                 for number, part in some],
                 place,
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+
+        transcripts = _whole(parts, voiced, transcribe)
         found = []
-        for clip, sound, windows, listened, of_clip in zip(clips, sounds, voiced, heard, parts, strict=True):
-            said = list(zip(of_clip, islice(texts, len(of_clip)), strict=True))
+        for clip, sound, windows, listened, said in zip(clips, sounds, voiced, heard, transcripts, strict=True):
             mean = overall(listened)
-            language = max(mean, key=lambda one: mean[one], default="")
+            language = called(likeliest(mean), expected, mean) if mean else ""
             words, aligned = _words(said)
             speech_s = sum(window.speech_s for window in windows)
             found.append(
@@ -188,7 +198,7 @@ class Transcribe(Stage[Speeches]):
                     speech_share=min(1.0, speech_s / (len(sound) / SAMPLE_RATE_HZ)),
                     speech_s=speech_s,
                     language=language,
-                    language_probability=mean.get(language, 0.0),
+                    language_probability=together(mean, language),
                     verdict=verdict(
                         listened, expected, known=recogniser.languages, sure=self.sure, mixed_share=self.mixed_share
                     ),
@@ -225,20 +235,21 @@ class Transcribe(Stage[Speeches]):
                 kept[number, one.start_s, one.end_s] = encoded
         return heard, kept
 
-    def parts(self, windows: Sequence[Voiced], heard: Sequence[Heard]) -> list[Part]:
-        """The stretches of speech put together into parts of `part_s`: in one language, or in as many as were heard."""
+    def parts(self, windows: Sequence[Voiced], heard: Sequence[Heard], expected: str | None = None) -> list[Part]:
+        """The stretches of speech put together into parts of `part_s`: in one language, or in as many as were heard.
+
+        Of languages that count as one that is taken which is expected, else the most probable.
+        """
         if not heard:
             return []
         spoken = languages_heard(heard, sure=self.sure, mixed_share=self.mixed_share)
         mean = overall(heard)
+        names = [called(one, expected, mean) for one in (spoken if len(spoken) > 1 else [likeliest(mean)])]
         found: list[Part] = []
         for window in windows:
-            if len(spoken) > 1:
-                middle_s = (window.start_s + window.end_s) / 2
-                nearest = min(heard, key=lambda one: abs((one.start_s + one.end_s) / 2 - middle_s))
-                language = max(spoken, key=lambda one: nearest.probabilities.get(one, 0.0))
-            else:
-                language = max(mean, key=lambda one: mean[one])
+            middle_s = (window.start_s + window.end_s) / 2
+            nearest = min(heard, key=lambda one: abs((one.start_s + one.end_s) / 2 - middle_s))
+            language = max(names, key=lambda one: together(nearest.probabilities, one))
             if found and found[-1].language == language and window.end_s - found[-1].start_s <= self.part_s:
                 found[-1] = Part(found[-1].start_s, window.end_s, language)
             else:
@@ -248,6 +259,40 @@ class Transcribe(Stage[Speeches]):
 
 def _cut(sound: Samples, start_s: float, end_s: float) -> Samples:
     return sound[int(start_s * SAMPLE_RATE_HZ) : int(end_s * SAMPLE_RATE_HZ)]
+
+
+def _whole(
+    parts: Sequence[Sequence[Part]],
+    voiced: Sequence[Sequence[Voiced]],
+    transcribe: Callable[[Sequence[tuple[int, Part]]], list[Said]],
+) -> list[list[tuple[Part, Said]]]:
+    """What is said in the parts of each clip; those that the model cannot say to their end are heard again in halves.
+
+    Not so loops, which have no end: they keep what was heard.
+    """
+    found: list[list[tuple[Part, Said]]] = [[] for _ in parts]
+    waiting = [(number, part) for number, of_clip in enumerate(parts) for part in of_clip]
+    while waiting:
+        halves = []
+        for (number, part), line in zip(waiting, transcribe(waiting), strict=True):
+            if line.cut_off and part.end_s - part.start_s > _SHORT_S and repetition(line.text) <= MAX_REPETITION:
+                halves += [(number, half) for half in _halves(part, voiced[number])]
+            else:
+                found[number].append((part, line))
+        waiting = halves
+    return [sorted(of_clip, key=lambda one: one[0].start_s) for of_clip in found]
+
+
+def _halves(part: Part, windows: Sequence[Voiced]) -> tuple[Part, Part]:
+    """A part in two, at the pause nearest to its middle, where there is none in its middle."""
+    middle_s = (part.start_s + part.end_s) / 2
+    pauses = [
+        (one.end_s, other.start_s)
+        for one, other in pairwise(windows)
+        if part.start_s < one.end_s and other.start_s < part.end_s
+    ]
+    end_s, start_s = min(pauses, key=lambda pause: abs(sum(pause) / 2 - middle_s), default=(middle_s, middle_s))
+    return replace(part, end_s=end_s), replace(part, start_s=start_s)
 
 
 def _placed(
@@ -276,7 +321,9 @@ def _later(word: Word, by_s: float) -> Word:
 
 
 def _mean_logprob(said: Sequence[tuple[Part, Said]]) -> float:
-    """Weighted by length; 0 where nothing is said."""
+    """Weighted by length; 0 where nothing is said, `_CUT_OFF_LOGPROB` where a text is cut off."""
+    if any(line.cut_off for _, line in said):
+        return _CUT_OFF_LOGPROB
     seconds = sum(part.end_s - part.start_s for part, _ in said)
     if not seconds:
         return 0.0

@@ -1,8 +1,8 @@
 """Who is who, what must stay together, and which of train, val and test it goes to.
 
-A person, a set of near-duplicates, a video with all its parts and a channel never lie in two splits: a model tested on
-a face it was trained on is not tested (re-uploads across splits are what MMAudio's issue 50 and auto_avsr's issue 35
-are about).
+A person (as `place` tells persons apart), a set of near-duplicates, a video with all its parts and a channel never lie
+in two splits: a model tested on a face it was trained on is not tested (re-uploads across splits are what MMAudio's
+issue 50 and auto_avsr's issue 35 are about).
 """
 
 import hashlib
@@ -15,7 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 SPLITS = ("train", "val", "test")
 
 _BLOCK_ROWS = 4096  # a square block of cosines is 64 MB
-_MAX_LINKED = 4000  # tracks of one component that are clustered by average linkage: 8 M distances, 64 MB
+_MAX_DISTANCES = 8_000_000  # that average linkage writes out, if these are not few beside the pairs: 64 MB
+_MAX_DOUBTED = 200  # clips of a group made by doubt; without, at one false pair in a million, 67 % of 30,000 are one
+_ROUNDING = 1e-6  # of a cosine in single precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Member:
     video: str
     channel: str
     track: int
-    face: tuple[float, ...]
+    face: Sequence[float]
     frames: int
     url: str = ""  # of the whole video, which several may be parts of
 
@@ -51,11 +53,14 @@ def place(
     """The placement of every clip by key; the same for any order of `members` and of `copies` (pairs of keys).
 
     Persons are average-linkage clusters of the mean faces of tracks, so that one doubtful pair does not make two
-    people one; groups follow every single doubtful pair, so that no person is split if the clusters are wrong.
+    people one, however many such pairs hang together. Where two people have one track each, that pair is all there is.
+
+    Groups follow doubtful pairs too, up to `_MAX_DOUBTED` clips a group, so that few persons are split if the clusters
+    are wrong; none in a set that small. A person, copies, a video and a channel make a group of any size.
     """
     members = sorted(members, key=lambda member: member.key)
-    persons, kin = _persons(members, same_person_cosine)
-    groups = _groups(members, list(copies), kin)
+    persons, doubts = _persons(members, same_person_cosine)
+    groups = _groups(members, copies, persons, doubts)
     splits = assign(_frames_by_group(members, groups), val_share=val_share, test_share=test_share)
     return {
         member.key: Placement(persons[member.key], groups[member.key], splits[groups[member.key]]) for member in members
@@ -109,26 +114,28 @@ def _frames_by_group(members: Iterable[Member], groups: Mapping[str, str]) -> di
     return frames
 
 
-def _persons(members: Sequence[Member], cosine: float) -> tuple[dict[str, str], dict[str, str]]:
-    """Per clip the name of its person, and of everyone linked to them by any chain of similar faces."""
+def _persons(members: Sequence[Member], cosine: float) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Per clip the name of its person; and of each two persons with a doubtful pair a clip each.
+
+    Those who are most alike in the mean come first: one person under two names before two with one odd track each.
+    """
     by_track: dict[tuple[str, int], list[Member]] = {}
     for member in members:
         if member.face:
             by_track.setdefault((member.video, member.track), []).append(member)
     persons = {member.key: "" for member in members}
-    kin = dict(persons)
     if not by_track:
-        return persons, kin
+        return persons, []
     tracks = list(by_track.values())
     faces = np.stack([mean_face([member.face for member in track]) for track in tracks])
-    chained = _components(len(tracks), _similar(faces, cosine))
-    for labels, names in ((_clusters(faces, chained, cosine), persons), (chained, kin)):
-        named: dict[int, str] = {}
-        for label, track in zip(labels.tolist(), tracks, strict=True):
-            # Tracks come sorted by their first clip's key, so a cluster is named by its smallest key.
-            name = named.setdefault(label, _name("p", track[0].key))
-            names.update({member.key: name for member in track})
-    return persons, kin
+    pairs = _similar(faces, cosine)
+    labels = _clusters(faces, pairs, cosine)
+    first: dict[int, str] = {}
+    for label, track in zip(labels.tolist(), tracks, strict=True):
+        # Tracks come sorted by their first clip's key, so a cluster is named by its smallest key.
+        name = _name("p", first.setdefault(label, track[0].key))
+        persons.update({member.key: name for member in track})
+    return persons, [(first[one], first[other]) for one, other in _doubts(faces, labels, pairs).tolist()]
 
 
 def mean_face(embeddings: Sequence[ArrayLike]) -> NDArray[np.float32]:
@@ -160,43 +167,118 @@ def _components(n: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     return labels
 
 
-def _clusters(faces: NDArray[np.float32], chained: NDArray[np.int64], cosine: float) -> NDArray[np.int64]:
-    """Average-linkage clusters inside each chain, cut where the mean cosine between two falls below `cosine`."""
+def _clusters(faces: NDArray[np.float32], pairs: NDArray[np.int64], cosine: float) -> NDArray[np.int64]:
+    """Average-linkage clusters, cut where the mean cosine between two falls below `cosine`; `pairs`: all that reach it.
+
+    The mean of two clusters reaches it only if a pair does, so each chain of pairs is a matter of its own.
+    """
     from scipy.cluster.hierarchy import fcluster, linkage
 
     labels = np.zeros(len(faces), np.int64)
+    chained = _components(len(faces), pairs)
     order = np.argsort(chained, kind="stable")
     begins = np.flatnonzero(np.diff(chained[order], prepend=-1))
+    n_pairs = np.bincount(chained[pairs[:, 0]], minlength=len(begins))
     used = 0
-    for rows in np.split(order, begins[1:]):
-        if 2 < len(rows) <= _MAX_LINKED:
+    for rows, n in zip(np.split(order, begins[1:]), n_pairs, strict=True):
+        if len(rows) <= 2:
+            inside = np.zeros(len(rows), np.int64)
+        elif len(rows) * (len(rows) - 1) // 2 <= max(_MAX_DISTANCES, 4 * n):
             inside = fcluster(linkage(faces[rows], "average", metric="cosine"), 1 - cosine, "distance") - 1
         else:
-            inside = np.zeros(len(rows), np.int64)
+            linked = np.searchsorted(rows, pairs[chained[pairs[:, 0]] == chained[rows[0]]])
+            inside = _clusters_of_many(faces[rows], linked, cosine)
         labels[rows] = used + inside
         used += int(inside.max()) + 1
     return labels
 
 
-def _groups(members: Sequence[Member], copies: Sequence[tuple[str, str]], kin: Mapping[str, str]) -> dict[str, str]:
-    """Per clip the name of its group: all that hangs together by video or its address, channel, kin or copy."""
-    nodes: dict[tuple[str, str], int] = {}
+def _clusters_of_many(faces: NDArray[np.float32], pairs: NDArray[np.int64], cosine: float) -> NDArray[np.int64]:
+    """The same for a chain of which few of all pairs are `pairs`: 100,000 tracks have distances of 40 GB.
 
-    def node(kind: str, name: str) -> int:
-        return nodes.setdefault((kind, name), len(nodes))
+    By the nearest-neighbour chain algorithm: from each cluster on to its nearest until two are each other's nearest,
+    which are joined. The mean cosine of two clusters is the product of their mean vectors; only those that `pairs`
+    link can reach `cosine`.
+    """
+    means, sizes, joined = faces.copy(), np.ones(len(faces), np.int64), np.arange(len(faces))
+    ends = np.concatenate([pairs, pairs[:, ::-1]])
+    ends = ends[np.argsort(ends[:, 0], kind="stable")]
+    near = np.split(ends[:, 1], np.searchsorted(ends[:, 0], np.arange(1, len(faces))))
+    waiting = list(range(len(faces)))
+    path: list[tuple[int, float]] = []  # a cluster, and its cosine to the one before it
+    while path or waiting:
+        if not path:
+            path.append((waiting.pop(), -1.0))
+        at, reached = path[-1]
+        if joined[at] != at:
+            path.pop()
+            continue
+        others = np.unique(_roots(joined, near[at]))
+        others = others[others != at]
+        cosines = means[others] @ means[at]
+        near[at] = others[cosines >= cosine]
+        best = int(np.argmax(cosines)) if near[at].size else -1
+        if best >= 0 and cosines[best] > reached + _ROUNDING:
+            path.append((int(others[best]), float(cosines[best])))
+            continue
+        path.pop()
+        if path:
+            less, more = sorted((at, path.pop()[0]), key=lambda one: sizes[one])
+            size = sizes[less] + sizes[more]
+            means[more] += (means[less] - means[more]) * np.float32(sizes[less] / size)
+            near[more] = np.concatenate([near[less], near[more]])
+            joined[less], sizes[more] = more, size
+            waiting.append(more)
+    labels: NDArray[np.int64] = np.unique(_roots(joined, joined), return_inverse=True)[1]
+    return labels
 
-    clips = [node("clip", member.key) for member in members]
-    links = [(node("clip", first), node("clip", second)) for first, second in copies]
-    for clip, member in zip(clips, members, strict=True):
-        links.append((clip, node("video", member.video)))
-        if member.url:
-            links.append((clip, node("url", member.url)))
-        if channel := member.channel.strip().casefold():
-            links.append((clip, node("channel", channel)))
-        if kin[member.key]:
-            links.append((clip, node("kin", kin[member.key])))
-    labels = _components(len(nodes), np.array(links, np.int64).reshape(-1, 2))
-    named: dict[int, str] = {}
-    for clip, member in sorted(zip(clips, members, strict=True), key=lambda pair: pair[1].video):
-        named.setdefault(int(labels[clip]), _name("g", member.video))
-    return {member.key: named[int(labels[clip])] for clip, member in zip(clips, members, strict=True)}
+
+def _roots(joined: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What each of `ids` has been joined to in the end."""
+    while not np.array_equal(ids, above := joined[ids]):
+        ids = above
+    return ids
+
+
+def _doubts(faces: NDArray[np.float32], labels: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs (N, 2) of clusters that one of `pairs` links, those with the highest mean cosine first."""
+    n = int(labels.max()) + 1
+    ends = labels[pairs]
+    ends = np.sort(ends[ends[:, 0] != ends[:, 1]], axis=1)
+    ends = np.stack(np.divmod(np.unique(ends @ np.array([n, 1])), n), axis=1)
+    order = np.argsort(labels, kind="stable")
+    means = np.add.reduceat(faces[order], np.searchsorted(labels[order], np.arange(n))) / np.bincount(labels)[:, None]
+    blocks = np.array_split(ends, len(ends) // _BLOCK_ROWS + 1)
+    cosines = np.concatenate([np.einsum("nd,nd->n", means[block[:, 0]], means[block[:, 1]]) for block in blocks])
+    found: NDArray[np.int64] = ends[np.argsort(-cosines, kind="stable")]
+    return found
+
+
+def _groups(
+    members: Sequence[Member],
+    copies: Iterable[tuple[str, str]],
+    persons: Mapping[str, str],
+    doubts: Iterable[tuple[str, str]],
+) -> dict[str, str]:
+    """Per clip the name of its group: all that hangs together by video or its address, channel, person or copy.
+
+    Then by `doubts`, in their order, each where the group it makes has at most `_MAX_DOUBTED` clips.
+    """
+    from scipy.cluster.hierarchy import DisjointSet
+
+    together = DisjointSet(member.key for member in members)
+    first: dict[tuple[str, str], str] = {}
+    for member in members:
+        bonds = {"video": member.video, "url": member.url, "channel": member.channel.strip().casefold()}
+        for kind, name in (*bonds.items(), ("person", persons[member.key])):
+            if name:
+                together.merge(first.setdefault((kind, name), member.key), member.key)
+    for one, other in copies:
+        together.merge(one, other)
+    for one, other in doubts:
+        if together.subset_size(one) + together.subset_size(other) <= _MAX_DOUBTED:
+            together.merge(one, other)
+    named: dict[str, str] = {}
+    for member in sorted(members, key=lambda member: member.video):
+        named.setdefault(together[member.key], _name("g", member.video))
+    return {member.key: named[together[member.key]] for member in members}

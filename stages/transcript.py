@@ -2,8 +2,9 @@
 
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import groupby, islice
 
 from manifests.records import Word
 
@@ -16,6 +17,17 @@ _ATTACHED = ("Mn", "Mc", "Po", "Pe", "Pf")
 
 Piece = tuple[str, float | None, float | None, float | None]
 """A piece of a text as a model placed it: text, start and end in seconds, score."""
+
+MAX_REPETITION = 2.4
+"""Above it Whisper itself takes a text for a loop. Two sentences said three times over read 1.9 (Chinese) to 3.0, twice
+at most 2.0."""
+
+_PIECE = 500
+"""Letters that are looked at together, half a minute of speech. The more there are, the more words zlib has seen
+before: 8,000 of plain English read 2.3 to 2.8 together, 2.0 to 2.2 by pieces."""
+
+_LEAST_REPEATED = 50
+"""Letters below which "no, no, no ..." may well have been said."""
 
 _ARABIC_MARKS = {*range(0x064B, 0x0653), 0x0670, 0x0640}
 """Short vowels, doubling and the stretching stroke: optional in writing."""
@@ -46,24 +58,40 @@ def units(text: str, language: str) -> list[str]:
 def placed(text: str, language: str, pieces: Iterable[Piece]) -> tuple[Word, ...] | None:
     """The units of a text with the times of its pieces; None where these do not make the same text.
 
-    A piece of several letters gives each an equal part of its time, and none to punctuation.
+    A piece of several letters gives each an equal part of its time, and none to punctuation. Pieces that begin at one
+    instant are taken for one: Whisper's time warping puts all but the last of them there without any length. What has
+    no length even so has no times.
     """
     letters: list[Piece] = []
-    for part, start_s, end_s, score in pieces:
-        heard = [unicodedata.category(letter)[0] in "LMNS" for letter in part]
-        step_s = 0.0 if start_s is None or end_s is None else (end_s - start_s) / max(1, sum(heard))
-        for n, letter in enumerate(part):
-            if letter.isspace():
-                continue
-            if start_s is None or end_s is None or not heard[n]:
-                letters.append((letter, None, None, None))
-            else:
-                from_s = start_s + sum(heard[:n]) * step_s
-                letters.append((letter, from_s, from_s + step_s, score))
+    for start_s, at_once in groupby(pieces, key=lambda piece: piece[1]):
+        run = list(at_once)
+        step_s = _step_s(run)
+        n_heard = 0
+        for part, _, _, score in run:
+            for letter in part:
+                if letter.isspace():
+                    continue
+                if start_s is None or not step_s or not _heard(letter):
+                    letters.append((letter, None, None, None))
+                else:
+                    from_s = start_s + n_heard * step_s
+                    letters.append((letter, from_s, from_s + step_s, score))
+                    n_heard += 1
     if [letter for letter, *_ in letters] != list("".join(text.split())):
         return None
     left = iter(letters)
     return tuple(_word(unit, islice(left, len(unit))) for unit in units(text, language))
+
+
+def _heard(letter: str) -> bool:
+    return unicodedata.category(letter)[0] in "LMNS"
+
+
+def _step_s(run: Sequence[Piece]) -> float:
+    """Seconds of each letter of pieces that begin at one instant; 0 where there are none for them."""
+    said = [(sum(map(_heard, part)), start_s, end_s) for part, start_s, end_s, _ in run]
+    lengths = [end_s - start_s for n, start_s, end_s in said if n and start_s is not None and end_s is not None]
+    return max(lengths) / sum(n for n, *_ in said) if lengths else 0.0
 
 
 def untimed(text: str, language: str) -> tuple[Word, ...]:
@@ -73,15 +101,32 @@ def untimed(text: str, language: str) -> tuple[Word, ...]:
 
 def _word(unit: str, letters: Iterable[Piece]) -> Word:
     timed = [(start, end, score) for _, start, end, score in letters if start is not None and end is not None]
-    if not timed:
+    start_s = round(float(min((start for start, *_ in timed), default=0.0)), 3)
+    end_s = round(float(max((end for _, end, _ in timed), default=0.0)), 3)
+    if start_s >= end_s:
         return Word(text=unit, start_s=None, end_s=None, score=None)
     scores = [score for *_, score in timed if score is not None]
-    return Word(
-        text=unit,
-        start_s=round(float(min(start for start, *_ in timed)), 3),
-        end_s=round(float(max(end for _, end, _ in timed)), 3),
-        score=round(float(sum(scores) / len(scores)), 3) if scores else None,
-    )
+    score = round(float(sum(scores) / len(scores)), 3) if scores else None
+    return Word(text=unit, start_s=start_s, end_s=end_s, score=score)
+
+
+def repetition(text: str) -> float:
+    """How often a text says the same in those 500 letters that do most: letters by the bytes that zlib needs for them;
+    0 for a text under 50 letters.
+
+    Whisper's own measure of loops, with one byte a letter in every script: of UTF-8 Thai has three, two of which hardly
+    change, and reads up to 2.4 where nothing is repeated. So counted no 500 letters of sentences in ten languages read
+    above 1.7.
+    """
+    if len(text) < _LEAST_REPEATED:
+        return 0.0
+    last = max(len(text) - _PIECE, 0)
+    return max(_repetition(text[start : start + _PIECE]) for start in (*range(0, last, _PIECE // 2), last))
+
+
+def _repetition(text: str) -> float:
+    numbers = {letter: number % 256 for number, letter in enumerate(dict.fromkeys(text))}
+    return len(text) / len(zlib.compress(bytes(numbers[letter] for letter in text)))
 
 
 def edits(said: Sequence[str], heard: Sequence[str]) -> int:

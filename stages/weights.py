@@ -92,20 +92,27 @@ def digest(name: str) -> str:
 def fetch(name: str, *, url: str | None = None, sha256: str | None = None) -> Path:
     """Fetch the named weights if they are not here, and return their path. One process per machine fetches at a time.
 
-    `url` takes a web file from another server (a mirror); its published digest still holds, `sha256` pins one where
-    none is published. Raises `WeightsMissingError`.
+    `url` takes a web file from another server (a mirror), if it is not here; its published digest still holds, `sha256`
+    pins one where none is published. Raises `WeightsMissingError`, also for what is here with another `sha256`.
     """
     entry = REGISTRY.get(name)
     if not isinstance(entry, (WebFile, HubModel)):
         found = local(name)
         if found is None:
             raise WeightsMissingError(_way_out(name))
+        if url or sha256:
+            raise WeightsMissingError(f"{name} is not fetched: it takes no URL or digest")
         return found
     if isinstance(entry, HubModel) and (url or sha256):
         raise WeightsMissingError(f"{name} is a hub model: it takes no URL or digest; set HF_ENDPOINT for a mirror")
+    sha256 = sha256.lower() if sha256 else None
+    if isinstance(entry, WebFile) and sha256 and entry.sha256 not in (None, sha256):
+        raise WeightsMissingError(f"{name}: the SHA-256 that is published is {entry.sha256}, not {sha256}")
     with _alone(name):
         found = local(name)
         if found is not None:
+            if sha256 and found.is_file() and sha256_of(found) != sha256:  # an archive is gone once it is unpacked
+                raise WeightsMissingError(f"{name}: the SHA-256 of {found} is not {sha256}; delete it and fetch again")
             return found
         if isinstance(entry, HubModel):
             return _fetch_snapshot(name, entry)
@@ -208,7 +215,10 @@ def _record(name: str) -> Path:
 def _alone(name: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    folder().mkdir(parents=True, exist_ok=True)
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise WeightsMissingError(f"{folder()} is no folder; weights lie in $TFW_MODELS once fetched") from None
     lock = FileLock(folder() / f".{name}.lock", timeout=_LONGEST_FETCH_S)
     try:
         held = lock.acquire()

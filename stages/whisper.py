@@ -1,8 +1,8 @@
 """WhisperX below its one-clip API: voice activity, language probabilities and transcription in batches.
 
 whisperx's own `transcribe` takes one sound at a time, hears its language in the first 30 s only and returns no
-probability; what it is made of does better: its voice activity and its merging of stretches, its batched
-`generate_segment_batched`, and CTranslate2's `detect_language`. Word times that no aligner gives come from
+probability; what it is made of does better: its voice activity and its merging of stretches, and CTranslate2's
+`detect_language` and `generate`, with the options that whisperx gives that. Word times that no aligner gives come from
 faster-whisper's `find_alignment`.
 """
 
@@ -12,7 +12,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -58,7 +58,7 @@ class Voiced:
 @dataclass(frozen=True)
 class Said:
     """A transcript, the mean log-probability of its tokens, and its words: as a `Place` gave them, else by the model's
-    own attention.
+    own attention. It is `cut_off` where the model had no room to end it: what follows is missing.
 
     Word times of that are seconds of the sound. The sample recogniser puts the start of half of the words of its corpus
     within 0.1 s of the truth, of nine in ten within 0.25 s, early as often as late.
@@ -68,6 +68,13 @@ class Said:
     avg_logprob: float
     words: tuple[Word, ...] = ()  # none where they are placed
     placed: tuple[Word, ...] | None = None
+    cut_off: bool = False
+
+
+def named(folder: Path | None) -> set[str]:
+    """`Recogniser.languages` of the model in a folder, by its words alone; none where these are not there."""
+    words = folder / "tokenizer.json" if folder else None
+    return set(map(subtag, _LANGUAGE_TOKEN.findall(words.read_text("utf-8")))) if words and words.is_file() else set()
 
 
 class Recogniser:
@@ -182,15 +189,39 @@ class Recogniser:
             for some in _batches(places, self._batch):
                 given = _stacked(sounds[n][2] for n in some) if known else self._mels([sounds[n][0] for n in some])
                 encoded = self._whisper.encode(given)
-                made = self._whisper.generate_segment_batched(encoded, tokenizer, self._pipeline.options)
                 lengths = [len(sounds[n][0]) for n in some]
-                texts = [*zip(some, made["text"], strict=True)]
-                timed = [place(n, text.strip()) if text.strip() else () for n, text in texts]
-                left = {row: texts[row][1] for row, words in enumerate(timed) if words is None}
+                made = self._decoded(encoded, tokenizer)
+                timed = [place(n, said.text) if said.text else () for n, (_, said) in zip(some, made, strict=True)]
+                left = {row: made[row][0] for row, words in enumerate(timed) if words is None}
                 own = self._words(tokenizer, encoded, left, language, lengths) if left else {}
-                for row, (n, text) in enumerate(texts):
-                    found[n] = Said(text.strip(), float(made["avg_logprob"][row]), own.get(row, ()), timed[row])
+                for row, (n, (_, said)) in enumerate(zip(some, made, strict=True)):
+                    found[n] = replace(said, words=own.get(row, ()), placed=timed[row])
         return [found[n] for n in range(len(sounds))]
+
+    def _decoded(self, encoded: Any, tokenizer: Any) -> list[tuple[str, Said]]:
+        """What is said in each sound of a batch: the text as it is decoded, and all but the words."""
+        options, prompt = self._pipeline.options, [*tokenizer.sot_sequence, tokenizer.no_timestamps]
+        room = self._whisper.max_length - len(prompt)
+        made = self._whisper.model.generate(
+            encoded,
+            [prompt] * encoded.shape[0],
+            beam_size=options.beam_size,
+            patience=options.patience,
+            length_penalty=options.length_penalty,
+            max_length=2 * room,  # CTranslate2 gives a text half of it, and whisperx so half of what the model can say
+            suppress_blank=options.suppress_blank,
+            suppress_tokens=options.suppress_tokens,
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
+            repetition_penalty=options.repetition_penalty,
+            return_scores=True,
+        )
+        found = []
+        for one in made:
+            said = one.sequences_ids[0]
+            logprob = one.scores[0] * len(said) ** options.length_penalty / (len(said) + 1)  # as whisperx has it
+            text = tokenizer.decode(said)
+            found.append((text, Said(text.strip(), float(logprob), cut_off=len(said) >= room)))
+        return found
 
     def _words(
         self, tokenizer: Any, encoded: Any, texts: Mapping[int, str], language: str, lengths: Sequence[int]

@@ -51,7 +51,9 @@ class Scene:
         self.tracks: list[Track] = []
         self.arrays: dict[str, np.ndarray] = {}
 
-    def add(self, box: np.ndarray, start: int, motion: np.ndarray | None = None) -> "Scene":
+    def add(
+        self, box: np.ndarray, start: int, motion: np.ndarray | None = None, sharpness: np.ndarray | None = None
+    ) -> "Scene":
         number, n = len(self.tracks), len(box)
         self.tracks.append(track(number, start, start + n, float(np.median(box[:, 2] - box[:, 0]))))
         centre = (box[:, :2] + box[:, 2:4]) / 2
@@ -61,6 +63,7 @@ class Scene:
             f"{number}/lmk": np.repeat(centre[:, None], 5, axis=1).astype(np.float32),
             f"{number}/pose": np.zeros((n, 3), np.float32),
             f"{number}/motion": np.full(n, np.nan, np.float32) if motion is None else motion,
+            f"{number}/sharpness": np.full(n, np.nan, np.float32) if sharpness is None else sharpness,
         }
         return self
 

@@ -64,6 +64,23 @@ def test_no_videos_give_tables_with_the_same_columns(store, tmp_path):
         assert read_catalogue(empty, name).schema == read_catalogue(store, name).schema
 
 
+def test_by_how_much_the_shipped_sound_was_moved_stands_beside_the_offset_that_was_measured(tmp_path):
+    store, two = Store(str(tmp_path)), (clip("v1", 0), clip("v1", 1, start_s=4.0))
+    found = [measured("v1", clips=two, syncs=(sync("v1-0000", 9.0, offset_frames=3), sync("v1-0001", 0.5)))]
+    policy = dataclasses.replace(PAPER, max_offset_frames=6, shift_audio=True)
+    for one, moved in ((policy, [-3, None]), (PAPER, [None, None])):
+        write_catalogue(store, found, judge(found, one), one)
+        table = read_catalogue(store)
+        assert table["audio_shift_frames"].to_pylist() == moved and table["sync_offset_frames"].to_pylist()[0] == 3
+
+
+def test_the_expected_language_is_told_in_today_s_code(tmp_path):
+    store, found = Store(str(tmp_path)), [measured("v1", language="iw"), measured("v2", language="deu-AT")]
+    write_catalogue(store, found, judge(found, PAPER), PAPER)
+    for name in (CLIPS, VIDEOS):
+        assert set(read_catalogue(store, name)["language_expected"].to_pylist()) <= {"he", "de-AT"}
+
+
 def test_rows_can_be_taken_out(store):
     keep_rows(store, CLIPS, pc.field("key") != "v1-0000")
     assert read_catalogue(store)["key"].to_pylist() == ["v1-0001"]

@@ -13,7 +13,7 @@ from manifests.records import Clips
 from pipeline.stage import Rejection
 from stages.clip import CutClips, _in_view
 from stages.crop import pieces, smooth, windows
-from stages.encode import GOP_FRAMES
+from stages.encode import GOP_FRAMES, ClipWriter
 from stages.media import audio_array, frames, probe
 from tests import media
 from tests.benchmarks.counts import counted
@@ -120,7 +120,7 @@ def test_the_arrays_of_a_track_are_inflated_once_however_many_pieces_it_has(tmp_
     get = np.lib.npyio.NpzFile.__getitem__
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda file, name: read.append(name) or get(file, name))
     assert len(scene.cut(max_s=4.0).items) == 3
-    assert sorted(read) == ["0/box", "0/frame", "0/lmk", "0/motion", "0/pose", "1/box", "1/frame"]
+    assert sorted(read) == ["0/box", "0/frame", "0/lmk", "0/motion", "0/pose", "0/sharpness", "1/box", "1/frame"]
 
 
 @pytest.mark.parametrize("rate", ["23.976", "25", "29.97", "30", "50", "59.94", "variable"])
@@ -153,6 +153,39 @@ def test_a_clip_leaves_the_scratch_before_the_next_one_is_complete(tmp_path, twe
         clips = scene.cut(max_s=3.0)
     made = [clip.video.size_bytes + clip.audio.size_bytes + clip.arrays.size_bytes for clip in clips.items]
     assert len(made) == 4 and 0 < max(counts.scratch.values()) <= max(made)
+
+
+def test_of_a_crowd_few_clips_are_written_side_by_side_and_all_are_the_same(tmp_path, twelve_seconds, monkeypatch):
+    writing: set[Path] = set()
+    most = []
+
+    class Counted(ClipWriter):
+        def __init__(self, path: Path, size_px: int) -> None:
+            super().__init__(path, size_px)
+            self.path = path
+            writing.add(path)
+            most.append(len(writing))
+
+        def finish(self, sound: np.ndarray) -> None:
+            super().finish(sound)
+            writing.remove(self.path)
+
+    monkeypatch.setattr("stages.clip.ClipWriter", Counted)
+    digests = []
+    for at_once, widest in ((16, 5), (2, 2)):
+        monkeypatch.setattr("stages.clip._AT_ONCE", at_once)
+        (tmp_path / str(at_once)).mkdir()
+        scene = Scene(tmp_path / str(at_once), twelve_seconds)
+        for k in range(5):
+            scene.add(still_box(80 + 100 * k, 180, 60, 100), 10 * k)
+        scene.add(still_box(320, 180, 60, 60), 115)
+        with counted() as counts:
+            clips = scene.cut().items
+        assert max(most) == widest and not writing
+        most.clear()
+        digests.append([(clip.number, clip.video.sha256, clip.arrays.sha256) for clip in clips])
+        assert counts.decoded.total() < (200 if at_once == 16 else 450)  # one pass, or three
+    assert digests[0] == digests[1] and len(digests[0]) == 6
 
 
 def test_a_video_that_breaks_off_between_two_clips_leaves_nothing_of_the_first(tmp_path):
@@ -321,10 +354,18 @@ def test_a_freeze_counts_against_the_piece_that_it_lies_in_and_no_other(tmp_path
     motion = np.full(200, np.nan, np.float32)
     motion[::8] = 2.0
     motion[120:184:8] = 0.0
-    scene = Scene(tmp_path, twelve_seconds).add(still_box(300, 180, 90, 200), 0, motion)
+    sharpness = np.where(np.isnan(motion), motion, 90.0)
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(300, 180, 90, 200), 0, motion, sharpness)
     assert [clip.still_s for clip in scene.cut(max_s=4.0).items] == pytest.approx([0.0, 56 / 25])
     clips = scene.cut(max_s=4.0, spare=(("max_still_s", 0.8),))
     assert ([one.number for one in clips.items], [one.number for one in clips.spared]) == ([0], [1])
+
+
+def test_a_face_of_a_crowd_is_not_still_between_looks_that_did_not_measure_its_motion(tmp_path, twelve_seconds):
+    motion, sharpness = np.full((2, 100), np.nan, np.float32)
+    motion[::24], sharpness[::8] = 0.0, 90.0
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(300, 180, 90, 100), 0, motion, sharpness)
+    assert scene.cut().items[0].still_s == 0.0
 
 
 @pytest.mark.parametrize(("times", "effective_px"), [(1, 120), (3, 40)])

@@ -13,7 +13,7 @@ import pytest
 from av.video.frame import PictureType
 
 from stages.container import opened, picture_stream, sound_stream
-from stages.media import MediaError, audio, frames, probe
+from stages.media import MediaError, audio, frames, pictures, probe
 from tests import media
 
 OPEN = "open-gop=1:keyint=27:bframes=3:b-adapt=0:scenecut=0"
@@ -102,6 +102,24 @@ def test_the_sound_of_a_transport_stream_is_that_of_the_programme_one_sees(tmp_p
         assert (picture_stream(container).width, heard.index) == (160, 3)
 
 
+@pytest.mark.parametrize("rates", [("64k", "256k"), ("256k", "64k")])
+@pytest.mark.parametrize("first", [("0:a", "1:v", "2:a", "3:a"), ("1:v", "2:a", "3:a", "0:a")], ids=["radio", "film"])
+def test_of_several_sounds_of_a_programme_the_first_is_heard_whatever_their_rates(tmp_path, rates, first):
+    sources = ["-f", "lavfi", "-i", "sine=100:d=1", "-f", "lavfi", "-i", "testsrc=s=80x60:d=1"]
+    sources += ["-f", "lavfi", "-i", "sine=300:d=1", "-f", "lavfi", "-i", "sine=600:d=1"]
+    radio = first.index("0:a")
+    rest = [n for n in range(4) if n != radio]
+    maps = [word for one in first for word in ("-map", one)]
+    programmes = ["-program", f"title=a:st={radio}", "-program", "title=b:" + ":".join(f"st={n}" for n in rest)]
+    coding = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "mp2", f"-b:{radio}", "320k"]
+    coding += [word for n, rate in zip(rest[1:], rates, strict=True) for word in (f"-b:{n}", rate)]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *sources, *maps, *coding, *programmes]
+    subprocess.run([*command, str(tmp_path / "v.ts")], check=True)
+    with opened(tmp_path / "v.ts") as container:
+        heard = sound_stream(container)
+        assert heard is not None and heard.id == 0x100 + rest[1]
+
+
 def test_pictures_with_notes_of_a_camera_that_pyav_has_no_name_for_are_read(tmp_path):
     """EXIF in every picture of a Motion JPEG."""
     note = b"Exif\0\0II*\0" + struct.pack("<IHHHI4sI", 8, 1, 0x0131, 2, 4, b"abc", 0)
@@ -137,3 +155,36 @@ def test_no_thread_of_a_decoder_waits_for_python_to_tell_it_a_message(tmp_path):
         assert av.logging.get_level() is None
     finally:
         av.logging.set_level(None)
+
+
+def plain(path: Path, width_px: int, height_px: int, **kind) -> Path:
+    look = media.Look(b_frames=0)
+    times = media.times_at(Fraction(25), 1.0, **kind)
+    return media.numbered_video(path, times, width_px=width_px, height_px=height_px, look=look)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_pictures_beyond_8k_are_refused_before_any_is_decoded(tmp_path, monkeypatch, suffix):
+    def reason(path: Path) -> str:
+        with pytest.raises(MediaError) as caught:
+            probe(path)
+        return str(caught.value)
+
+    assert reason(plain(tmp_path / f"side{suffix}", 8200, 32)) == "picture_too_large: 8200 x 32 px"
+    path = plain(tmp_path / f"area{suffix}", 320, 240)
+    monkeypatch.setattr("stages.container.MOST_PX", 320 * 240)
+    assert probe(path).video.width_px == 320
+    monkeypatch.setattr("stages.container.MOST_PX", 320 * 240 - 1)
+    assert reason(path) == "picture_too_large: 320 x 240 px"
+
+
+def test_pictures_that_become_too_large_midway_are_left_out_as_damaged_ones_are(tmp_path, monkeypatch):
+    parts = [
+        plain(tmp_path / f"{n}.ts", *size, start_s=n).read_bytes()
+        for n, size in enumerate([(320, 240), (640, 480), (320, 240)])
+    ]
+    (tmp_path / "v.ts").write_bytes(b"".join(parts))
+    monkeypatch.setattr("stages.container.MOST_PX", 320 * 240)
+    shown = [media.read_number(image) for image in images(tmp_path / "v.ts")]
+    assert shown == [*range(25), *[24] * 25, *range(25)]
+    assert max(picture.frame.width for picture in pictures(tmp_path / "v.ts")) == 320

@@ -1,9 +1,12 @@
 """Errors of GPU libraries: which of them end a worker."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
@@ -17,6 +20,7 @@ from stages.sync import ScoreSync
 from stages.watch import Watch
 
 PACK = "sample/faces"
+FACE = np.zeros((112, 112, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -59,14 +63,57 @@ class Failing:
         raise EPFail("CUDA failure 700: an illegal memory access was encountered")
 
 
-def test_a_network_that_its_gpu_fails_does_not_go_on_unseen_on_the_processor():
-    pack = weights.path("sample/faces")
-    recogniser, detector = open_recogniser(pack), Faces(pack="sample/faces").open()
-    for session in (recogniser.session, detector._net.session):
-        (wanted,) = session.get_inputs()
-        session._sess = Failing()
+@pytest.fixture
+def in_name(monkeypatch):
+    """A GPU in name: sessions made for it work on the processor, and say that they do not. Gives their files' names."""
+    on_gpu: list[str] = []
+    make = onnxruntime.InferenceSession._create_inference_session
+
+    def pretend(session, providers, *given):
+        make(session, ["CPUExecutionProvider"], *given)
+        if "CUDAExecutionProvider" in providers:
+            session._providers = providers
+            on_gpu.append(Path(session._model_path or "made of bytes").name)
+
+    monkeypatch.setattr("stages.cuda.has_gpu", lambda: True)
+    monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
+    monkeypatch.setattr("onnxruntime.InferenceSession._create_inference_session", pretend)
+    return on_gpu
+
+
+def test_a_network_that_its_gpu_fails_does_not_go_on_unseen_on_the_processor(in_name):
+    detector, recogniser = Faces(pack=PACK).open(gpus=0.05), open_recogniser(weights.path(PACK), 0.05)
+    for net, look in ((detector._net, detector.detect), (recogniser, recogniser.get_feat)):
+        look([FACE])
+        for session in (net.session, *getattr(net, "resolution_sessions", {}).values()):
+            session._sess = Failing()
         with pytest.raises(WorkerSpoiledError), onnx_errors():
-            session.run(None, {wanted.name: np.zeros((1, 3, 112, 112), np.float32)})
+            look([FACE])
+
+
+def test_a_gpu_is_given_the_networks_that_work_on_it_and_each_once(in_name):
+    Faces(pack=PACK).open(gpus=0.05).detect([FACE])
+    open_recogniser(weights.path(PACK), 0.05).get_feat([FACE])
+    assert in_name == ["det_sample.onnx", "rec_sample.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (ValueError, "CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED"),
+        (ValueError, "CUDNN_FE failure 8: HEURISTIC_QUERY_FAILED"),  # what a cuDNN that does not fit the card says
+        (MemoryFullError, "CUDA failure 2: out of memory"),
+    ],
+)
+def test_a_gpu_that_cannot_convolve_is_met_when_a_worker_opens(in_name, monkeypatch, kind, said):
+    def run(*_: object) -> None:
+        raise Fail(f"Non-zero status code returned while running Conv node. x.cc:123 {said} ; GPU=0")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession.run", run)
+    for stage in (Watch(faces=Faces(pack=PACK)), Recognise(pack=PACK)):
+        with pytest.raises(kind, match=f"ONNX Runtime cannot use the GPU: {said}$"):
+            replace(stage, resources=Resources(gpus=0.25)).open()
+        stage.open()  # on the processor nothing is run before there is a video
 
 
 @pytest.mark.parametrize(
@@ -75,6 +122,8 @@ def test_a_network_that_its_gpu_fails_does_not_go_on_unseen_on_the_processor():
         "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 22.03 GiB",
         "CUDA failed with error out of memory",
         "cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
         "Failed to allocate memory for requested buffer of size 4096",
     ],
 )
@@ -84,7 +133,7 @@ def test_a_full_gpu_postpones_the_video_and_leaves_the_worker_as_it_is(said):
 
 
 class Session:
-    """An ONNX session that fell back, as where the GPU was full when it was made."""
+    """An ONNX session that a GPU does not take."""
 
     def __init__(self, said: str) -> None:
         self.said = said
@@ -92,18 +141,15 @@ class Session:
     def disable_fallback(self) -> None:
         pass
 
-    def get_providers(self) -> list[str]:
-        return ["CPUExecutionProvider"]
-
     def set_providers(self, _: object) -> None:
         raise EPFail(self.said)
 
 
 def test_a_gpu_that_is_full_when_a_worker_opens_postpones_too(monkeypatch):
     with pytest.raises(MemoryFullError, match=r"ONNX Runtime cannot use the GPU: CUDA failure 2: out of memory$"):
-        hold(Session("x.cc:123 CUDA failure 2: out of memory ; GPU=0"), ["CUDAExecutionProvider"])
+        hold(Session("x.cc:123 CUDA failure 2: out of memory ; GPU=0"), ["CUDAExecutionProvider"], list)
     with pytest.raises(ValueError, match="CUDA failure 35: "):
-        hold(Session("CUDA failure 35: CUDA driver version is insufficient"), ["CUDAExecutionProvider"])
+        hold(Session("CUDA failure 35: CUDA driver version is insufficient"), ["CUDAExecutionProvider"], list)
 
     def full(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")

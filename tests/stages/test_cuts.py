@@ -47,6 +47,12 @@ def test_a_single_take_has_no_cut():
     assert cuts_of(take(1, 250)) == ()
 
 
+@pytest.mark.parametrize("width", [1, 4, 16])
+def test_pictures_like_a_thread_are_seen_as_well(width):
+    images = [np.full((3000, width, 3), grey, np.uint8) for grey in [40] * 20 + [200] * 20]
+    assert cuts_of(images) == (20,)
+
+
 @pytest.mark.parametrize("lengths", [(50, 60, 40), (5, 80, 9), (100, 12, 100)])
 def test_cuts_are_exact_to_the_frame(lengths):
     images = [image for seed, n in enumerate(lengths) for image in take(seed, n)]

@@ -12,6 +12,7 @@ import pytest
 from manifests.languages import Language
 from manifests.records import Video
 from manifests.store import Store
+from manifests.table import ManifestError
 from stages.discover import Discovery, _interleaved, _sources, discover, wanted_s
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError, Manners, SharedPace
@@ -254,6 +255,8 @@ def entry(**fields: object) -> dict[str, object]:
         ({"automatic_captions": {"pl": [], "de-orig": []}}, False),
         ({"language": "pl-PL"}, True),
         ({"language": "de"}, False),
+        ({"language": "pol"}, True),
+        ({"language": "und"}, True),
     ],
 )
 def test_what_a_listing_says_is_enough_to_pass_a_video_over(fields, passes, tmp_path, monkeypatch):
@@ -275,6 +278,33 @@ def test_a_channel_page_is_followed_to_its_tabs(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "stated", ["file:///own/a.mp4", "/own/a.mp4", "s3://own/a.mp4", "http://[", "http://a:99999/b", "http://a..b/c"]
+)
+def test_what_a_page_states_that_is_no_address_on_the_web_is_passed_over(stated, tmp_path, monkeypatch):
+    with Web() as web:
+        lists = (web.feed("/list", stated, f"{web.url}/a.mp4"),)
+        assert names(found(language(playlists=lists), tmp_path)) == ["a"]
+    tab = {"_type": "url", "ie_key": "YoutubeTab", "url": stated}
+    pages = {"https://example.org/@c": [tab, entry(url="https://example.org/b.mp4")]}
+    monkeypatch.setattr(Site, "entries", lambda self, url: pages[url])
+    assert names(found(language(channels=tuple(pages)), tmp_path)) == ["b"]
+
+
+def test_an_address_that_is_none_in_a_language_s_file_is_named_with_the_file(tmp_path):
+    with pytest.raises(ManifestError, match=r"pl\.toml: 'http://a:99999/b' cannot be an address: Port out of range"):
+        found(language(urls=("http://a:99999/b",), source="pl.toml"), tmp_path)
+
+
+@pytest.mark.parametrize("stated", ["http://[", "http://a..b/c"])
+def test_a_listing_that_leads_to_no_address_costs_only_itself(stated, tmp_path, caplog):
+    with Web() as web:
+        page = web.page("/page", f'<html><body><video src="{stated}.m3u8"></video></body></html>')
+        lists = (web.redirect("/moved", stated), page, feed(web, "/list", "a"))
+        assert names(found(language(playlists=lists), tmp_path)) == ["a"]
+    assert caplog.text.count("a source was passed over") == 2
+
+
 def test_a_listing_without_end_is_left_after_so_many(tmp_path, monkeypatch):
     endless = (entry(url=f"https://example.org/{n}") for n in itertools.count())
     monkeypatch.setattr(Site, "entries", lambda self, url: endless)
@@ -283,12 +313,13 @@ def test_a_listing_without_end_is_left_after_so_many(tmp_path, monkeypatch):
 
 
 def test_looking_at_the_pages_passes_over_another_spoken_language(tmp_path, monkeypatch):
-    spoken = {"https://example.org/a": "de", "https://example.org/b": "pl", "https://example.org/c": ""}
+    said = {"a": "de", "b": "pl", "c": "", "d": "pol", "e": "zxx"}
+    spoken = {f"https://example.org/{name}": tag for name, tag in said.items()}
     monkeypatch.setattr(Site, "entries", lambda self, url: [entry(url=url) for url in spoken])
     monkeypatch.setattr(Site, "look", lambda self, url: {"language": spoken[url]})
     options = Discovery(look=True)
     videos = found(language(playlists=("https://example.org/list",)), tmp_path, options=options)
-    assert names(videos) == ["b", "c"]
+    assert names(videos) == ["b", "c", "d", "e"]
 
 
 def test_a_page_of_a_host_that_is_closed_is_taken_unseen(tmp_path, monkeypatch):

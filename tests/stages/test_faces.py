@@ -89,6 +89,51 @@ def test_detections_are_in_source_pixels_and_measured_where_the_past_is_known():
     assert np.isnan(seeing.measures[0, 2]) and not np.isnan(seeing.measures[1:]).any()
 
 
+def crowd(n: int, restless: int = 0) -> Script:
+    """A row of so many faces, the larger ones first, of which the smallest are somewhere else in every frame."""
+
+    def script(k: int) -> list[tuple[float, float, float, float]]:
+        shifts = [20.0 * (k % 3) if i >= n - restless else 0.0 for i in range(n)]
+        return [(40.0 * i, 45 + shifts[i], 30 - 0.1 * i, 0.8) for i in range(n)]
+
+    return script
+
+
+def test_of_a_crowd_the_motion_of_the_largest_faces_is_measured_in_every_look_and_of_the_others_in_turns():
+    seeing = watched(crowd(40), 200)
+    assert len(seeing.found.frame) == 40 * 26  # all of them are known: who is in view counts
+    assert not np.isnan(seeing.measures[:, :2]).any()  # sharpness and exposure of each
+    moving = ~np.isnan(seeing.measures[:, 2]).reshape(26, 40)[1:]
+    assert (moving.sum(axis=1) == 16).all()
+    assert moving[:, :8].all() and (moving[:, 8:].sum(axis=0) >= 6).all()
+
+
+def test_tiles_of_one_size_take_their_turns_though_their_ranks_by_size_swap():
+    def script(k: int) -> list[tuple[float, float, float, float]]:
+        sizes = 30 + np.random.default_rng(k).normal(0, 0.3, 25)
+        order = np.random.default_rng(k + 1000).permutation(25)  # nor are they found in one order
+        return [(40.0 * i, 45, float(sizes[i]), 0.8) for i in order]
+
+    seeing = watched(script, 400)
+    tile = (seeing.found.box[:, [0, 2]].mean(axis=1) / 40).round().astype(int)
+    look = np.searchsorted(seeing.found.looked, seeing.found.frame)
+    moving = ~np.isnan(seeing.measures[:, 2])
+    for i in range(25):
+        turns = look[moving & (tile == i)]
+        assert turns[0] <= 3 and np.diff(turns).max() <= 3
+
+
+def test_small_faces_in_a_crowd_do_not_make_for_closer_looks():
+    assert len(watched(crowd(16, restless=1), 24).found.looked) > 12
+    assert watched(crowd(17, restless=1), 24).found.looked.tolist() == [0, 8, 16, 23]
+
+
+def test_no_more_than_64_finds_of_a_look_are_kept():
+    seeing = watched(crowd(90), 16, scale=0.5)
+    assert np.bincount(seeing.found.frame).max() == 64
+    assert seeing.found.box[:64, 0].max() == pytest.approx(2 * (40 * 63 - (30 - 6.3) / 2))
+
+
 def test_intersection_over_union_of_known_boxes():
     a = np.array([(0, 0, 10, 10), (20, 20, 30, 30)], np.float32)
     b = np.array([(0, 0, 10, 10), (5, 0, 15, 10), (100, 0, 110, 10)], np.float32)

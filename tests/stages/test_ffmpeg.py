@@ -60,6 +60,15 @@ def test_a_cut_of_what_is_not_there_says_so(tmp_path):
         cut(tmp_path / "none.mp4", tmp_path / "b.mp4", 0.0, 1.0, streams=(0, 1), copy=True)
 
 
+def test_no_list_of_other_files_is_cut(tmp_path):
+    path = numbered_video(tmp_path / "own.mp4", times_at(Fraction(25), 1), sound=Sound(samples=hum(1)))
+    subprocess.run([ffmpeg_path(), "-v", "error", "-i", path, "-c", "copy", tmp_path / "own.ts"], check=True)
+    named = tmp_path / "a.m3u8"
+    named.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{tmp_path}/own.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(CutError, match="Error opening input file"):
+        cut(named, tmp_path / "b.mp4", 0.2, 0.8, streams=(0, 1), copy=True)
+
+
 def test_a_full_disk_is_not_blamed_on_the_file_that_is_cut(tmp_path):
     path = numbered_video(tmp_path / "a.mp4", times_at(Fraction(25), 1), sound=Sound(samples=hum(1)))
     (tmp_path / "full.mp4").symlink_to("/dev/full")

@@ -55,6 +55,7 @@ BAD = {
     "mixed_language": {"speeches": (speech("v0-0000", verdict="mixed"),)},
     "language_unsure": {"speeches": (speech("v0-0000", verdict="unsure"),)},
     "garbled": {"speeches": (speech("v0-0000", avg_logprob=-3.0),)},
+    "repetitive": {"speeches": (speech("v0-0000", text="Vielen Dank. " * 8),)},
     "low_sync": {"syncs": (sync("v0-0000", confidence=1.0),)},
     "far_sync": {},
     "offset": {"syncs": (sync("v0-0000", offset_frames=-4),)},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.language import Heard, languages_heard, same, spread, subtag, verdict
+from stages.language import Heard, called, current, languages_heard, likeliest, may_be, same, spread, subtag, verdict
 
 KNOWN = ("de", "en", "hr", "jv", "sr", "zh")
 
@@ -50,6 +50,15 @@ def test_standards_of_one_spoken_language_agree_and_add_up():
     assert judged([window(0, 6, hr=0.9), window(6, 12, sr=0.9)], "hr") == "agree"
 
 
+def test_the_language_of_a_clip_is_that_which_its_verdict_was_told_by():
+    heard = {"sl": 0.36, "hr": 0.25, "bs": 0.2, "sr": 0.19}
+    windows = [Heard(start_s=0, end_s=6, probabilities=heard)]
+    assert (judged(windows, "hr"), likeliest(heard)) == ("agree", "hr")
+    assert languages_heard(windows, sure=0.6, mixed_share=0.2) == ("hr",) and judged(windows, "de") == "other"
+    assert [called("hr", tag, heard) for tag in ("sr-Latn", "cnr", "sl", None)] == ["sr", "hr", "hr", "hr"]
+    assert likeliest({"de": 0.5, "en": 0.5}) == "de"
+
+
 def test_two_languages_for_long_enough_are_mixed_whatever_was_expected():
     windows = [window(0, 6, de=0.9), window(6, 8, en=0.9)]
     assert judged(windows, "de") == "mixed"
@@ -68,6 +77,31 @@ def test_deprecated_and_whispers_own_codes_become_todays():
     assert same("nb", "no")
     assert same("tl", "fil")
     assert not same("zh", "yue")
+
+
+def test_every_three_letter_code_of_iso_639_2_means_its_two_letter_one():
+    from yt_dlp.utils import ISO639Utils
+
+    longer = {short: ISO639Utils.short2long(short) for short in ISO639Utils._lang_map if short != "pe"}
+    assert {longer[short]: subtag(longer[short]) for short in longer} == {longer[one]: subtag(one) for one in longer}
+    bibliographic = "alb arm baq bur chi cze dut fre geo ger gre ice mac mao may per rum slo tib wel"
+    terms = "sqi hye eus mya zho ces nld fra kat deu ell isl mkd mri msa fas ron slk bod cym"
+    assert [subtag(one) for one in bibliographic.split()] == [subtag(one) for one in terms.split()]
+    swedish = [window(0, 6, sv=0.9)]
+    assert verdict(swedish, "swe", known=("sv", "da"), sure=0.6, mixed_share=0.2) == "agree"
+    assert verdict(swedish, "dan", known=("sv", "da"), sure=0.6, mixed_share=0.2) == "other"
+
+
+def test_a_tag_in_today_s_spelling_keeps_what_follows_its_language():
+    tags = ("deu", "iw", "cmn-Hant-TW", "pt-BR", "")
+    assert [current(tag) for tag in tags] == ["de", "he", "zh-Hant-TW", "pt-BR", ""]
+
+
+def test_what_is_not_stated_or_counts_as_the_same_may_be_the_language_and_nothing_else():
+    for hint, tag in (("iw", "he"), ("nb-NO", "no"), ("fil", "tl"), ("sr-Latn", "hr"), ("deu", "de"), ("cmn", "zh")):
+        assert may_be(hint, tag) and may_be(tag, hint), hint
+    assert all(may_be(hint, "de") for hint in ("und", "zxx", "mul", "", None))
+    assert not may_be("en", "de") and not may_be("yue", "zh")
 
 
 def test_windows_are_spread_over_the_clip_with_both_its_ends():

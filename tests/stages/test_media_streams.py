@@ -10,9 +10,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from pipeline.stage import deadline
 from stages.container import Decoded, whole
 from stages.ffmpeg import cut
-from stages.media import audio, frames, pictures, probe
+from stages.media import audio, frames, frames_at, pictures, probe
 from tests import media
 
 
@@ -170,3 +171,22 @@ def test_pictures_that_are_not_interlaced_pass_untouched(tmp_path):
     with av.open(str(path)) as container:
         found = [Decoded(0.0, 0.04, frame, None) for frame in container.decode(video=0)]
     assert [a is b for a, b in zip(whole(iter(found)), found, strict=True)] == [True] * 25
+
+
+def test_pictures_that_come_put_off_the_deadline_of_who_watches_a_long_video(tmp_path, monkeypatch):
+    """Three hours of honest work on one video were killed as if they hung, three times."""
+    armed: list[float] = []
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda seconds, **_: armed.append(seconds))
+    path = media.numbered_video(tmp_path / "v.mp4", media.times_at(Fraction(2), 25.0))
+    for read in (pictures(path), frames(path), frames_at(path, [3, 620])):
+        armed.clear()
+        with deadline(9000.0):
+            assert len(list(read)) > 0
+        assert armed == [9000.0] * (1 + 3), "once for the call, and for every 10 s of video"
+
+
+def test_pictures_that_become_too_large_within_a_part_are_left_out_of_it(tmp_path, monkeypatch):
+    path = programmes(tmp_path / "b.ts", (disc(320, 240), Fraction(1)), (disc(640, 480), Fraction(1)), length_s=2)
+    monkeypatch.setattr("stages.ffmpeg.MOST_PX", 320 * 240)
+    cut(path, tmp_path / "part.mp4", 1.0, 3.0, streams=(0, 1), copy=False, changing=(320, 240))
+    assert len(images(tmp_path / "part.mp4")) == 25

@@ -100,7 +100,16 @@ def looked(values: list[float], every: int = 8) -> np.ndarray:
     ],
 )
 def test_the_longest_spell_without_motion_is_told_in_seconds(values, spell_s):
-    assert longest_still_s(looked(values)) == pytest.approx(spell_s)
+    moved_ = looked(values)
+    assert longest_still_s(moved_, ~np.isnan(moved_)) == pytest.approx(spell_s)
+
+
+def test_what_was_not_measured_in_a_crowd_is_never_part_of_a_still_spell():
+    every_third = looked([0.1, np.nan, np.nan] * 6)
+    found = ~np.isnan(looked([0.0] * 18))
+    assert longest_still_s(every_third, found) == 0.0
+    twice = looked([np.nan, 0.1, 0.1, np.nan, 0.1])  # measured in looks that follow each other
+    assert longest_still_s(twice, found[: len(twice)]) == pytest.approx(0.32)
 
 
 def test_a_freeze_of_1_44_s_is_dropped_wherever_it_begins_and_none_of_a_second():
@@ -109,7 +118,7 @@ def test_a_freeze_of_1_44_s_is_dropped_wherever_it_begins_and_none_of_a_second()
         moved_ = np.full(100, np.nan)
         looks = np.array([*range(0, 100, 8), start + n - 1])
         moved_[looks] = np.where((looks - 4 >= start) & (looks < start + n), 0.0, 2.0)
-        return longest_still_s(moved_)
+        return longest_still_s(moved_, ~np.isnan(moved_))
 
     limit_s = PAPER.max_still_s or 0.0
     assert all(read_s(start, 36) > limit_s for start in range(24, 32))

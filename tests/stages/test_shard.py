@@ -329,9 +329,8 @@ def test_all_videos_whose_bytes_were_not_scored_are_named_at_once_and_the_other_
 def test_a_policy_that_shifts_sound_moves_it_by_the_offset_without_encoding(tmp_path):
     store = Store(str(tmp_path))
     one = stored_clip(store, "v0", n_frames=150)
-    spoken = speech(
-        one.key, words=(word("Guten", 0.1), word("Tag", 0.5), Word(text="ja", start_s=None, end_s=None, score=None))
-    )
+    cut_off, untimed = (Word(text="ja", start_s=at, end_s=at, score=None) for at in (0.1, None))
+    spoken = speech(one.key, words=(cut_off, word("Guten", 0.1), word("Tag", 0.5), untimed))
     video = measured(clips=(one,), syncs=(sync(one.key, offset_frames=3),), speeches=(spoken,))
     done = shard(store, [video], judge([video], dataclasses.replace(LATENTSYNC, max_offset_frames=6)))
     path = store.local / "shards" / done.index.shards[0]
@@ -340,7 +339,8 @@ def test_a_policy_that_shifts_sound_moves_it_by_the_offset_without_encoding(tmp_
     about = json.loads(sample["json"])
     assert (about["sync_offset"], about["audio_shift_frames"]) == (0, -3)
     assert about["aligned"] is True
-    assert about["words"] == [["Guten", 0.0, 0.28, 0.9], ["Tag", 0.38, 0.68, 0.9], ["ja", None, None, None]]
+    nowhere = ["ja", None, None, None]
+    assert about["words"] == [nowhere, ["Guten", 0.0, 0.28, 0.9], ["Tag", 0.38, 0.68, 0.9], nowhere]
     with wave.open(io.BytesIO(sample["wav"])) as sound:
         moved = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
     assert len(moved) == 150 * 640 and np.flatnonzero(moved)[0] == 150 * 640 // 5 - 3 * 640
@@ -368,7 +368,7 @@ def test_no_kept_clip_leaves_an_empty_index_and_no_shard(tmp_path):
 def test_the_language_heard_ships_with_the_expected_one_beside_it(tmp_path):
     store = Store(str(tmp_path))
     one = stored_clip(store, "v0")
-    heard = measured(clips=(one,), speeches=(speech(one.key, language="fr", verdict="other"),))
+    heard = measured(clips=(one,), speeches=(speech(one.key, language="fr", verdict="other"),), language="deu")
     policy = dataclasses.replace(POLICY, allow_other_language=True)
     (row,) = shard(store, [heard], judge([heard], policy)).index.rows
     about = json.loads(Path(store.local / "shards" / row.shard).read_bytes()[slice(*_span(row, "json"))])

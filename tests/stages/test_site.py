@@ -1,6 +1,8 @@
 """What is taken of what a site offers, how far a download comes that breaks off, and what is checked before any."""
 
+import inspect
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,16 @@ def test_the_language_of_the_sound_that_a_site_prefers_is_seen_without_choosing_
     assert spoken_hint(site.look(URL)) == hint
 
 
+def test_texts_of_a_listing_are_such_as_can_be_written_down(site, monkeypatch):
+    from yt_dlp.extractor.generic import GenericIE
+    from yt_dlp.utils import unescapeHTML
+
+    entry = {"_type": "url", "url": URL, "title": unescapeHTML("&#55357;&#56832; &#55357;")}
+    page = {"_type": "playlist", "id": "x", "entries": [entry]}
+    monkeypatch.setattr(GenericIE, "_real_extract", lambda self, url: page)
+    assert [info["title"] for info in site.entries(URL)] == ["😀 \ufffd"]
+
+
 def hanging_up(web: Web, data: bytes, every: int) -> str:
     """A file of a server that closes each connection after so many bytes, and knows ranges."""
 
@@ -100,14 +112,19 @@ def brought(site: Site, url: str, folder: Path) -> bytes:
     return found.path.read_bytes()
 
 
-def test_a_file_whose_host_hangs_up_again_and_again_comes_whole_as_long_as_each_try_brings_more(site, tmp_path):
+def test_a_file_whose_host_hangs_up_again_and_again_comes_whole_as_long_as_each_try_brings_more(
+    site, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("stages.site._LEAST_MORE_BYTES", 1 << 12)
     data = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 400
     with Web() as web:
         assert brought(site, hanging_up(web, data, len(data) // 12), tmp_path) == data
 
 
-def test_tries_that_bring_a_little_each_come_to_an_end(site, tmp_path, monkeypatch):
-    monkeypatch.setattr("stages.site._MOST_RESUMED", 1)
+@pytest.mark.parametrize(("most_resumed", "least_more_bytes"), [(1, 1), (100, 1 << 20)])
+def test_tries_that_bring_a_little_each_come_to_an_end(site, tmp_path, monkeypatch, most_resumed, least_more_bytes):
+    monkeypatch.setattr("stages.site._MOST_RESUMED", most_resumed)
+    monkeypatch.setattr("stages.site._LEAST_MORE_BYTES", least_more_bytes)
     data = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 400
     with Web() as web:
         url = hanging_up(web, data, len(data) // 40)
@@ -145,3 +162,21 @@ def test_pages_in_another_language_hide_the_licence_and_are_refused_where_it_cou
     Fetch(access=german, licence="any").check()
     Fetch(access=Access(extractor_args=("youtube:player_client=default,mweb", "youtubetab:lang=de"))).check()
     Fetch(access=Access(extractor_args=("youtube:lang=en",)), licence=licence).check()
+
+
+def test_that_cookies_count_no_more_is_said_once_and_aloud(site, monkeypatch, caplog):
+    from yt_dlp.extractor.generic import GenericIE
+    from yt_dlp.extractor.youtube import _base
+
+    said = "The provided YouTube account cookies are no longer valid. "
+    assert said in inspect.getsource(_base), "yt-dlp's own words"
+
+    def extract(self, url):
+        for word in (said, "some formats may be missing"):
+            self.report_warning(word)
+        return {"id": "x", "title": "x", "url": f"{url}.mp4"}
+
+    monkeypatch.setattr(GenericIE, "_real_extract", extract)
+    assert site.look(URL)["id"] == site.look(URL)["id"] == "x"
+    (loud,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert loud.levelno == logging.ERROR and said in loud.message

@@ -1,12 +1,14 @@
 """No person, no copy, no video and no channel lies in two splits, and small sets have a val."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages import split as splitting
 from stages.split import Member, assign, place
 from tests.stages.measured import face
 
@@ -77,6 +79,69 @@ def test_one_doubtful_face_between_two_persons_does_not_make_them_one():
     persons = [placed[clip.key].person for clip in clips]
     assert persons[0] == persons[1] == persons[2] != persons[4] == persons[5] == persons[6]
     assert len({placed[clip.key].group for clip in clips}) == 1
+
+
+def of_faces(faces, channels=None):
+    channels = channels or [""] * len(faces)
+    return [
+        Member(key=f"v{n:06d}-0000", video=f"v{n:06d}", channel=channel, track=0, face=tuple(one), frames=100)
+        for n, (one, channel) in enumerate(zip(np.asarray(faces).tolist(), channels, strict=True))
+    ]
+
+
+def sizes(placed, of):
+    return sorted(Counter(getattr(one, of) for one in placed.values()).values())
+
+
+def test_thousands_of_people_linked_by_doubtful_pairs_are_not_one_person():
+    clips = of_faces(np.random.default_rng(0).normal(size=(4500, 24)))  # each is like a few others: one chain of most
+    placed = place(clips, [], **SHARES | {"same_person_cosine": 0.6})
+    assert sizes(placed, "person")[-1] < 10
+    assert place(clips[::-1], [], **SHARES | {"same_person_cosine": 0.6}) == placed
+
+
+def test_one_person_of_more_tracks_than_have_their_distances_written_out_stays_one(monkeypatch):
+    monkeypatch.setattr(splitting, "_MAX_DISTANCES", 0)
+    alike = np.ones(8) + 0.5 * np.random.default_rng(0).normal(size=(400, 8))
+    assert sizes(place(of_faces(alike), [], **SHARES), "person") == [400]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_persons_are_the_same_whether_distances_are_written_out_or_not(monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    clips = of_faces(np.concatenate([np.ones(12) + 0.4 * rng.normal(size=(40, 12)), rng.normal(size=(600, 12))]))
+    written_out = place(clips, [], **SHARES | {"same_person_cosine": 0.7})
+    assert sizes(written_out, "person")[-1] >= 40
+    monkeypatch.setattr(splitting, "_MAX_DISTANCES", 0)
+    assert place(clips, [], **SHARES | {"same_person_cosine": 0.7}) == written_out
+
+
+def hosts(n, dim=64):
+    """Faces of a person each in 10 videos of `n` channels; the last looks a little like the next channel's person."""
+    own = np.eye(dim)[np.arange(n).repeat(10)]
+    own[9::10] = 0.75 * np.eye(dim)[:n] + 0.6 * np.eye(dim)[np.roll(np.arange(n), -1)]
+    return of_faces(own, [f"c{n // 10}" for n in range(len(own))])
+
+
+def test_doubtful_pairs_hold_a_small_set_together_but_not_a_large_one():
+    assert sizes(place(hosts(20), [], **SHARES | {"same_person_cosine": 0.55}), "group") == [200]
+    placed = place(large := hosts(60), [], **SHARES | {"same_person_cosine": 0.55})
+    assert sizes(placed, "person") == [10] * 60
+    assert sizes(placed, "group")[-1] <= 200 and len({(one.person, one.group) for one in placed.values()}) == 60
+    assert {one.split for one in placed.values()} >= {"train", "val"}
+    assert place(large[::-1], [], **SHARES | {"same_person_cosine": 0.55}) == placed
+
+
+def test_two_names_for_one_person_are_held_together_before_two_people_with_one_odd_face(monkeypatch):
+    def unit(angle, other=0.0):
+        return (float(np.cos(angle)), float(np.sin(angle)), other)
+
+    odd = [unit(0.1, 0.9)]
+    faces = [*([unit(0.1)] * 3), *odd, *([(0.0, 0.0, 1.0)] * 3), *([unit(1.0)] * 3)]
+    monkeypatch.setattr(splitting, "_MAX_DOUBTED", 7)
+    placed = list(place(of_faces(faces), [], **SHARES | {"same_person_cosine": 0.6}).values())
+    assert len({one.person for one in placed}) == 3
+    assert placed[0].group == placed[3].group == placed[9].group != placed[4].group
 
 
 def test_parts_of_one_file_stay_together_and_no_address_holds_nothing_together():

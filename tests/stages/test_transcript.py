@@ -1,9 +1,12 @@
 """What of a text has times of its own, and how it comes by them."""
 
+import random
+
 import pytest
 
 from manifests.records import Word
-from stages.transcript import placed, units, untimed
+from stages.sample.sentences import SENTENCES
+from stages.transcript import MAX_REPETITION, UNSPACED, placed, repetition, units, untimed
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,40 @@ def test_a_word_lasts_as_long_as_its_letters_and_not_its_full_stop():
 
 def test_pieces_of_another_text_place_nothing():
     assert placed("Guten Tag", "de", [(" Guten", 0.0, 1.0, 1.0)]) is None
+
+
+def test_letters_that_begin_at_one_instant_share_the_time_to_the_next():
+    words = placed("ไว้บ้าน", "th", [("ไ", 1, 1, 0.5), ("ว้", 1, 1, 0.5), ("บ้", 1, 1.5, 0.5), ("าน", 1.5, 1.75, 1)])
+    assert [word.start_s for word in words] == [1, 1.1, 1.3, 1.5, 1.625]
+    assert [word.end_s for word in words] == [1.1, 1.3, 1.5, 1.625, 1.75]
+
+
+def test_a_word_for_which_no_time_is_left_has_none_and_its_full_stop_gives_it_none():
+    words = placed("So a. It", "en", [(" So", 0.1, 0.3, 1), (" a", 0.3, 0.3, 1), (".", 0.3, 3, 1), (" It", 3, 3, 1)])
+    assert [(word.text, word.start_s, word.end_s) for word in words] == [
+        ("So", 0.1, 0.3),
+        ("a.", None, None),
+        ("It", None, None),
+    ]
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_loop_reads_as_repetitive_and_speech_of_any_length_does_not(language):
+    once = " ".join(SENTENCES[language])
+    assert all(repetition(once[:size]) < 0.8 * MAX_REPETITION for size in range(20, 500, 20))
+    assert repetition(once[:30] * 5) > MAX_REPETITION
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_long_text_reads_as_repetitive_for_a_loop_in_it_and_not_for_its_length(language):
+    said = units(" ".join(SENTENCES[language]), language)
+    space = "" if language in UNSPACED else " "
+    long = space.join(random.Random(0).choices(said, k=1500))
+    loop = long[:30] * 15
+    assert repetition(long) <= MAX_REPETITION
+    for at in range(0, len(long), 450):
+        assert repetition(long[:at] + loop + long[at:]) > MAX_REPETITION
+
+
+def test_a_few_words_may_be_the_same():
+    assert repetition("No, no, no, no, no, no, no, no, no.") == 0.0

@@ -213,6 +213,33 @@ def test_a_mirror_must_serve_the_published_bytes(publisher, monkeypatch):
     assert weights.fetch("net", url=f"{publisher.url}/mirror").read_bytes() == CONTENT
 
 
+def test_a_digest_that_is_given_must_be_the_published_one_and_that_of_what_is_here(publisher, monkeypatch):
+    publisher.files["/net.model"] = CONTENT
+    register(monkeypatch, publisher)
+    with pytest.raises(weights.WeightsMissingError, match=f"published is {DIGEST}, not {'0' * 64}"):
+        weights.fetch("net", sha256="0" * 64)
+    assert weights.local("net") is None
+    place = weights.fetch("net", sha256=DIGEST.upper())
+    register(monkeypatch, publisher, sha256=None)
+    assert weights.fetch("net", sha256=DIGEST) == place
+    with pytest.raises(weights.WeightsMissingError, match=f"SHA-256 of {place} is not {'0' * 64}"):
+        weights.fetch("net", sha256="0" * 64)
+
+
+@pytest.mark.parametrize("option", [{"url": "http://x.invalid/y"}, {"sha256": DIGEST}])
+def test_what_comes_with_the_package_takes_no_address_and_no_digest(option):
+    with pytest.raises(weights.WeightsMissingError, match="sample/faces is not fetched"):
+        weights.fetch("sample/faces", **option)
+
+
+@pytest.mark.parametrize("below", ["", "models"])
+def test_a_file_in_place_of_the_folder_of_weights_is_told_in_one_line(below, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TFW_MODELS", str(tmp_path / "file" / below))
+    with pytest.raises(weights.WeightsMissingError, match="is no folder"):
+        weights.path("syncnet_v2")
+
+
 HUB_FETCH = """
 import sys
 from stages import weights

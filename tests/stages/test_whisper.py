@@ -1,5 +1,6 @@
 """What Whisper is fed: the same as whisperx feeds it, for less."""
 
+import ctranslate2
 import numpy as np
 import pytest
 import torch
@@ -27,3 +28,16 @@ def test_the_silence_after_a_sound_is_filled_in_as_it_would_be_computed(recognis
     (mels,) = recogniser._mels([sound])
     wanted = log_mel_spectrogram(heard, n_mels=mels.shape[0], padding=30 * SAMPLE_RATE_HZ - len(heard))
     torch.testing.assert_close(mels, wanted, rtol=0, atol=1e-6)
+
+
+def test_a_text_may_fill_all_the_room_that_the_model_has_and_says_so(recogniser, monkeypatch):
+    def generate(model, encoded, prompts, **options):
+        found = plain(model, encoded, prompts, **(options | {"suppress_tokens": [end]}))
+        lengths.extend(len(prompt) + len(one.sequences_ids[0]) for prompt, one in zip(prompts, found, strict=True))
+        return found
+
+    plain, lengths = ctranslate2.models.Whisper.generate, []
+    end = recogniser._tokenizer("th").eot
+    monkeypatch.setattr(ctranslate2.models.Whisper, "generate", generate)
+    (said,) = recogniser.transcribe([(np.zeros(SAMPLE_RATE_HZ, np.float32), "th", None)], lambda n, text: ())
+    assert lengths == [448] and said.cut_off

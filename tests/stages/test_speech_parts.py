@@ -1,0 +1,93 @@
+"""What of a clip is transcribed at once, in which language, and what becomes of parts that hold too much text."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.stage import deadline
+from stages.language import Heard
+from stages.speech import Part, Transcribe, _mean_logprob, _whole
+from stages.whisper import Said, Voiced
+from tests.stages.test_speech import babble, spoken
+from tests.stages.tiny_whisper import make
+
+
+def test_a_clip_is_transcribed_in_its_language_and_a_mixed_one_part_by_part():
+    stage = Transcribe()
+    voiced = [Voiced(0.0, 6.0, 5.0), Voiced(6.5, 12.0, 5.0), Voiced(12.5, 18.0, 5.0)]
+    german, english, doubtful = {"de": 0.9, "en": 0.1}, {"de": 0.1, "en": 0.9}, {"de": 0.45, "en": 0.55}
+
+    def parts(*probabilities: dict[str, float]) -> list[Part]:
+        heard = [
+            Heard(start_s=one.start_s, end_s=one.end_s, probabilities=known)
+            for one, known in zip(voiced, probabilities, strict=True)
+        ]
+        return stage.parts(voiced, heard)
+
+    assert parts(german, german, german) == [Part(0.0, 18.0, "de")]
+    assert parts(german, doubtful, german) == [Part(0.0, 18.0, "de")]
+    assert parts(german, german, english) == [Part(0.0, 12.0, "de"), Part(12.5, 18.0, "en")]
+    assert parts(german, english, german) == [Part(0, 6, "de"), Part(6.5, 12, "en"), Part(12.5, 18, "de")]
+
+
+def test_a_clip_that_agrees_is_transcribed_in_the_expected_of_the_languages_that_count_as_one(tmp_path: Path):
+    voiced = [Voiced(0.0, 6.0, 5.0), Voiced(6.5, 12.0, 5.0)]
+    south = {"sl": 0.36, "hr": 0.3, "bs": 0.2, "sr": 0.14}
+    serbian, english = {"sr": 0.55, "hr": 0.45, "en": 0.0}, {"en": 0.9, "sr": 0.06, "hr": 0.04}
+    for first, second, expected, spoken_in in (
+        (south, south, "hr", ["hr"]),
+        (serbian, serbian, "hr-HR", ["hr"]),
+        (serbian, serbian, None, ["sr"]),
+        (serbian, english, "hr", ["hr", "en"]),
+    ):
+        heard = [
+            Heard(start_s=one.start_s, end_s=one.end_s, probabilities=known)
+            for one, known in zip(voiced, (first, second), strict=True)
+        ]
+        assert [part.language for part in Transcribe().parts(voiced, heard, expected)] == spoken_in
+    stage = Transcribe(model=str(make(tmp_path, languages=["hr", "bs", "sr"])), align=False, beam=1)
+    for expected in ("hr", "bs", "sr"):
+        (one,) = spoken(tmp_path / "store", stage, [babble(3)], expected).items
+        assert (one.language, one.verdict) == (expected, "agree") and one.language_probability == pytest.approx(1.0)
+
+
+def test_a_part_that_holds_more_than_the_model_can_say_is_heard_again_in_halves_but_no_loop_is():
+    voiced = [Voiced(start_s, start_s + 5.5, 5.0) for start_s in (0.0, 6.0, 12.0, 18.0, 24.0)]
+
+    def whole(most_s: float, text: str, *parts: Part) -> tuple[list[tuple[float, float]], float]:
+        """Spans of what is kept, and what the clip's log-probability says of a model with room for so many seconds."""
+        (said,) = _whole(
+            [parts],
+            [voiced],
+            lambda some: [Said(text, -0.2, cut_off=part.end_s - part.start_s > most_s) for _, part in some],
+        )
+        return [(part.start_s, part.end_s) for part, _ in said], _mean_logprob(said)
+
+    part = Part(0.0, 29.5, "th")
+    assert whole(30, "Guten Tag", part) == ([(0, 29.5)], -0.2)
+    assert whole(18, "Guten Tag", part) == ([(0, 11.5), (12, 29.5)], pytest.approx(-0.2))
+    kept, _ = whole(9, "a", part, Part(30, 36, "de"))
+    assert kept == [(0, 5.5), (6, 11.5), (12, 17.5), (18, 23.5), (24, 29.5), (30, 36)]
+    assert whole(9, "a", Part(40, 50, "de"))[0] == [(40, 45), (45, 50)]  # a voice without a pause
+    assert whole(0, "a", Part(0, 5.5, "de")) == ([(0, 5.5)], -10)
+    assert whole(18, "Guten Tag, " * 50, part) == ([(0, 29.5)], -10)
+
+
+def test_no_part_is_longer_than_whisper_hears():
+    stage = Transcribe()
+    voiced = [Voiced(start, start + 5.5, 5.0) for start in range(0, 60, 6)]
+    heard = [Heard(start_s=0.0, end_s=5.5, probabilities={"de": 1.0})]
+    found = stage.parts(voiced, heard)
+    assert [(part.start_s, part.end_s) for part in found] == [(0, 29.5), (30, 59.5)]
+    short = Transcribe(part_s=12.0).parts(voiced, heard)
+    assert [(part.start_s, part.end_s) for part in short] == [(start, start + 11.5) for start in range(0, 60, 12)]
+
+
+def test_each_group_of_clips_and_each_text_puts_off_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    armed: list[float] = []
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda seconds, **_: armed.append(seconds))
+    stage = Transcribe(model=str(make(tmp_path)), align=False, beam=1, batch=1)
+    with deadline(9000.0):
+        found = spoken(tmp_path / "store", stage, [babble(3, seed) for seed in range(9)]).items
+    texts = sum(bool(one.text) for one in found)
+    assert texts and len(armed) >= 1 + 2 + texts, "once for the call, for eight clips and for one, and for each text"
