@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from manifests.packed import Packed
+from manifests.text import storable
+
 T = TypeVar("T")
 
 _lock = threading.Lock()
@@ -15,8 +18,12 @@ _learned: set[object] = set()
 
 
 def to_json(record: object) -> bytes:
-    """Encode a record as compact JSON with fields in declaration order: equal records give equal bytes."""
-    return msgspec.json.encode(record)
+    """Encode a record as compact JSON with fields in declaration order: equal records give equal bytes. Text that
+    UTF-8 cannot hold is written as `storable` has it."""
+    try:
+        return msgspec.json.encode(record, enc_hook=_unpacked)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(storable(to_plain(record)))
 
 
 def from_json(data: bytes, kind: type[T], at: str = "") -> T:
@@ -34,7 +41,7 @@ def from_json(data: bytes, kind: type[T], at: str = "") -> T:
 
 def to_plain(record: object) -> dict[str, Any]:
     """The record as nested dicts and lists of builtins."""
-    plain: dict[str, Any] = msgspec.to_builtins(record)
+    plain: dict[str, Any] = msgspec.to_builtins(record, enc_hook=_unpacked)
     return plain
 
 
@@ -42,6 +49,12 @@ def from_plain(plain: object, kind: type[T]) -> T:
     """The record that `to_plain` took apart; raises `msgspec.ValidationError` as `from_json` does."""
     _learn(kind)
     return msgspec.convert(plain, kind)
+
+
+def _unpacked(value: object) -> tuple[Any, ...]:
+    if isinstance(value, Packed):
+        return value.whole()
+    raise NotImplementedError(f"no plain JSON: {type(value)}")
 
 
 def _learn(kind: object) -> None:

@@ -1,6 +1,6 @@
 """Where to look for wild video, language by language: `manifests/wild/*.toml`, and what `--langs` may say."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,12 +57,13 @@ def load_file(path: Path) -> Language:
         raise ManifestError(
             f"{path}: field queries: nothing to look for (no queries, channels, playlists, urls or files)"
         )
-    return msgspec.structs.replace(language, source=str(path))
+    return msgspec.structs.replace(language, tag=language_tag(language.tag), source=str(path))
 
 
-def languages(selection: str, available: Sequence[str]) -> tuple[str, ...]:
+def languages(selection: str, available: Sequence[str], of: Callable[[str], str] = str) -> tuple[str, ...]:
     """The tags that `--langs` picks out of the available ones, in their order: a number (the first N) or `de,pl`.
 
+    A tag without region or script picks all that are `of` the same language: by default, that are spelled like it.
     Raises `ValueError` with one line that says what is allowed.
     """
     allowed = f"a number from 1 to {len(available)}, or any of {','.join(available)}"
@@ -75,10 +76,13 @@ def languages(selection: str, available: Sequence[str]) -> tuple[str, ...]:
         wanted = [language_tag(part) for part in text.split(",")]
     except UnknownLanguageError:
         raise ValueError(f"--langs {selection}: must be {allowed}") from None
-    unknown = [tag for tag in wanted if tag not in available]
-    if unknown:
+
+    def picks(tag: str, one: str) -> bool:
+        return one == tag or ("-" not in tag and of(one) == of(tag))
+
+    if unknown := [tag for tag in wanted if not any(picks(tag, one) for one in available)]:
         raise ValueError(f"--langs {selection}: no {', '.join(unknown)} here; must be {allowed}")
-    return tuple(tag for tag in available if tag in wanted)
+    return tuple(one for one in available if any(picks(tag, one) for tag in wanted))
 
 
 def _tag(language: Language) -> str:

@@ -7,15 +7,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read(data: bytes) -> "pa.Table":
-    """The table of a file. Raises what pyarrow does: `ArrowException`, `OSError`, `ValueError`, `OverflowError`.
+def read(data: bytes, columns: list[str] | None = None) -> "pa.Table":
+    """The table of a file, or some columns of it.
+
+    Raises what pyarrow does: `ArrowException`, `OSError`, `ValueError`, `OverflowError`.
 
     Without threads: those of pyarrow's `read_table` now and then abort a process that ends right after, as it does on
     damaged files and as short commands do.
     """
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+    return pq.ParquetFile(io.BytesIO(data)).read(columns, use_threads=False)
 
 
 def write(table: "pa.Table") -> bytes:

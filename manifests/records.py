@@ -6,7 +6,10 @@ URL). Frame numbers are ints at `RATE_HZ` and count from the start of the record
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from manifests.packed import Floats, Records
 
 RATE_HZ = 25
 """Video frames per second everywhere after decoding (SyncNet, MCDM and the peers all use 25)."""
@@ -20,7 +23,7 @@ MISSING = "missing"
 """The stamp of a file that was not there when the manifest was read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ref:
     """A blob in the store: its path below the store's root, its length and its digest."""
 
@@ -103,7 +106,7 @@ class Source:
     tool: str = ""  # e.g. "yt-dlp 2026.8.19"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
     """One face followed inside one scene, frame by frame at 25 fps, with gaps bridged.
 
@@ -115,7 +118,7 @@ class Track:
     scene: int
     start_frame: int  # first frame of the track, on the 25 fps grid of the source
     end_frame: int  # one past the last
-    detected_share: float  # frames with a detection of their own / all frames of the track
+    detected_share: float  # frames outside of gaps that were bridged / all frames of the track
     face_px: float  # median of sqrt(box area), source pixels
     face_share: float  # median of box height / frame height
     score: float  # median detector score
@@ -126,7 +129,7 @@ class Track:
     sharpness: float  # median
     exposure: float  # median luma of the face, 0..255
     inside_share: float  # share of frames with the whole box inside the picture
-    motion: float  # median frame-to-frame change of the aligned face, 0..255: near 0 for a still picture
+    motion: float  # median change of the lower face over four frames (`stages.quality`): near 0 for a still picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,7 @@ class Seen:
     decoded_s: float  # seconds of source decoded to learn this
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     """A piece of a track, at most 30 s: what a clip is cut from."""
 
@@ -156,7 +159,7 @@ class Piece:
     still_s: float  # first to last look of the longest spell without motion, seconds: a freeze is 0.2 to 0.76 longer
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Clip(Piece):
     """A candidate clip: one face, at most 30 s, square, 25 fps, with 16 kHz mono audio of exactly matching length."""
 
@@ -175,7 +178,7 @@ class Clips:
     spared: tuple[Piece, ...] = ()  # not cut, as their tracks already break a limit that was set; as long as planned
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sync:
     """How well lips and voice of one clip agree. Offset is positive when the audio is late, in frames at 25 fps."""
 
@@ -183,12 +186,16 @@ class Sync:
     offset_frames: int
     confidence: float  # median minus minimum of the mean distances over offsets (SyncNet)
     distance: float  # the minimum
-    distances: tuple[float, ...]  # mean distance at every offset from -reach to +reach
+    distances: Sequence[float]  # mean distance at every offset from -reach to +reach; held as `Floats`
     curve_offset_frames: tuple[int, ...]  # the same, over time: one value per window of `curve_window_s`
-    curve_confidence: tuple[float, ...]
+    curve_confidence: Sequence[float]  # held as `Floats`
     curve_hop_s: float
     drift_frames_per_min: float  # slope of the curve
     drift_least_frames_per_min: float  # end of its 90 % interval nearer to zero; 0 where that holds 0
+
+    def __post_init__(self) -> None:
+        for name in ("distances", "curve_confidence"):
+            object.__setattr__(self, name, Floats(getattr(self, name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +206,7 @@ class Syncs:
     model: str  # name and digest of the weights: readings of different weights do not compare
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
     """One spoken word, in languages without spaces a character; times are seconds inside the clip, None if unknown."""
 
@@ -209,7 +216,7 @@ class Word:
     score: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageWindow:
     """Language identification of one window of speech."""
 
@@ -219,21 +226,25 @@ class LanguageWindow:
     probability: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Speech:
     """What is said in one clip."""
 
     key: str
     speech_share: float  # voiced seconds / clip seconds, by voice activity detection
     speech_s: float
-    language: str  # most probable over all windows; "" where there is no speech
-    language_probability: float
+    language: str  # most probable over all windows, under the expected name of it; "" where there is no speech
+    language_probability: float  # of it and of all that count as the same, as the verdict has it
     verdict: str  # spoken against expected language: "agree", "other", "mixed", "unsure", or "" with nothing expected
-    windows: tuple[LanguageWindow, ...]
+    windows: Sequence[LanguageWindow]  # held as `Records`, as are the words
     text: str
-    words: tuple[Word, ...]
-    avg_logprob: float
+    words: Sequence[Word]
+    avg_logprob: float  # -10 where a text has no end
     aligned: bool  # whether a forced aligner gave all word times; if not, the recogniser did
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "windows", Records(self.windows, LanguageWindow))
+        object.__setattr__(self, "words", Records(self.words, Word))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,15 +255,18 @@ class Speeches:
     model: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """Who is seen in one clip, and fingerprints that find copies of it."""
 
     key: str
-    face: tuple[float, ...]  # mean unit ArcFace-type embedding; () where no face could be embedded
+    face: Sequence[float]  # mean unit ArcFace-type embedding, held as `Floats`; () where no face could be embedded
     spread: float  # lowest cosine between a frame's embedding and the mean
     picture_hash: str  # hex: perceptual hashes of frames spread over the clip
     sound_hash: str  # hex: audio fingerprint of the clip
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "face", Floats(self.face))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,29 @@ from manifests.urls import is_web
 
 _PARTIAL = ".partial-"
 
+_SWEPT = "swept"
+"""Holds which start of the machine the ledger was last swept in."""
+
 _S3_REQUESTS = 10
 """Per operation before it is given up: a minute or more of waiting, where s3fs by itself ends after 8 s. A short outage
 of the store must not end a run of days."""
+
+_S3_CONNECTIONS = 64
+"""At once. By itself botocore holds 10, for which the threads that read a ledger would wait."""
+
+_OUTAGES = {
+    "botocore.exceptions": ("ConnectionError", "HTTPClientError"),
+    "aiohttp": ("ClientConnectionError", "ClientPayloadError"),
+}
+"""Errors of connections, by the module of a store's client."""
+
+_REFUSALS = {
+    "botocore.exceptions": (
+        *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "NoRegionError"),
+        "ParamValidationError",
+    ),
+}
+"""Errors of what was asked, and by whom."""
 
 _NOT_IMPLEMENTED = 501  # what a copy of S3 answers for good to what it does not know
 
@@ -173,6 +193,18 @@ class Store:
         """Whether the object is there now."""
         return bool(self._fs.exists(f"{self._root}/{path}"))
 
+    def folders(self, prefix: str) -> list[str]:
+        """The folders right below a folder, sorted, as paths below the root; none if there is no such folder. What lies
+        in them is not listed. Raises as `list`."""
+        place, skip = f"{self._root}/{prefix}", len(self._root) + 1
+        if self.local is not None:
+            _, inside, _ = next(os.walk(place, onerror=self._unread), ("", (), ()))
+            return sorted(f"{place}/{name}"[skip:] for name in inside)
+        with contextlib.suppress(FileNotFoundError):
+            found = self._fs.ls(place, detail=True)
+            return sorted(one["name"].rstrip("/")[skip:] for one in found if one["type"] == "directory")
+        return []
+
     def list(self, prefix: str) -> list[str]:
         """All objects below a folder, sorted, as paths below the root; none if there is no such folder.
 
@@ -186,6 +218,18 @@ class Store:
             walked = os.walk(place, onerror=self._unread)
             found = [f"{folder.rstrip('/')}/{name}"[skip:] for folder, _, names in walked for name in names]
         return sorted(path for path in found if not path.rpartition("/")[2].startswith(_PARTIAL))
+
+    def stamps(self, prefix: str) -> dict[str, int]:
+        """The same, each with a number that is another once it was written anew; in an object store by the listing."""
+        if self.local is None:
+            found = self._fs.find(f"{self._root}/{prefix}", detail=True)
+            return {path[len(self._root) + 1 :]: hash(str(about)) for path, about in found.items()}
+        stamps = {}
+        for path in self.list(prefix):
+            with contextlib.suppress(FileNotFoundError):  # another run on this store may have taken it away
+                about = os.stat(f"{self._root}/{path}")  # noqa: PTH116 (as `_is_empty`)
+                stamps[path] = hash((about.st_mtime_ns, about.st_ino))
+        return stamps
 
     def _unread(self, error: OSError) -> None:
         if isinstance(error, (PermissionError, NotADirectoryError)):
@@ -201,17 +245,24 @@ class Store:
     def sweep(self, below: str = "") -> int:
         """Remove what killed processes of this machine left half written, and what of the ledger a power cut left
         empty: listings count it as an outcome, and it is none. Returns how many files.
+
+        The size of each of a million objects is asked for, of a file server too, only if the machine has started since
+        the last time, as it has after a power cut.
         """
         if self.local is None:
             return 0
+        ledger, start = self.local / "ledger", _start_of_machine()
+        is_due = not start or self.get_some([_SWEPT]).get(_SWEPT) != start
         dead: list[str] = []
         for folder, _, names in os.walk(self.local / below):
             half = {name for name in names if name.startswith(_PARTIAL)}
             dead += (f"{folder}/{name}" for name in half if _is_abandoned(name))
-            if Path(folder).is_relative_to(self.local / "ledger"):
+            if is_due and Path(folder).is_relative_to(ledger):
                 dead += (path for name in set(names) - half if _is_empty(path := f"{folder}/{name}"))
         for path in dead:
             Path(path).unlink(missing_ok=True)
+        if is_due and start and not below and ledger.is_dir():
+            self.put(_SWEPT, start)
         return len(dead)
 
     @contextlib.contextmanager
@@ -230,6 +281,13 @@ class Store:
 def _is_abandoned(name: str) -> bool:
     """Whether a file that is not yet whole was written by a process of this machine that is gone."""
     return name.startswith(f"{_PARTIAL}{machine()}-") and not is_alive(int(name.rsplit("-", 2)[1]))
+
+
+def _start_of_machine() -> bytes:
+    """What this machine calls the time since it was started, b"" where it does not say."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    return b""
 
 
 def _is_empty(path: str) -> bool:
@@ -263,12 +321,18 @@ class _Remote:
 
 def _outages() -> tuple[type[Exception], ...]:
     """Errors of a connection: Python's own, and those of the clients of stores that were loaded."""
-    names = {
-        "botocore.exceptions": ("ConnectionError", "HTTPClientError"),
-        "aiohttp": ("ClientConnectionError", "ClientPayloadError"),
-    }
-    loaded = [(sys.modules[module], name) for module, of in names.items() if module in sys.modules for name in of]
-    return ConnectionError, TimeoutError, *(getattr(module, name) for module, name in loaded)
+    return ConnectionError, TimeoutError, *_loaded(_OUTAGES)
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """Errors of the clients of stores that the user can mend (no credentials, nobody answers) and that are neither
+    `ValueError` nor `OSError`."""
+    return *_loaded(_OUTAGES), *_loaded(_REFUSALS)
+
+
+def _loaded(names: Mapping[str, Sequence[str]]) -> Iterator[type[Exception]]:
+    """Those whose client is there: it is not where no bucket was asked."""
+    return (getattr(sys.modules[module], name) for module, of in names.items() if module in sys.modules for name in of)
 
 
 def _status(error: Exception) -> int:
@@ -304,8 +368,11 @@ def _leave_requests_to_botocore(fs: Any) -> None:
 
 
 def _patience(url: str) -> dict[str, Any]:
-    """How often S3 is asked, where neither the environment nor the user's fsspec configuration says it."""
-    if not url.startswith("s3://") or not {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}.isdisjoint(os.environ):
+    """How often S3 is asked, where neither the environment nor the user's fsspec configuration says it, and by how many
+    at once, where the latter does not."""
+    if not url.startswith("s3://"):
         return {}
-    retries = {"mode": "standard", "total_max_attempts": _S3_REQUESTS}
-    return {"config_kwargs": {"retries": retries, **fsspec.config.conf.get("s3", {}).get("config_kwargs", {})}}
+    wanted: dict[str, Any] = {"max_pool_connections": _S3_CONNECTIONS}
+    if {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}.isdisjoint(os.environ):
+        wanted["retries"] = {"mode": "standard", "total_max_attempts": _S3_REQUESTS}
+    return {"config_kwargs": wanted | fsspec.config.conf.get("s3", {}).get("config_kwargs", {})}

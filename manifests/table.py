@@ -18,7 +18,18 @@ from manifests import parquet
 from manifests.columns import ADDRESSES, FIELD, TIMES, fields_of, flattened, plain
 from manifests.records import Video
 from manifests.tags import UNSTATED, UnknownLanguageError, language_tag
-from manifests.urls import canonical, host_without_scheme, is_web, is_web_host, is_youtube_id, local, youtube_url
+from manifests.text import storable
+from manifests.urls import (
+    canonical,
+    host_without_scheme,
+    is_web,
+    is_web_host,
+    is_youtube_id,
+    local,
+    refusal,
+    without_login,
+    youtube_url,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +44,7 @@ VIDEO_SUFFIXES = frozenset(
 LIST_SUFFIXES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt"])
 
 _TOLD = 12  # names of columns, or endings of files, that one line of what was passed over spells out at most
+_LONGEST_NUMBER = 400  # digits; those of the largest float are 309
 _AVSPEECH_COLUMNS = 5  # YouTube id, start, end, x and y of the face's centre; no header
 
 
@@ -114,21 +126,40 @@ def _bytes(source: str) -> bytes:
 
 def _folder(source: str, found: list[str], fs: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     others: list[str] = []
+    unnamed: list[str] = []
+    made, n_made = _made_by_runs(found), 0
     for path in sorted(found):
         name = PurePosixPath(path)
+        if path.startswith(made):
+            n_made += 1
+            continue
         if name.name.startswith("."):
             continue
-        if name.suffix.lower() in VIDEO_SUFFIXES:
+        if name.suffix.lower() in VIDEO_SUFFIXES and storable(path) != path:
+            unnamed.append(ascii(name.name))
+        elif name.suffix.lower() in VIDEO_SUFFIXES:
             yield source, {"url": str(fs.unstrip_protocol(path)) if "://" in source else path}
         else:
             others.append(name.suffix.lower() or name.name)
+    if n_made:
+        log.warning("%s: %d files left out that runs wrote into %s", source, n_made, _told(list(made)))
     if others:
         log.warning("%s: %d other files passed over: %s", source, len(others), _told(sorted(set(others))))
+    if unnamed:
+        log.warning("%s: %d videos passed over, whose names are not UTF-8: %s", source, len(unnamed), _told(unnamed))
+
+
+def _made_by_runs(found: Iterable[str]) -> tuple[str, ...]:
+    """Where stores among these files have what they copied and cut: no new footage. Not the stores as a whole, since
+    `--store .` has its own among the videos."""
+    jobs = {path.rpartition("/")[0] for path in found if path.endswith("/job.json")}
+    ledgers = {path.rpartition("/ledger/")[0] for path in found if "/ledger/" in path}
+    return tuple(f"{root}/{folder}/" for root in sorted(jobs & ledgers) for folder in ("blobs", "ledger"))
 
 
 def _told(names: list[str]) -> str:
     more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    return ", ".join(" ".join(name.split()) for name in names[:_TOLD]) + more
+    return ", ".join(" ".join(storable(name).split()) for name in names[:_TOLD]) + more
 
 
 def _listed(source: str, suffix: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -223,7 +254,7 @@ def _json_lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = json.loads(line, parse_int=_whole)
             except json.JSONDecodeError as error:
                 raise ManifestError(f"{source}: line {number}: not JSON: {error.msg} at column {error.colno}") from None
             yield f"{source}: line {number}", _entry(f"{source}: line {number}", row)
@@ -232,7 +263,7 @@ def _json_lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]
 def _json(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """An array of entries, or (MultiTalk, CelebV) an object of them by name, perhaps below "clips"."""
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise ManifestError(f"{source}: line {error.lineno}: not JSON: {error.msg}") from None
     if isinstance(found, dict):
@@ -246,6 +277,11 @@ def _json(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, row in items:
         place = f"{source}: entry {name}"
         yield place, _entry(place, row)
+
+
+def _whole(digits: str) -> int | str:
+    """A number of JSON; one longer than any that means something stays text: Python would refuse the whole list."""
+    return int(digits) if len(digits) < _LONGEST_NUMBER else digits
 
 
 def _named(name: str, row: Any) -> Any:
@@ -282,6 +318,8 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
         raise ManifestError(f"{place}: field url: missing (a URL, a path, or youtube_id)")
     if not isinstance(url, str):
         raise ManifestError(f"{place}: field url: not text")
+    if "\0" in url or storable(source + url) != source + url:  # and so no name of a file, and in no record
+        raise ManifestError(f"{place}: field url: {refusal(url, ValueError('it holds what is not UTF-8, or a NUL'))}")
     for name in TIMES:
         if name in known:
             known[name] = _seconds(place, name, known[name])
@@ -297,7 +335,7 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
         raise ManifestError(f"{place}: field duration_s: {said}")
     for name in ("title", "channel", "licence", "name"):
         if name in known:
-            known[name] = str(known[name]).strip()
+            known[name] = storable(str(known[name]).strip())
     spoken = str(known.pop("language", "")).strip()
     try:
         known["language"] = language_tag(spoken) if spoken and spoken.lower() not in UNSTATED else language
@@ -307,7 +345,8 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
     protocol = fsspec.core.split_protocol(resolved)[0]
     if protocol not in (None, "http", "https"):
         if re.search(r"[\s,;]", protocol):
-            raise ManifestError(f"{place}: field url: {url!r}: one address a line; columns belong in a .csv")
+            shown = without_login(url)
+            raise ManifestError(f"{place}: field url: {shown!r}: one address a line; columns belong in a .csv")
         try:
             fsspec.get_filesystem_class(protocol)
         except (ImportError, ValueError) as error:
@@ -318,7 +357,10 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
 def _resolved(place: str, url: str, source: str) -> str:
     """The canonical URL, or a path relative to where the list lies."""
     if "://" in url:
-        return canonical(url)
+        try:
+            return canonical(url)
+        except ValueError as error:
+            raise ManifestError(f"{place}: field url: {refusal(url, error)}") from None
     if is_youtube_id(url) and not Path(source).with_name(url).exists():
         return youtube_url(url)
     if url.startswith("/"):
@@ -349,7 +391,7 @@ def _seconds(place: str, field: str, value: Any) -> float:
         unit = "milliseconds" if in_ms else "seconds or h:mm:ss"
         raise ManifestError(f"{place}: field {field}: {value!r} is not a time in {unit}") from None
     if not 0 <= total < float("inf"):
-        raise ManifestError(f"{place}: field {field}: {value!r} is not a time in a video")
+        raise ManifestError(f"{place}: field {field}: {value!r:.60} is not a time in a video")
     return total / 1000 if in_ms else total
 
 

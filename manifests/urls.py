@@ -11,6 +11,7 @@ _HOST = re.compile(r"(?:[0-9a-z-]{1,63}\.){1,3}[a-z]{2,24}", re.IGNORECASE)
 
 def canonical(url: str) -> str:
     """The URL without its fragment, host in lower case; every form of a YouTube video's address as its watch page.
+    Raises `ValueError` for what can be no URL.
 
     >>> canonical("https://youtu.be/abcdefghijk?t=9")
     'https://www.youtube.com/watch?v=abcdefghijk'
@@ -18,7 +19,10 @@ def canonical(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
         return url
-    host = (parts.hostname or "").removeprefix("www.")
+    if not parts.hostname:
+        raise ValueError("no host")
+    _ = parts.hostname.encode("idna"), parts.port  # they raise what asking the host would, too late to name a place
+    host = parts.hostname.removeprefix("www.")
     found = ""
     if host == "youtu.be":
         found = parts.path.strip("/")
@@ -29,6 +33,23 @@ def canonical(url: str) -> str:
         return youtube_url(found)
     user, at, place = parts.netloc.rpartition("@")  # a password knows large from small
     return urlunsplit((parts.scheme, f"{user}{at}{place.lower()}", parts.path, parts.query, ""))
+
+
+def without_login(url: str) -> str:
+    """A URL that is refused, as it may be shown: without who logs in at it, wrongly spelled or not (a `/` in a password
+    ends the host)."""
+    return re.sub(r"//.*@", "//***@", url, flags=re.DOTALL)
+
+
+def refusal(url: str, why: ValueError) -> str:
+    """Why `canonical` refuses a URL, without who logs in at it, and then without what the error quotes.
+
+    >>> refusal("http://me:s3/cr3t@host/a", ValueError("port 's3'"))
+    "'http://***@host/a' cannot be an address: port ***"
+    """
+    shown = without_login(url)
+    said = str(why) if shown == url else re.sub(r"'.*'", "***", str(why), flags=re.DOTALL)
+    return f"{shown!r:.200} cannot be an address: {said}"
 
 
 def local(text: str) -> str:

@@ -8,14 +8,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from manifests.records import Video
 from manifests.store import Store
 from manifests.urls import is_web
 from pipeline.forget import about, objects, remove
-from pipeline.job import reread
+from pipeline.job import is_back, reread
 from pipeline.ledger import READERS, Ledger
 from pipeline.plan import with_followers
 from pipeline.stage import Stage, keys
@@ -70,6 +70,10 @@ class Changes:
         again: dict[str, set[str]] = defaultdict(set)
         rejected: dict[str, set[str]] = defaultdict(set)
         lines = []
+        if back := {new.id for old, new in pairs if is_back(old, new)}:
+            lines.append(f"videos whose files are there again, fetched where they were missed: {len(back)}")
+            rejected["fetch"] |= back
+            pairs = [(replace(old, stamp=new.stamp) if new.id in back else old, new) for old, new in pairs]
         is_ruled = any(isinstance(stage, Fetch) and stage.licence != "any" for stage in stages)
         for use in (*_USES, *(_UNDER_A_RULE if is_ruled else ())):
             rows = [new for old, new in pairs if getattr(old, use.field) not in (use.unstated, getattr(new, use.field))]

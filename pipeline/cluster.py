@@ -15,19 +15,19 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import msgspec
-
-from manifests.codec import from_json, to_plain
+from manifests.codec import to_plain
 from manifests.records import Video
 from manifests.store import Store, UnreachableError
 from pipeline.disk import disk_fault
-from pipeline.plan import plan, queue
+from pipeline.plan import Due, plan, queue, waves
 from pipeline.shares import Node, Pool, divide
 from pipeline.stage import Resources, Stage, Work, WorkerSpoiledError
-from pipeline.step import Notify, StageBrokenError, Step, Ticket
+from pipeline.step import Notify, Step, Ticket, left_behind
+from pipeline.tally import Report, Tally
 from stages.cuda import gpu_memory_gb, has_gpu
 
 WAVE = 20_000
@@ -36,9 +36,13 @@ WAVE = 20_000
 OBJECT_STORE_BYTES = 300 << 20
 """Tickets are small; Ray's default would take 30 % of the machine's memory."""
 
+_DEVICES = Path("/dev")
 _SPOILED_EXIT = 86
 _STARTS = 3
 _KNOCK_S = 20.0
+
+_LONGEST_FOLDER_BYTES = 39
+"""Of the folder that Ray makes its own in, as sockets have names of 107 at most, of which its take 68."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class _Worker(Step):
     def __init__(self, *given: Any, mark: str = "") -> None:
         super().__init__(*given)
         self._mark = mark
+        if isinstance(self.notify, Report):
+            self.notify.listen()
 
     def __call__(self, ticket: Ticket) -> list[Ticket]:
         try:
@@ -66,6 +72,10 @@ class _Worker(Step):
         except WorkerSpoiledError:
             logging.getLogger(__name__).exception("%s: this worker is spoiled and ends", self.stage.name)
             os._exit(_SPOILED_EXIT)
+        except OSError as error:  # of the store, outside the call that is measured
+            if fault := disk_fault(error):
+                raise self._broken(fault, by_request=True) from error
+            raise
 
     def open(self) -> Work[Any]:
         """Open the stage. Raises `ValueError` if Ray counts on a GPU that this process does not see, and
@@ -74,15 +84,15 @@ class _Worker(Step):
 
         if self._mark and not self.store.exists(self._mark):
             raise UnreachableError(
-                f"{socket.gethostname()} does not see the store {self.store.url} as the command does: on a cluster "
-                "give --store a bucket, or the full path of a folder on a disk that all nodes share"
+                f"the store {self.store.url} is not the folder here that it is for the command: on a cluster give "
+                "--store a bucket, or the full path of a folder on a disk that all nodes share"
             )
         if not ray.get_gpu_ids():
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray itself hides none from workers that ask for none
         elif not has_gpu():
             raise ValueError(
-                f"{self.stage.name}: Ray announces a GPU on {socket.gethostname()}, but CUDA finds none: mend the "
-                "driver or the container (ImageId in ray_cluster.yaml), or set CUDA_VISIBLE_DEVICES= to do without"
+                f"{self.stage.name}: Ray announces a GPU, but CUDA finds none: mend the driver or the container "
+                "(ImageId in ray_cluster.yaml), or set CUDA_VISIBLE_DEVICES= to do without"
             )
         return super().open()
 
@@ -99,30 +109,6 @@ class _Worker(Step):
         return not any(one["NodeID"] == node and one["Alive"] for one in ray.nodes())
 
 
-class _Tally:
-    """Counts calls for the driver; an actor, since workers live anywhere."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, str, float]] = []
-
-    def add(self, stage: str, status: str, seconds: float) -> None:
-        self.calls.append((stage, status, seconds))
-
-    def take(self) -> list[tuple[str, str, float]]:
-        taken, self.calls = self.calls, []
-        return taken
-
-
-class _Report:
-    """What workers call: sends one small message to the tally and waits for nothing."""
-
-    def __init__(self, tally: Any) -> None:
-        self.tally = tally
-
-    def __call__(self, stage: str, status: str, seconds: float) -> None:
-        self.tally.add.remote(stage, status, seconds)
-
-
 def run_on_ray(
     stages: Sequence[Stage[Any]],
     videos: Sequence[Video],
@@ -130,8 +116,10 @@ def run_on_ray(
     run: str,
     notify: Notify | None = None,
     cluster: Cluster | None = None,
+    due: Sequence[Due] | None = None,
 ) -> int:
-    """Carry videos through the stages on Ray; returns how many passed them all in this run.
+    """Carry videos through the stages on Ray; returns how many passed them all in this run. `due`: their plan, if there
+    is one; it holds to the end, since to list a ledger of a million videos takes minutes, in which idle nodes go.
 
     Raises `StageBrokenError` if a stage fails on everything, with the cause of the last failure.
     """
@@ -139,32 +127,33 @@ def run_on_ray(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     cluster = cluster or Cluster()
+    due = plan(stages, videos, store) if due is None else due
     with connected(cluster):
         _tell_of_no_gpu(stages, cluster)
         # Here: Ray would put it anywhere, and it would go with a node that is taken away.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        tally = ray.remote(num_cpus=0, scheduling_strategy=here)(_Tally).remote()
+        tally = ray.remote(num_cpus=0, scheduling_strategy=here)(Tally).remote()
         with _listening(tally, notify):
             try:
-                by_source = sorted(videos, key=lambda video: (video.url, video.id))
-                waves = (by_source[i : i + WAVE] for i in range(0, len(by_source), WAVE))
                 with _marked(store, run) as mark:
-                    return sum(_wave(stages, wave, store, run, tally, mark) for wave in waves)
+                    return sum(_wave(stages, wave, store, run, tally, mark) for wave in waves(due, videos, WAVE))
             except ray.exceptions.RayError as error:
-                raise _broken(store, run, error) from error
+                raise left_behind(store, run, error) from error
 
 
 def _tell_of_no_gpu(stages: Sequence[Stage[Any]], cluster: Cluster) -> None:
-    """Say what a joined Ray without a GPU will do, since what will come of its own no program can see."""
+    """Say what a Ray without a GPU will do: a joined one, since what will come of its own no program can see, and one
+    of this machine that does not count the GPU which is there, as Ray does where NVML does not answer."""
     asking = ", ".join(stage.name for stage in stages if stage.resources.gpus)
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if asking and address and not grows() and not gpus():
-        logging.getLogger(__name__).warning(
-            "no GPU in the Ray at %s: %s will work on the processor; if nodes with one come when they are asked for, "
-            "set TFW_AUTOSCALES=1 for this command",
-            address,
-            asking,
-        )
+    passed_over = os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(_DEVICES.glob("nvidia[0-9]*"))
+    if asking and (address or passed_over) and not grows() and not gpus():
+        where = f"the Ray at {address}"
+        way_out = "if nodes with one come when they are asked for, set TFW_AUTOSCALES=1 for this command"
+        if not address:
+            where = "the Ray of this machine, though it has one"
+            way_out = "mend what `nvidia-smi` says; a container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+        logging.getLogger(__name__).warning("no GPU in %s: %s will work on the processor; %s", where, asking, way_out)
 
 
 @contextlib.contextmanager
@@ -180,26 +169,25 @@ def _marked(store: Store, run: str) -> Iterator[str]:
             store.delete(mark)
 
 
-def _wave(stages: Sequence[Stage[Any]], videos: Sequence[Video], store: Store, run: str, tally: Any, mark: str) -> int:
+def _wave(
+    stages: Sequence[Stage[Any]], wave: Sequence[Sequence[Video]], store: Store, run: str, tally: Any, mark: str
+) -> int:
     import ray
     from pyarrow import Table
 
-    wanted = {video.id: video for video in videos}
-    steps = plan(stages, videos, store)
-    arriving = accumulate(len(due.enter) for due in steps)
-    asking = [(due.stage.resources, videos) for due, videos in zip(steps, arriving, strict=True)]
+    asking = list(zip((stage.resources for stage in stages), accumulate(map(len, wave)), strict=True))
     flow: Any = None
-    for i, (due, pool) in enumerate(zip(steps, divide(asking, _nodes(), _card_gb()), strict=True)):
-        if due.enter:
-            groups = queue((wanted[id] for id in due.enter), together=i == 0)  # only the first stage asks the source
+    for i, (stage, entering, pool) in enumerate(zip(stages, wave, divide(asking, _nodes(), _card_gb()), strict=True)):
+        if entering:
+            groups = queue(entering, together=i == 0)  # only the first stage asks the source
             blocks = [Table.from_pylist([to_plain(video) for video in group]) for group in groups]
             arrivals = ray.data.from_blocks(blocks)
             flow = arrivals if flow is None else flow.union(arrivals)
         if flow is not None:
-            asked = due.stage.resources
+            asked = stage.resources
             flow = flow.flat_map(
                 _Worker,
-                fn_constructor_args=(due.stage, tuple(stages[:i]), store, run, _Report(tally)),
+                fn_constructor_args=(stage, tuple(stages[:i]), store, run, Report(tally)),
                 fn_constructor_kwargs={"mark": mark},
                 compute=_pool(asked, pool),
                 num_cpus=pool.cpus,
@@ -307,9 +295,16 @@ def connected(cluster: Cluster) -> Iterator[None]:
 def start_local(**options: Any) -> None:
     """Start a Ray of our own, quiet and without a dashboard. Tried three times: Ray gives an agent of its node 15 s, a
     number fixed inside it, and the first start on a busy machine reads its programs from the disk. Raises `ValueError`.
+
+    Its sockets, logs and little else go to /tmp where TMPDIR, which scratch needs, is too long for them.
     """
     import ray
 
+    own, scratch = os.environ.get("RAY_TMPDIR", ""), os.environ.get("TMPDIR", "")
+    if len(os.fsencode(own)) > _LONGEST_FOLDER_BYTES:
+        raise ValueError(f"RAY_TMPDIR {own}: longer than the {_LONGEST_FOLDER_BYTES} bytes that Ray's sockets leave it")
+    if not own and len(os.fsencode(scratch)) > _LONGEST_FOLDER_BYTES:
+        options.setdefault("_temp_dir", str(Path("/tmp", "ray")))
     for _ in range(_STARTS):
         with _Late() as late:
             # without "local" Ray would join any head started on this machine, even one that is gone
@@ -361,7 +356,10 @@ def _listening(tally: Any, notify: Notify | None) -> Iterator[None]:
     done = threading.Event()
 
     def drain() -> None:
-        for call in ray.get(tally.take.remote()):
+        calls, words = ray.get(tally.take.remote())
+        for word in words:
+            logging.getLogger(__name__).warning(word)
+        for call in calls:
             if notify is not None:
                 notify(*call)
 
@@ -378,14 +376,3 @@ def _listening(tally: Any, notify: Notify | None) -> Iterator[None]:
         thread.join()
         with contextlib.suppress(ray.exceptions.RayError):
             drain()
-
-
-def _broken(store: Store, run: str, error: BaseException) -> StageBrokenError:
-    """What the worker that stopped the run left in the store, or Ray's own last line."""
-    try:
-        message, trace, by_request = from_json(store.get(f"broken/{run}.json"), tuple[str, str, bool])
-    except (FileNotFoundError, msgspec.DecodeError):
-        if fault := disk_fault(error):  # the store had no room for the word, or not for all of it
-            return StageBrokenError(fault, by_request=True)
-        return StageBrokenError(str(error).strip().splitlines()[-1], str(error))
-    return StageBrokenError(message, trace, by_request=by_request)

@@ -1,15 +1,13 @@
 """What the command line does: one function per command, each returns an exit code."""
 
 import shlex
-import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from manifests.store import Store, results
+from manifests.store import Store, client_errors, results
 from pipeline.cli import DEFAULT_STORE, store_option
 from pipeline.ending import print_end, print_paths
 from pipeline.finish import Snapshot, finish, snapshot
@@ -24,11 +22,6 @@ from stages.judge import NOT_CUT, NOT_HEARD
 from stages.outcomes import NetworkError
 
 _REQUEST_ERRORS = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-
-_S3_REQUEST_ERRORS = (
-    *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "NoRegionError"),
-    *("ParamValidationError", "EndpointConnectionError"),
-)
 
 RUN_ERRORS = (NetworkError, PostponedError, StageBrokenError)
 """What is nobody's request and no fault of a video: told in one line, after the stage's own traceback if it has one."""
@@ -54,8 +47,7 @@ __all__ = [
 
 def request_errors() -> tuple[type[Exception], ...]:
     """What is the user's to mend: told in one line, exit code 2. All else is a fault of ours, with its traceback."""
-    s3: Any = sys.modules.get("botocore.exceptions")  # not there where no bucket was asked
-    return _REQUEST_ERRORS if s3 is None else (*_REQUEST_ERRORS, *(getattr(s3, name) for name in _S3_REQUEST_ERRORS))
+    return *_REQUEST_ERRORS, *client_errors()
 
 
 def judge(options: Namespace, console: Console) -> int:

@@ -23,7 +23,7 @@ PLACES = (
 
 def print_end(job: Job, finished: Finished, console: Console, seconds: float | None = None) -> None:
     """The funnel, the languages, the reasons; where shards were written, how many."""
-    print_tables(console, finished.figures, notes=notes(job.build()))
+    print_tables(console, finished.figures, notes=notes(job.build(), finished.known, finished.verdicts))
     index = finished.sharded.index
     took = f" in {clock(seconds)}" if seconds is not None else ""
     console.print(

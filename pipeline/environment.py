@@ -1,7 +1,8 @@
 """Make the locked environment on first use, from nothing but Python and a package registry. Standard library only.
 
 `ensure()` stands first in every `__main__`: where the project's packages are importable it does nothing; else it builds
-`.venv` beside `requirements.txt` (once; 8.5 GB on the disk) and starts the same command again inside it.
+`.venv` beside `requirements.txt` (once; 8.5 GB on the disk) and starts the same command again inside it. Of an `.venv`
+that it made it brings the packages up to a lock that has changed since.
 """
 
 import contextlib
@@ -23,13 +24,17 @@ _WITNESSES = ("ray", "torch", "whisperx", "insightface", "webdataset")
 
 def ensure() -> None:
     """Return inside a fit environment; otherwise make it and replace this process. Exits with 2 where it cannot."""
-    if all(importlib.util.find_spec(name) for name in _WITNESSES) or not LOCK.exists():
-        return
     environment = ROOT / ".venv"
-    python = environment / "bin" / "python"
-    if Path(sys.prefix).resolve() == environment.resolve():
+    is_inside = Path(sys.prefix).resolve() == environment.resolve()
+    is_fit = all(importlib.util.find_spec(name) for name in _WITNESSES)
+    if not LOCK.exists() or (is_fit and not is_inside):
+        return
+    python, stamp = environment / "bin" / "python", environment / "locked"
+    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if is_inside and (_says(stamp, digest) or not stamp.exists()):  # one without a stamp is of the user's own making
+        if is_fit:
+            return
         _stop(f"{environment} lacks packages of requirements.txt; remove that folder and run the command again")
-    digest, stamp = hashlib.sha256(LOCK.read_bytes()).hexdigest(), environment / "locked"
     # The interpreter may be gone since, with an upgrade of the system, or on another node that shares the checkout.
     if not (_says(stamp, digest) and python.exists()):
         with _alone():  # two commands at once: the second waits, and finds all done
@@ -56,14 +61,22 @@ def _alone() -> Iterator[None]:
 def _make(environment: Path, python: Path) -> None:
     if not (3, 11) <= sys.version_info[:2] < (3, 13):
         _stop(f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}")
-    sys.stderr.write(f"First run: installing the locked environment into {environment.name}/ (once, 8.5 GB) ...\n")
-    if not python.exists() or subprocess.run([str(python), "-c", "import pip"], stderr=subprocess.DEVNULL).returncode:
-        _run([sys.executable, "-m", "venv", "--clear", str(environment)])  # none, or one whose making was broken off
+    asking = [str(python), "-c", "import pip"]  # fails where the making was broken off
+    is_new = not python.exists() or subprocess.run(asking, stderr=subprocess.DEVNULL, check=False).returncode != 0
+    if is_new and importlib.util.find_spec("ensurepip") is None:  # as Debian and Ubuntu ship it
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+        _stop(f"this Python makes no environments: it comes without pip; type: sudo apt install {package}")
+    has_changed = not is_new and (environment / "locked").exists()
+    why = "requirements.txt has changed: what differs" if has_changed else "First run: the locked environment (8.5 GB)"
+    sys.stderr.write(f"{why} is installed into {environment.name}/, once ...\n")
+    if is_new:
+        _run([sys.executable, "-m", "venv", "--clear", str(environment)])
     _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _UV], tries=_TRIES)
-    uv = [str(environment / "bin" / "uv"), "pip"]
+    # --python, or UV_SYSTEM_PYTHON and UV_PYTHON send all of it elsewhere
+    install = [str(environment / "bin" / "uv"), "pip", "install", "--python", str(python), "--quiet", "--no-deps"]
     inside = {"UV_HTTP_TIMEOUT": "300", **os.environ, "VIRTUAL_ENV": str(environment)}
-    _run([*uv, "install", "--quiet", "--no-deps", "--require-hashes", "-r", str(LOCK)], inside, tries=_TRIES)
-    _run([*uv, "install", "--quiet", "--no-deps", "-e", str(ROOT)], inside, tries=_TRIES)
+    _run([*install, "--require-hashes", "-r", str(LOCK)], inside, tries=_TRIES)
+    _run([*install, "-e", str(ROOT)], inside, tries=_TRIES)
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None, *, tries: int = 1) -> None:

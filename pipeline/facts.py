@@ -1,15 +1,15 @@
 """What the ledger knows of each video, as `Measured` records for the steps that see the whole data set."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from manifests.codec import from_plain
 from manifests.records import Clips, Identities, Seen, Source, Speeches, Syncs, Video
 from manifests.store import Store
-from pipeline.ledger import READERS, STATUSES, Ledger, Outcome, forgotten
+from pipeline.ledger import READERS, Ledger, Outcome, Status, forgotten
 from pipeline.stage import Rejection, Stage, keys
 from stages.judge import Measured
 
@@ -30,37 +30,60 @@ def outcomes(stages: Sequence[Stage[Any]], video: str, store: Store) -> dict[str
     return {name: outcome for name, outcome in found if outcome is not None}
 
 
-def measured(stages: Sequence[Stage[Any]], videos: Iterable[Video], store: Store) -> list[Measured]:
-    """One record per video, in the order given. Reads only what listings say is there.
+Listed: TypeAlias = Mapping[str, Mapping[str, tuple[Status, int]]]
+"""By stage key and video: the outcome, and its stamp, 0 where none was asked for."""
+
+
+def listed(stages: Sequence[Stage[Any]], store: Store, *, stamped: bool = False) -> Listed:
+    """Every outcome there is. By listings alone; `stamped`: see `Ledger.listed`."""
+    ledger = Ledger(store)
+    return {key: ledger.listed(key, stamped=stamped) for key in keys(stages, Video).values()}
+
+
+def marks(found: Listed, videos: Iterable[Video]) -> dict[str, int]:
+    """Of each video a number that is another once one of its outcomes is."""
+    return {video.id: hash(tuple((key, of.get(video.id)) for key, of in found.items())) for video in videos}
+
+
+def measured(
+    stages: Sequence[Stage[Any]],
+    videos: Iterable[Video],
+    store: Store,
+    found: Listed | None = None,
+    known: Mapping[str, Measured] | None = None,
+) -> list[Measured]:
+    """One record per video, in the order given. Reads only what listings say is there, and nothing of those videos
+    that are `known` as they are now.
 
     What it reads may differ from what was listed minutes before, where a run goes on meanwhile: what is read counts.
     """
     names, ledger = keys(stages, Video), Ledger(store)
-    listed = {
-        stage.name: set[str]().union(*(ledger.videos(names[stage.name], status) for status in STATUSES))
-        for stage in stages
-    }
+    there = listed(stages, store) if found is None else found
 
     def one(video: Video) -> Measured:
-        known: dict[str, Any] = {}
+        if known and video.id in known:
+            return known[video.id]
+        facts: dict[str, Any] = {}
         for stage in stages:
-            outcome = ledger.read(names[stage.name], video.id) if video.id in listed[stage.name] else None
+            key = names[stage.name]
+            status, _ = there[key].get(video.id, (None, 0))
+            outcome = ledger.read(key, video.id, status) if status else None
             if outcome is None:
                 break
             if outcome.status == "ok":
-                known[_FIELDS[stage.gives]] = from_plain(outcome.body, stage.gives)
+                facts[_FIELDS[stage.gives]] = from_plain(outcome.body, stage.gives)
             elif outcome.status == "rejected":
                 rejection = from_plain(outcome.body, Rejection)
-                return Measured(video=video, **known, rejected=(stage.name, rejection.reason, rejection.measured))
+                return Measured(video=video, **facts, rejected=(stage.name, rejection.reason, rejection.measured))
             else:
-                known["failed"] = (stage.name, outcome.status, str(outcome.body["error"]).strip().splitlines()[-1])
+                facts["failed"] = (stage.name, outcome.status, str(outcome.body["error"]).strip().splitlines()[-1])
                 break
-        return Measured(video=video, **known)
+        return Measured(video=video, **facts)
 
     tombs = forgotten(store)
     with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(one, (video for video in videos if video.id not in tombs)))
-    return _with_postponed(stages, found, ledger)
+        every = list(pool.map(one, (video for video in videos if video.id not in tombs)))
+    return _with_postponed(stages, every, ledger)
 
 
 def _with_postponed(stages: Sequence[Stage[Any]], found: Sequence[Measured], ledger: Ledger) -> list[Measured]:

@@ -1,14 +1,15 @@
 """After the stages: judge, split, shards, catalogue, score and report of the whole store."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from manifests.codec import to_json
 from manifests.records import Verdict, Video
 from manifests.store import Store
-from pipeline.facts import measured
+from pipeline.facts import listed, marks, measured
 from pipeline.figures import Figures
 from pipeline.job import Job, masked
 from pipeline.ledger import Ledger, forgotten
@@ -16,8 +17,8 @@ from pipeline.plan import plan, with_followers
 from pipeline.recipes import TalkingFaces
 from pipeline.report import REPORT, write_report
 from pipeline.stage import keys, semantic
-from stages.catalogue import CLIPS, VIDEOS, write_catalogue
-from stages.judge import Measured, judge
+from stages.catalogue import CLIPS, VIDEOS, read_verdicts, write_catalogue
+from stages.judge import Measured, candidates, judge
 from stages.policies import Policy
 from stages.shard import ChangedBlobsError, Sharded, shard
 from stages.shard_index import INDEX, tars
@@ -43,6 +44,8 @@ class Snapshot:
     settled: Sequence[Any]
     """What the ledger listed before any fact was read: what a run adds meanwhile is not vouched for."""
     known: list[Measured]
+    marks: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+    """Of each video what tells whether what is known of it still holds (`facts.marks`); none if not asked for."""
     _verdicts: dict[Policy, tuple[Verdict, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def verdicts(self, policy: Policy) -> tuple[Verdict, ...]:
@@ -52,12 +55,39 @@ class Snapshot:
         return self._verdicts[policy]
 
 
-def snapshot(recipe: TalkingFaces, videos: Sequence[Video], store: Store, before: Snapshot | None = None) -> Snapshot:
-    """Read all that is known of the videos; nothing anew that was known `before`, if listings are as they were."""
+def snapshot(
+    recipe: TalkingFaces,
+    videos: Sequence[Video],
+    store: Store,
+    before: Snapshot | None = None,
+    *,
+    is_marked: bool = False,
+) -> Snapshot:
+    """Read all that is known of the videos; nothing anew that was known `before`, if listings are as they were, or by
+    its marks where `before` is marked. Marks cost what stamps do (`Ledger.listed`)."""
     settled = _settled(recipe, videos, store)
     if before is not None and (before.videos, before.settled) == (videos, settled):
         return before
-    return Snapshot(videos, settled, measured(recipe.stages(), videos, store))
+    stages = recipe.stages()
+    is_marked = is_marked or bool(before and before.marks)
+    found = listed(stages, store, stamped=is_marked)
+    now = marks(found, videos) if is_marked else {}
+    known = _still_known(before, videos, now) if before and is_marked else {}
+    return Snapshot(videos, settled, measured(stages, videos, store, found, known), now)
+
+
+def _still_known(before: Snapshot, videos: Iterable[Video], now: Mapping[str, int]) -> dict[str, Measured]:
+    """What was known of those videos whose rows and outcomes are as they were: no object is read for it.
+
+    Not of those that were postponed: why, is no outcome.
+    """
+    rows = {video.id: video for video in videos}
+
+    def holds(one: Measured) -> bool:
+        id = one.video.id
+        return rows.get(id) == one.video and before.marks.get(id) == now[id] and not one.postponed
+
+    return {one.video.id: one for one in before.known if holds(one)}
 
 
 def is_finished(store: Store, recipe: TalkingFaces, videos: Sequence[Video]) -> bool:
@@ -90,6 +120,14 @@ def judged(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> tuple
     return known, judge(known, recipe.policy)
 
 
+def verdicts_on(recipe: TalkingFaces, video: str, videos: Sequence[Video], store: Store) -> tuple[Verdict, ...]:
+    """The verdicts on one of the videos. They depend on the whole data set (duplicates, identities): all of it is read
+    and judged, unless the results in the store are those of what is known now."""
+    if is_finished(store, recipe, videos):
+        return read_verdicts(store, video)
+    return tuple(verdict for verdict in judged(recipe, videos, store)[1] if verdict.video == video)
+
+
 def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Finished:
     """Write shards, catalogue and report. Each is written whole; doing it again changes nothing.
 
@@ -103,9 +141,8 @@ def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Fini
     try:
         sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes)
         write_catalogue(store, known, verdicts, recipe.policy)
-        figures = write_report(
-            store, known, verdicts, recipe.policy, provenance=_provenance(recipe, job), notes=notes(recipe)
-        )
+        made, said = _provenance(recipe, job), notes(recipe, known, verdicts)
+        figures = write_report(store, known, verdicts, recipe.policy, provenance=made, notes=said)
     except ChangedBlobsError as changed:
         _take_back_clips(recipe, changed.videos, store)
         n = len(changed.videos)
@@ -131,7 +168,7 @@ def _take_back_clips(recipe: TalkingFaces, videos: Iterable[str], store: Store) 
             ledger.forget(names[stage], video)
 
 
-def notes(recipe: TalkingFaces) -> tuple[str, ...]:
+def notes(recipe: TalkingFaces, known: Iterable[Measured], verdicts: Iterable[Verdict]) -> tuple[str, ...]:
     """What a reader must know before believing the numbers."""
     small = sorted({name for stage in recipe.stages() for name in stage.models() if name.startswith("sample/")})
     found = []
@@ -144,7 +181,31 @@ def notes(recipe: TalkingFaces) -> tuple[str, ...]:
             f"A cascade by the policy {policy}: what its track rules out was not cut, what its sync rules out was not "
             "heard. What else is wrong with such a clip is not known, and it counts as lost to no rule alone."
         )
-    return tuple(found)
+    return (*found, *_small_splits(recipe.policy, known, verdicts))
+
+
+def _small_splits(policy: Policy, known: Iterable[Measured], verdicts: Iterable[Verdict]) -> list[str]:
+    """A line where val or test has less than half of its share: a model is tested on little then, or on nothing."""
+    frames = {one.clip.key: one.clip.n_frames for one in candidates(known)}
+    splits: Counter[str] = Counter()
+    groups: Counter[str] = Counter()
+    for verdict in verdicts:
+        if verdict.kept:
+            splits[verdict.split] += frames[verdict.key]
+            groups[verdict.group] += frames[verdict.key]
+    total = groups.total()
+    small = [
+        f"{name} has {100 * splits[name] / total:.1f} % instead of {100 * share:.1f} %"
+        for name, share, enough in (("val", policy.val_share, 2), ("test", policy.test_share, 10))  # see `split.assign`
+        if len(groups) >= enough and splits[name] < share * total / 2
+    ]
+    if not small:
+        return []
+    most = 100 * max(groups.values()) / total
+    return [
+        f"Of the kept frames {', '.join(small)}: clips that share a person, channel, file or copy stay in one split, "
+        f"and the largest of {len(groups):,} such groups has {most:.1f} %."
+    ]
 
 
 def _provenance(recipe: TalkingFaces, job: Job) -> dict[str, Any]:

@@ -124,13 +124,14 @@ def add_videos(store: Store, videos: Iterable[Video], *, lost: Collection[str] =
     """Add to the store's list what is new, and new words on what is not; returns the whole list, sorted by id.
 
     What was forgotten is left out, and taken off where it stands in the list all the same. Of those `lost` (ids) the
-    list takes the word that the file is missing.
+    list takes the word that the file is missing (see `is_back`).
     """
     gone = forgotten(store)
     before = {video.id: video for video in read_videos(store)}
     if back := gone & before.keys():
         drop_videos(store, back)
-    words = {video.id: video if video.id in lost else reread(before.get(video.id), video) for video in videos}
+    words = {video.id: reread(before.get(video.id), video) for video in videos}
+    words |= {id: _missed(words[id]) for id in words.keys() & set(lost)}
     after = {id: video for id, video in sorted((before | words).items()) if id not in gone}
     if new := [video for id, video in after.items() if before.get(id) != video]:
         _, *added = _lists(store)
@@ -143,6 +144,17 @@ def add_videos(store: Store, videos: Iterable[Video], *, lost: Collection[str] =
 def reread(known: Video | None, word: Video) -> Video:
     """A row as it is to be remembered: where its file is missing now, with the stamp of the one that was there."""
     return word if known is None or word.stamp not in ("", MISSING) else replace(word, stamp=known.stamp)
+
+
+def _missed(row: Video) -> Video:
+    """A row as it is to be remembered where nothing could be fetched of it: with the stamp of what was there before."""
+    return row if row.stamp.startswith(MISSING) else replace(row, stamp=f"{MISSING}:{row.stamp}")
+
+
+def is_back(known: Video, word: Video) -> bool:
+    """Whether a file that a run has missed is there as it was: what was measured on it before, or by another machine
+    which saw it all the time, holds."""
+    return not word.stamp.startswith(MISSING) and known.stamp in (f"{MISSING}:", f"{MISSING}:{word.stamp}")
 
 
 def drop_videos(store: Store, ids: Iterable[str]) -> None:

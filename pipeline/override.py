@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import typing
 from typing import Any, TypeVar
 
@@ -62,9 +63,12 @@ def checked(changed: T, config: T) -> T:
 
 def _read(text: str, kind: Any, path: str) -> Any:
     try:
-        return msgspec.convert(text, kind, strict=False)
+        value = msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as plain:
         try:  # tuples, dicts and nested records are written as JSON
             return msgspec.json.decode(text, type=kind)
         except msgspec.MsgspecError:
             raise OverrideError(f"--set {path}={text}: {plain}") from None
+    if isinstance(value, float) and not math.isfinite(value):  # with NaN every comparison fails: a limit would be none
+        raise OverrideError(f"--set {path}={text}: expected a finite number, or null where there may be none")
+    return value

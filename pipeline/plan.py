@@ -1,6 +1,7 @@
 """What is due: for each stage, the videos that enter the run there, where the last run left them."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,6 +44,21 @@ def queue(videos: Iterable[Video], *, together: bool) -> list[list[Video]]:
     return sorted(groups.values(), key=lambda group: (-max(one.duration_s or 0.0 for one in group), group[0].id))
 
 
+def waves(due: Sequence[Due], videos: Iterable[Video], size: int) -> Iterator[list[list[Video]]]:
+    """Those of the videos that are due, source by source, so many at a time, by the stage that each enters at.
+
+    Nothing is listed for a wave: what others did since the plan was made, `Step` sees when it looks each call up.
+    """
+    entry = {id: at for at, one in enumerate(due) for id in one.enter}
+    entering = {video.id: video for video in videos if video.id in entry}
+    by_source = sorted(entering.values(), key=lambda video: (video.url, video.id))
+    for first in range(0, len(by_source), size):
+        wave: list[list[Video]] = [[] for _ in due]
+        for video in by_source[first : first + size]:
+            wave[entry[video.id]].append(video)
+        yield wave
+
+
 def plan(
     stages: Sequence[Stage[Any]],
     videos: Iterable[Video],
@@ -54,11 +70,13 @@ def plan(
 ) -> tuple[Due, ...]:
     """By listings alone: four per stage, no object is read. Failed videos are due again, and those that `again` names
     by stage, whatever became of them there, and `if_rejected` if it was that (see `pipeline.changed`). With `retry`
-    quarantined ones are too, and those whose rejection may pass: each one by `Fetch` is read for it.
+    quarantined ones are too, and those whose rejection may pass: each one by `Fetch` is read for it. Where nothing can
+    be fetched now, since the file is not there, both stay what they are.
     """
     names, ledger = keys(stages, Video), Ledger(store)
     gone = forgotten(store)
-    ids = {video.id for video in videos} - gone
+    urls = {video.id: video.url for video in videos}
+    ids = urls.keys() - gone
     found = []
     for stage in stages:
         key = names[stage.name]
@@ -69,8 +87,11 @@ def plan(
         quarantined = (listed["quarantined"] & old) - ok - rejected
         failed = (listed["failed"] & old) - ok - rejected - quarantined
         if retry:
-            failed, quarantined = failed | quarantined, set()
-            rejected -= _may_pass(stage, key, rejected - ok, ledger)
+            tried = quarantined | _may_pass(stage, key, rejected - ok, ledger)
+            if isinstance(stage, Fetch):
+                tried = {id for id in tried if _is_there(urls[id])}
+            failed |= quarantined & tried
+            quarantined, rejected = quarantined - tried, rejected - tried
         enter = ids - ok - rejected - quarantined
         left = gone.intersection(set().union(*listed.values()))
         counts = (len(ok), len(rejected), len(failed), len(quarantined))
@@ -85,6 +106,11 @@ def _may_pass(stage: Stage[Any], key: str, rejected: AbstractSet[str], ledger: L
     with ThreadPoolExecutor(READERS) as pool:
         found = zip(rejected, pool.map(lambda video: ledger.read(key, video), rejected), strict=True)
         return {video for video, outcome in found if outcome and outcome.body.get("reason") in _MAY_PASS}
+
+
+def _is_there(url: str) -> bool:
+    """Whether a file is on a disk of this machine; what lies elsewhere is taken to be there."""
+    return "://" in url or os.path.exists(url)  # noqa: PTH110 (a `Path` raises for a name that no file may have)
 
 
 def release(due: Iterable[Due], store: Store) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from pipeline.plan import Due
 
 _LINE_EVERY_S = 15.0
+_TABLE_EVERY_S = 3600.0
 
 
 @dataclass
@@ -26,6 +27,10 @@ class _Row:
     def done(self) -> int:
         return sum(self.counts.values())
 
+    @property
+    def failed(self) -> int:
+        return self.counts["failed"] + self.counts["quarantined"]
+
 
 class Progress:
     """Call it with what `Notify` tells; use as a context manager around the run."""
@@ -35,7 +40,7 @@ class Progress:
         self._console = console
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self.table, console=console, refresh_per_second=2)
-        self._said = time.monotonic()
+        self._said = self._tabled = time.monotonic()
         self.started = time.monotonic()
 
     def __call__(self, stage: str, status: str, seconds: float) -> None:
@@ -44,9 +49,13 @@ class Progress:
             row.first = row.first or time.monotonic() - seconds
             row.counts[status] += 1
             row.seconds += seconds
-        if not self._console.is_terminal and time.monotonic() - self._said > _LINE_EVERY_S:
-            self._said = time.monotonic()
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._said > _LINE_EVERY_S:
+            self._said = now
             self._console.print(self.line(), soft_wrap=True)
+            if now - self._tabled > _TABLE_EVERY_S:
+                self._tabled = now
+                self._console.print(self.table())
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
@@ -86,8 +95,7 @@ class Progress:
             for name, row in self._rows.items():
                 rate = self._rate(row)
                 left = (expected[name] - row.done) / rate if rate else None
-                failed = row.counts["failed"] + row.counts["quarantined"]
-                counts = (row.counts["ok"] + row.counts["known"], row.counts["rejected"], failed)
+                counts = (row.counts["ok"] + row.counts["known"], row.counts["rejected"], row.failed)
                 table.add_row(
                     name,
                     f"{row.done}/{expected[name]:.0f}",
@@ -99,11 +107,18 @@ class Progress:
         return table
 
     def line(self) -> str:
-        """The same in one line, for logs."""
+        """The same in one line, for logs; of what is kept and of what there is none, nothing."""
         with self._lock:
             expected = self._expected()
-            parts = [f"{name} {row.done}/{expected[name]:.0f}" for name, row in self._rows.items()]
+            parts = [f"{name} {row.done}/{expected[name]:.0f}{self._details(row)}" for name, row in self._rows.items()]
         return f"{clock(time.monotonic() - self.started)}  " + "  ".join(parts)
+
+    def _details(self, row: _Row) -> str:
+        counts = {"rejected": row.counts["rejected"], "failed": row.failed, "postponed": row.counts["postponed"]}
+        told = [f"{count} {how}" for how, count in counts.items() if count]
+        if rate := self._rate(row):
+            told.append(f"{60 * rate:.1f}/min")
+        return f" ({', '.join(told)})" if told else ""
 
     def _rate(self, row: _Row) -> float:
         if row.first is None or not row.done:

@@ -41,6 +41,9 @@ class TalkingFaces:
     def __post_init__(self) -> None:
         if self.shard_bytes < 1:
             raise ValueError(f"shard_bytes: {self.shard_bytes} is not at least 1")
+        for stage in (self.fetch, self.watch, self.clip, self.sync, self.speech, self.identity):
+            if stage.deadline_s is not None and not stage.deadline_s > 0:
+                raise ValueError(f"{stage.name}.deadline_s: {stage.deadline_s:g} is not more than 0")
 
     def stages(self) -> tuple[Stage[Any], ...]:
         """The stages of a run, in order."""

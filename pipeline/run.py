@@ -1,13 +1,14 @@
 """`python -m pipeline run`: from videos to shards, catalogue and report."""
 
 import contextlib
+import math
 import os
 import shlex
 import sys
 import time
 import uuid
 from argparse import Namespace
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from manifests.records import Video
+from manifests.records import MISSING, Video
 from manifests.scratch import sweep
 from manifests.store import Store, results
 from pipeline.changed import Changes
@@ -27,11 +28,23 @@ from pipeline.ledger import forgotten
 from pipeline.plan import Due, plan, release
 from pipeline.progress import Progress
 from pipeline.recipes import TalkingFaces, build
-from pipeline.sources import Hours, Wild, as_seen, missing_files, of_languages, own_videos, sample_videos
+from pipeline.sources import (
+    Hours,
+    Wild,
+    as_seen,
+    missing_files,
+    of_languages,
+    out_of_sight,
+    own_videos,
+    sample_videos,
+)
 from pipeline.stage import Stage
 from pipeline.step import StageBrokenError
 from pipeline.train import train_on, trainer_recipe, trainer_settings
 from stages import weights
+from stages.language import same, stated, subtag
+from stages.speech import Transcribe
+from stages.whisper import named
 
 _PACKAGES = ("yt-dlp", "ray", "torch", "insightface", "whisperx", "syncnet-python", "scenedetect", "av")
 
@@ -84,10 +97,13 @@ def run(options: Namespace, console: Console) -> int:
     changes = Changes.of(before, videos, this.recipe.stages(), this.store)
     every = (*before, *videos)
     due = plan(stages, every, this.store, retry=options.retry, again=changes.again, if_rejected=changes.rejected)
-    fetching = set(due[0].enter)
-    lost = missing_files(videos, fetching, options.manifest) if options.manifest else ()
+    due, unseen = _in_sight(due, before, videos)
+    lost = {video.id for video in videos if video.stamp == MISSING}.intersection(due[0].enter)
+    missing = missing_files(videos, lost, options.manifest) if options.manifest else ()
+    left = f"videos that this run does not ask for, whose files are not there, left for later: {len(unseen)}"
     outlook = () if wild is None else (wild.outlook(),)
-    for line in (*lost, *changes.lines, *_notices(this, rows, before), *outlook):
+    notices = (*([left] if unseen else ()), *_notices(this, rows, before), *_unnamed(stages, videos))
+    for line in (*missing, *changes.lines, *notices, *outlook):
         console.print(line, markup=False, soft_wrap=True)
     if options.dry:
         console.print(_due_table(due))
@@ -107,12 +123,8 @@ def run(options: Namespace, console: Console) -> int:
         release(due, this.store)
     started = time.monotonic()
     changes.take_back(this.store)
-    everything = add_videos(this.store, videos)
-    seen = as_seen(everything, videos, fetching)
-    # Nothing of these is measured: where the disk is back, they have changed, and are no longer those that were gone.
-    if away := {now.id for was, now in zip(everything, seen, strict=True) if was != now}:
-        add_videos(this.store, (video for video in seen if video.id in away), lost=away)
-    _carry(this, seen, due)
+    everything = add_videos(this.store, videos, lost=lost)
+    _carry(this, as_seen(everything, lost, unseen), due)
     code = _end(this, started, None if wild is None else _search(this, wild, everything))
     if trainer is not None and not code:
         train_on(this.store, trainer, Cluster(options.address, options.cpus), console)
@@ -122,8 +134,10 @@ def run(options: Namespace, console: Console) -> int:
 def _refuse_contradictions(name: str, options: Namespace) -> None:
     if options.hours is not None and name != "wild":
         raise ValueError("--hours belongs to the recipe wild: python -m pipeline run wild --langs 10 --hours 0.5")
-    if options.hours is not None and options.hours <= 0:
-        raise ValueError(f"--hours {options.hours:g}: must be more than 0")
+    if options.hours is not None and not 0 < options.hours < math.inf:
+        raise ValueError(f"--hours {options.hours:g}: must be more than 0 and finite")
+    if options.manifest == "":  # of a variable of the shell that is not set, say
+        raise ValueError("--manifest '': names no list, folder, URL or file")
     if options.manifest and name == "wild":
         raise ValueError("--manifest and wild exclude each other: run --manifest alone for own material")
     if name == "own" and not options.manifest:
@@ -165,6 +179,22 @@ def _notices(this: _Run, rows: Sequence[Video], before: Sequence[Video]) -> Iter
         yield f"other settings from here on than were in force in this store: {', '.join(differing)}"
 
 
+def _unnamed(stages: Sequence[Stage[Any]], videos: Sequence[Video]) -> Iterator[str]:
+    """A line on expected languages that the recogniser, where it is on this machine, cannot name."""
+    expected = {subtag(stated(video.language)) for video in videos} - {""}
+    for model in (stage.model for stage in stages if isinstance(stage, Transcribe)):
+        known = named(weights.local(model))
+        if known and (others := sorted(tag for tag in expected if not any(same(tag, one) for one in known))):
+            yield f"languages that {model} cannot name, so that none of their clips can agree: {', '.join(others)}"
+
+
+def _in_sight(due: Sequence[Due], known: Iterable[Video], rows: Iterable[Video]) -> tuple[tuple[Due, ...], set[str]]:
+    """The plan without those that are `out_of_sight`, and their ids."""
+    fetch, *others = due
+    unseen = out_of_sight(known, rows, set(fetch.enter))
+    return (replace(fetch, enter=tuple(id for id in fetch.enter if id not in unseen)), *others), unseen
+
+
 def _reached(due: Sequence[Due]) -> Sequence[Due]:
     """From the first stage on that has anything to do; none where nothing is due."""
     first = next((i for i, d in enumerate(due) if d.enter), len(due))
@@ -185,7 +215,7 @@ def _carry(this: _Run, videos: Sequence[Video], due: Sequence[Due]) -> None:
     cluster = Cluster(this.options.address, this.options.cpus)
     with _serving(this) as stages, Progress(due, this.console) as progress:
         try:
-            run_on_ray(stages, videos, this.store, this.id, progress, cluster)
+            run_on_ray(stages, videos, this.store, this.id, progress, cluster, due)
         except StageBrokenError as broken:
             if broken.by_request:
                 raise ValueError(str(broken)) from None
@@ -228,9 +258,11 @@ def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> Snapshot | Non
 
     One wave where the run ends before the last stage: no clip is kept there, and no number of hours ever reached.
     Returns what was known in the end, for what comes after: to read and judge it anew takes long in a large store.
+    Of each wave only news is read.
     """
+    seen: Snapshot | None = None
     while True:
-        seen = snapshot(this.recipe, videos, this.store)
+        seen = snapshot(this.recipe, videos, this.store, seen, is_marked=True)
         hours = Hours.of(seen.known, seen.verdicts(this.recipe.policy), this.recipe.discover.unknown_duration_s)
         wave = wild.next_wave(hours, videos)
         for trouble in wild.troubles:
@@ -241,7 +273,11 @@ def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> Snapshot | Non
             return seen
         this.console.print(f"found {len(wave)} more videos")
         videos = add_videos(this.store, wave)
-        _carry(this, videos, plan(this.stages, videos, this.store))
+        # Of a list of own files too: what is fetched while its disk is away would be gone for every later run.
+        due, unseen = _in_sight(plan(this.stages, videos, this.store), videos, ())
+        if left := unseen.intersection(video.id for video in wave):
+            this.console.print(f"videos found whose files are not there, left for later: {len(left)}")
+        _carry(this, as_seen(videos, (), unseen), due)
         if len(this.stages) < len(this.recipe.stages()):
             return None
 

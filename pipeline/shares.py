@@ -33,9 +33,11 @@ def divide(
 ) -> list[Pool]:
     """A pool for each stage, from what it asks for and how many videos may come to it, if none holding nothing.
 
-    One worker of each always fits: where it would not, all get less (on a laptop all stages overlap). The cores that
-    are left then go to stages with a `weight` as workers that are started at once: Ray Data itself reserves an equal
-    part of them for every stage that is not done, and of sixteen cores of a GPU node three would watch.
+    Where one worker of each is more than all nodes have together, all get less (on a laptop all stages overlap); that
+    each finds a node of its size is seen to for memory alone. The cores that are left then go to stages with a `weight`
+    as workers that are started at once: Ray Data itself reserves an equal part of them for every stage that is not
+    done, and of sixteen cores of a GPU node three would watch. Not so where a stage goes without the GPU that it asks
+    for: weights are reckoned beside it, and on the processor that stage costs most.
 
     `nodes`: None for a cluster that grows, which makes room for what is asked; `card_gb`: the memory of a GPU, None
     where it is not known.
@@ -45,7 +47,8 @@ def divide(
     if nodes is None:
         return pools
     shrunk = _shrunk(pools, nodes)
-    return _more(asked, pools, nodes) if shrunk == pools else shrunk
+    as_reckoned = all(pool.gpus or not one.gpus for (one, _), pool in zip(asked, pools, strict=True))
+    return _more(asked, pools, nodes) if shrunk == pools and as_reckoned else shrunk
 
 
 def _first(asked: Resources, videos: int, nodes: Sequence[Node] | None, card_gb: float | None) -> Pool:

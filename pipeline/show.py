@@ -11,9 +11,10 @@ from manifests.codec import to_plain
 from manifests.records import Verdict, Video
 from manifests.store import Store
 from pipeline.facts import outcomes
-from pipeline.finish import judged
+from pipeline.finish import verdicts_on
 from pipeline.job import read_job, read_videos
 from pipeline.ledger import forgotten
+from stages.catalogue import text
 
 _SHORT = 400
 """Characters of one value: curves and embeddings would bury the rest."""
@@ -37,10 +38,8 @@ def show(options: Namespace, console: Console) -> int:
             console.print(str(outcome.body["error"]), markup=False, soft_wrap=True)
         else:
             _print(console, outcome.body)
-    # Verdicts depend on the whole data set (duplicates, identities), so all of it is judged to show one.
-    for verdict in judged(recipe, videos, store)[1]:
-        if verdict.video == video.id:
-            _verdict(console, verdict)
+    for verdict in verdicts_on(recipe, video.id, videos, store):
+        _verdict(console, verdict)
     return 0
 
 
@@ -60,7 +59,8 @@ def _verdict(console: Console, verdict: Verdict) -> None:
     word = f"kept, {verdict.split}, person {verdict.person}" if verdict.kept else "dropped"
     console.rule(f"{verdict.key}: {word} (policy {verdict.policy})", align="left")
     for receipt in verdict.receipts:
-        console.print(f"  {receipt.rule}: {receipt.value}, limit {receipt.limit}, margin {receipt.margin:.3g}")
+        value, limit = text(receipt.value), text(receipt.limit)
+        console.print(f"  {receipt.rule}: {value}, limit {limit}, margin {receipt.margin:.3g}", markup=False)
 
 
 def _print(console: Console, record: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Which videos a run is about: the built-in sample corpus, a list of one's own, or what the wild manifests find."""
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,12 +15,16 @@ from manifests.records import MISSING, RATE_HZ, Verdict, Video
 from manifests.sample.serve import CORPUS
 from manifests.store import Store
 from manifests.tags import language_tag
+from manifests.urls import is_web
 from pipeline.ledger import forgotten
 from stages.discover import Discovery, discover, wanted_s
 from stages.fetch import Fetch
 from stages.judge import Measured
+from stages.language import subtag
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError, SharedPace
+
+log = logging.getLogger(__name__)
 
 SAMPLE_HOST = "http://sample.invalid"
 """Where the corpus seems to lie: addresses that no port changes, so that ids and shards are the same in every run."""
@@ -29,7 +34,8 @@ _FIRST_YIELD = 0.15
 
 _LOWEST_YIELD = 0.03
 _WAVE_HOURS = 25.0
-"""The most source hours per language that one wave looks for: a wrong first guess of the yield then costs little."""
+"""The most source hours per language that one wave looks for, or half of those that it has seen, if that is more: a
+wrong guess of the yield then costs little, and waves are not many, before each of which the whole store is judged."""
 
 
 def sample_videos(langs: str | None) -> tuple[Video, ...]:
@@ -87,26 +93,33 @@ def missing_files(videos: Sequence[Video], due: Collection[str], manifest: str) 
     yield said
 
 
-def as_seen(videos: Iterable[Video], rows: Iterable[Video], due: Collection[str]) -> tuple[Video, ...]:
-    """The videos of a store for its workers: a file that is due to be fetched and that this machine does not see now is
-    missing, though it was there once. `rows` are those whose files were looked for just now."""
-    now = {video.id: video.stamp for video in rows}
-    return tuple(
-        replace(video, stamp=MISSING)
-        if video.stamp and video.id in due and (now.get(video.id) or _stamp(video.url)) == MISSING
-        else video
-        for video in videos
-    )
+def out_of_sight(known: Iterable[Video], rows: Iterable[Video], due: Collection[str]) -> set[str]:
+    """Ids of those of a store that are due to be fetched, are not among the `rows` of this run and whose files are not
+    there: on a disk that is away, or of another machine, which may be fetching them now."""
+    asked = {video.id for video in rows}
+    others = (video for video in known if video.id in due and video.id not in asked)
+    return {video.id for video in others if _stamp(video.url) == MISSING}
+
+
+def as_seen(videos: Iterable[Video], lost: Collection[str], unseen: Collection[str]) -> tuple[Video, ...]:
+    """The videos of a store for the workers of a run: files that are `lost` (ids) are missing, though they were there
+    once, and those `unseen` are none of its business."""
+    wanted = (video for video in videos if video.id not in unseen)
+    return tuple(replace(video, stamp=MISSING) if video.id in lost else video for video in wanted)
 
 
 def of_languages(videos: tuple[Video, ...], langs: str | None, manifest: str) -> tuple[Video, ...]:
-    """Those of the languages picked. Raises `ValueError`."""
+    """Those of the languages picked, `zh` in any spelling, region and script; how many others than those picked are of
+    the same languages is logged in one line. Raises `ValueError`."""
     if langs is None:
         return videos
     available = tuple(dict.fromkeys(video.language for video in videos if video.language))
     if not available:
         raise ValueError(f"--langs {langs}: {manifest} states no languages; leave --langs out")
-    wanted = languages(langs, available)
+    wanted = languages(langs, available, subtag)
+    alike = {tag for tag in available if subtag(tag) in map(subtag, wanted)}.difference(wanted)
+    if left := sum(video.language in alike for video in videos):
+        log.warning("%s: rows of the same languages left out: %d, of %s", manifest, left, ", ".join(sorted(alike)))
     return tuple(video for video in videos if video.language in wanted)
 
 
@@ -168,7 +181,8 @@ class Wild:
         """Videos that were found while another licence rule was their language's, under the one of now."""
         if self._fetch.licence != "per_language":  # the rules decide nothing, and a later run is to see them change
             return ()
-        rules = ((video, self._rules.get(video.language or "", video.licence_rule)) for video in known)
+        found = (video for video in known if is_web(video.url))
+        rules = ((video, self._rules.get(video.language or "", video.licence_rule)) for video in found)
         return tuple(replace(video, licence_rule=rule) for video, rule in rules if rule != video.licence_rule)
 
     def outlook(self) -> str:
@@ -213,7 +227,7 @@ class Wild:
                 continue
             seen = hours.seen.get(tag, 0.0)
             share = max(_LOWEST_YIELD, hours.kept.get(tag, 0.0) / seen) if seen > 1.0 else _FIRST_YIELD
-            wanted = min(short / share, _WAVE_HOURS) - sum(hours.waiting.get(tag, ()))
+            wanted = min(short / share, max(_WAVE_HOURS, seen / 2)) - sum(hours.waiting.get(tag, ()))
             if wanted <= 0:
                 self._waiting.append(tag)
                 continue
@@ -258,7 +272,7 @@ class Wild:
                 return
             if video.id not in known:
                 taken += wanted_s(video, self._options.unknown_duration_s) / 3600
-                yield replace(video, licence_rule=self._rules[language.tag])
+                yield replace(video, licence_rule=self._rules[language.tag]) if is_web(video.url) else video
 
     def _all_of(self, language: Language) -> Iterator[Video]:
         return discover(language, float("inf"), self._options, self._fetch.access, self._pace)

@@ -83,6 +83,7 @@ class Stage(ABC, Generic[FactT]):
     `open`, once per worker, on the machine that does the work. `version` is raised by hand when the meaning of the
     output changes; parameters marked `RUNTIME` may change without recomputation, and a parameter that is added later
     declares `metadata={"absent": value}`, the value that reproduces what the stage did before it had the parameter.
+    After `deadline_s` seconds without progress (see `put_off_deadline`) a call counts as hanging, and its worker ends.
     """
 
     name: ClassVar[str]
@@ -165,6 +166,8 @@ def deadline(seconds: float | None) -> Iterator[None]:
 
 
 def put_off_deadline() -> None:
-    """Count the deadline of the call at work, if it has one, from now on: a sign of life of one that we make wait."""
+    """Count the deadline of the call at work, if it has one, from now on: a sign of life of one that we make wait, or
+    that gets on with a long video. 80 us: not for every picture.
+    """
     for seconds in _deadlines_s:
         faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or sys.stderr)

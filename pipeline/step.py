@@ -2,13 +2,16 @@
 
 import contextlib
 import logging
+import re
 import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from manifests.codec import from_plain, to_json, to_plain
+import msgspec
+
+from manifests.codec import from_json, from_plain, to_json, to_plain
 from manifests.records import Video
 from manifests.scratch import sweep
 from manifests.store import Store
@@ -31,12 +34,18 @@ from stages.cuda import full
 MAX_TRIES = 3
 MAX_FAILURES_IN_A_ROW = 20
 
+MAX_DEATHS_IN_A_ROW = 5
+"""Videos given up since workers of a stage on one machine died of them, with none done in between: it is the machine,
+which would go through the whole queue."""
+
 Ticket = dict[str, Any]
 """A video as plain builtins: all that moves between processes."""
 
 Notify = Callable[[str, str, float], None]
 """Told (stage name, status, seconds) after every call; status is also "known" (settled before), "postponed" or
 "forgotten"."""
+
+_SAID = re.compile(r"\bStageBrokenError: (.+)")
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +60,18 @@ class StageBrokenError(Exception):
         super().__init__(message)
         self.trace = trace
         self.by_request = by_request  # a fault of the user's request, such as weights that are not there
+
+
+def left_behind(store: Store, run: str, error: BaseException) -> StageBrokenError:
+    """What the step that stopped the run left in the store, or else what came of it over Ray; `error`: Ray's own."""
+    try:
+        message, trace, by_request = from_json(store.get(f"broken/{run}.json"), tuple[str, str, bool])
+    except (FileNotFoundError, msgspec.DecodeError):
+        if fault := disk_fault(error):  # the store had no room for the word, or not for all of it
+            said = _SAID.search(str(error))
+            return StageBrokenError(said[1] if said else fault, by_request=True)
+        return StageBrokenError(str(error).strip().splitlines()[-1], str(error))
+    return StageBrokenError(message, trace, by_request=by_request)
 
 
 class _ForgottenError(Exception):
@@ -73,6 +94,9 @@ class Step:
         self.ledger = Ledger(store)
         self.notify = notify or (lambda stage, status, seconds: None)
         self.failures_in_a_row = 0
+        # In the store: a worker that dies takes its own count with it.
+        self._deaths = f"died/{run}/{stage.name}/{socket.gethostname()}.json"
+        self._has_lived = False  # through a video, since its start or the last that was given up
         self._work: Work[Any] | None = None
 
     def __call__(self, ticket: Ticket) -> list[Ticket]:
@@ -116,6 +140,11 @@ class Step:
                 return None
         self.ledger.write(self.key, ticket["id"], outcome)
         self.notify(self.stage.name, outcome.status, time.monotonic() - started)
+        if tries > MAX_TRIES:
+            self._count_death(last)
+        elif outcome.status in ("ok", "rejected") and not self._has_lived:
+            self.store.delete(self._deaths)
+            self._has_lived = True
         return outcome
 
     def _measure(self, ticket: Ticket, attempt: int) -> Outcome:
@@ -133,6 +162,7 @@ class Step:
             self._work = self._work or self.open()
             with deadline(self.stage.deadline_s), Bench(self.store, self.key, ticket["id"]) as bench:
                 result = self._work(self._facts(ticket), bench)
+            body = to_plain(result)  # here, that what is no fact fails as the call that gave it
         except MemoryFullError as error:
             self._count_failure(error)
             raise
@@ -157,7 +187,7 @@ class Step:
             body = {"error": traceback.format_exc()}
             return outcome("failed" if attempt < MAX_TRIES else "quarantined", body)
         self.failures_in_a_row = 0
-        return outcome("rejected" if isinstance(result, Rejection) else "ok", to_plain(result))
+        return outcome("rejected" if isinstance(result, Rejection) else "ok", body)
 
     def _count_failure(self, error: Exception) -> None:
         """Raise `StageBrokenError` if it is one too many in a row."""
@@ -169,7 +199,23 @@ class Step:
                 by_request=isinstance(error, MemoryFullError),
             ) from error
 
+    def _count_death(self, last: str) -> None:
+        """Raise `StageBrokenError` if workers here died of too many in a row; `last`: what one of them said of it."""
+        self._has_lived = False
+        before = self.store.get_some([self._deaths]).get(self._deaths)
+        count = 1 + (from_json(before, int) if before else 0)
+        self.store.put(self._deaths, to_json(count))
+        if count >= MAX_DEATHS_IN_A_ROW:
+            said = f"; one said: {last.strip().splitlines()[-1]}" if last.strip() else ""
+            raise self._broken(
+                f"workers of {self.stage.name} died of {count} videos in a row, killed, it may be, for want of memory, "
+                f"or past their deadline{said}; mend that machine and run again, with --retry for those videos too",
+                by_request=True,
+            )
+
     def _broken(self, message: str, *, by_request: bool = False) -> StageBrokenError:
+        if self.node():
+            message = f"{socket.gethostname()}: {message}"  # the driver sits elsewhere
         trace = traceback.format_exc()
         # Rows that were already on their way to this worker fail too: the first cause stands.
         with contextlib.suppress(OSError):  # a full disk of the store; the driver reads the message
@@ -178,13 +224,15 @@ class Step:
 
     def _facts(self, ticket: Ticket) -> Facts:
         """Raises `_ForgottenError`: looked for before the first stage downloads, and where a fact is gone, since a look
-        before every call costs a request each."""
+        before every call costs a request each. And `PostponedError` where another run has taken a fact back, for the
+        corrected row of a list: only the next plan has the video enter there."""
         facts: list[object] = [from_plain(ticket, Video)]
         wanted = {kind: self.names[self.givers[kind]] for kind in self.stage.inputs() if kind is not Video}
         known = self.ledger.passed(list(wanted.values()), ticket["id"])
         if (not self.givers or len(known) < len(wanted)) and is_forgotten(self.store, ticket["id"]):
             raise _ForgottenError
         for kind, key in wanted.items():
-            assert key in known, f"{kind.__name__} of {ticket['id']} is not known"
+            if key not in known:
+                raise PostponedError(f"another run has taken its {kind.__name__} back")
             facts.append(from_plain(known[key].body, kind))
         return Facts(facts)

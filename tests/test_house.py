@@ -1,6 +1,7 @@
 """Rules of the house that a test can hold: who may import what, and how large things may grow."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,14 @@ def broad(handler: ast.ExceptHandler) -> bool:
 
 def handlers(text: str) -> list[ast.ExceptHandler]:
     return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ExceptHandler)]
+
+
+def test_an_installed_package_has_the_files_that_its_code_reads():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    shipped = {path for package, globs in told.items() for one in globs for path in (ROOT / package).glob(one)}
+    files = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
+    data = {path for path in files if path.suffix not in (".py", ".pyc")}
+    assert {path.parent.name for path in data - shipped} == {"examples"}
 
 
 def test_there_is_one_broad_except():

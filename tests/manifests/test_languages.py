@@ -75,6 +75,13 @@ def test_an_empty_folder_is_refused(tmp_path):
         load(tmp_path)
 
 
+def test_a_tag_may_be_written_in_any_case_and_is_picked_all_the_same(tmp_path):
+    text = 'name = "Portuguese"\nown_name = "português"\nhours = 1\nqueries = ["x y"]\n'
+    (tmp_path / "pt.toml").write_text(f'tag = "pt-br"\n{text}')
+    (found,) = load(tmp_path)
+    assert found.tag == "pt-BR" and languages("pt-br", [found.tag]) == ("pt-BR",)
+
+
 @pytest.mark.parametrize(
     ("selection", "picked"),
     [

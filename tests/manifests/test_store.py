@@ -4,14 +4,16 @@ import errno
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from s3fs import S3FileSystem
 
-from manifests.store import _S3_REQUESTS, Store, UnreachableError
+from manifests.store import _S3_REQUESTS, Store, UnreachableError, _patience
 from pipeline.cli import main
 from pipeline.disk import disk_fault
 from pipeline.job import Job, write_job
+from pipeline.ledger import READERS
 from tests.server import Web
 
 
@@ -82,6 +84,21 @@ def test_how_often_the_user_wants_an_object_store_asked_is_how_often_it_is(s3, b
     assert s3.asked("/bucket/set/x") == 2
 
 
+@pytest.mark.parametrize("attempts", [None, "2"])
+def test_all_who_read_a_ledger_ask_an_object_store_at_once(s3, attempts, monkeypatch):
+    if attempts:
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", attempts)
+    everyone = threading.Barrier(READERS, timeout=30)
+    s3.route("/bucket/set/x", lambda handler: (everyone.wait(), handler.send_file(b"1", "text/plain")))
+    with ThreadPoolExecutor(READERS) as pool:
+        assert list(pool.map(Store("s3://bucket/set").get, ["x"] * READERS)) == [b"1"] * READERS
+
+
+def test_how_many_connections_the_user_wants_there_to_be_is_how_many_there_are(monkeypatch):
+    monkeypatch.setattr("fsspec.config.conf", {"s3": {"config_kwargs": {"max_pool_connections": 3}}})
+    assert _patience("s3://bucket/set")["config_kwargs"]["max_pool_connections"] == 3
+
+
 def test_a_long_outage_is_told_in_one_line_whether_the_store_answers_with_faults_or_not_at_all(s3, capsys, monkeypatch):
     s3.status("/bucket/set/job.json", 500)
     for url in (s3.url, "http://127.0.0.1:9"):
@@ -134,6 +151,8 @@ def test_a_folder_that_may_not_be_read_or_is_a_file_is_told_and_one_that_went_me
     store.put("a/b/x", b"1")
     with pytest.raises(NotADirectoryError, match="a/b/x"):
         store.list("a/b/x")
+    with pytest.raises(NotADirectoryError, match="a/b/x"):
+        store.folders("a/b/x")
 
     def within(error):
         monkeypatch.setattr("os.scandir", lambda path: scandir(path if str(path).endswith("/a") else error(str(path))))
@@ -153,6 +172,17 @@ def test_what_is_listed_lies_below_the_root_however_it_is_written(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     for url in ("set", "./set/", f"{tmp_path}/set", f"file://{tmp_path}/set"):
         assert [Store(url).list(prefix) for prefix in ("", "a", "a/")] == [["a/x"]] * 3
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory", "s3"])
+def test_the_folders_right_below_one_are_told_and_nothing_else(kind, tmp_path, request):
+    places = {"disk": lambda: tmp_path, "memory": lambda: f"memory://{tmp_path.name}-folders"}
+    root = places.get(kind, lambda: f"{request.getfixturevalue('bucket')}/x")()
+    store = Store(f"{root}/set")
+    for path in ("a/x", "a/c/x", "a/b/y/z/x", "ab/d/x"):
+        store.put(path, b"1")
+    assert (store.folders("a"), store.folders("a/c"), store.folders("none")) == (["a/b", "a/c"], [], [])
+    assert store.folders("a/b") == ["a/b/y"]
 
 
 def test_the_bytes_of_an_object_are_on_the_disk_before_its_name_is(tmp_path, monkeypatch):

@@ -307,11 +307,11 @@ def test_a_list_may_lie_in_a_bucket_and_its_paths_are_relative_to_it():
         ("v.csv", "url\na.mp4\rb.mp4\nc.mp4\n", "line 2: not CSV: a carriage return outside quotes"),
         ("v.csv", "sep=;\n\nurl;start_s\na.mp4;soon\n", "line 4: field start_s: 'soon'"),
         ("v.csv", "url,start_ms\na.mp4,0:01\n", "line 2: field start_ms: '0:01' is not a time in milliseconds"),
-        (
-            "v.csv",
-            "url,language\na.mp4,Deutsch\n",
-            "of a language we know: say de, pt-BR or German",
-        ),
+        ("v.csv", "url,language\na.mp4,Deutsch\n", "of a language we know: say de, pt-BR or German"),
+        ("v.csv", "url\nhttp://[/a.mp4\n", "line 2: field url: 'http://[/a.mp4' cannot be an address: Invalid IPv6"),
+        ("v.txt", "http://a:99999/b\n", "line 1: field url: 'http://a:99999/b' cannot be an address: Port out of"),
+        ("v.jsonl", f'{{"url": "a.mp4", "start_s": {"9" * 5000}}}', "line 1: field start_s: '999"),
+        ("v.json", f'[{{"url": "a.mp4", "end_s": {"9" * 5000}}}]', "entry 1: field end_s: '999"),
         (
             "v.txt",
             "example.com/a.mp4\n",
@@ -393,7 +393,3 @@ def test_other_addresses_keep_what_matters():
     assert canonical("HTTPS://Example.org/A?b=C#d") == "https://example.org/A?b=C"
     assert canonical("https://www.youtube.com/@name/videos") == "https://www.youtube.com/@name/videos"
     assert canonical("s3://bucket/Key#1") == "s3://bucket/Key#1"
-
-
-def test_a_password_in_an_address_keeps_its_letters():
-    assert canonical("https://Anna:S3Cret@Example.ORG/A.mp4") == "https://Anna:S3Cret@example.org/A.mp4"

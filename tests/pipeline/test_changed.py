@@ -2,13 +2,11 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from manifests.records import MISSING, Video
-from manifests.store import Store
 from pipeline import run as running
 from pipeline.changed import Changes
 from pipeline.cli import main
@@ -16,26 +14,13 @@ from pipeline.job import add_videos, read_videos
 from pipeline.ledger import Ledger, Outcome
 from pipeline.plan import plan
 from pipeline.recipes import TalkingFaces, build
-from pipeline.sources import as_seen, missing_files, own_videos
+from pipeline.sources import missing_files, own_videos
 from pipeline.stage import keys
 
 STAGES = build("sample").stages()
 NAMES = keys(STAGES, Video)
 EVERY = {stage.name for stage in STAGES}
 GONE = Outcome(status="rejected", body={"reason": "gone", "measured": {}})
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(str(tmp_path / "out"))
-
-
-@pytest.fixture
-def film(tmp_path) -> Path:
-    path = tmp_path / "films" / "a.mp4"
-    path.parent.mkdir()
-    path.write_bytes(b"first")
-    return path
 
 
 def pass_all(store, *videos):
@@ -139,72 +124,6 @@ def test_files_that_went_after_they_were_fetched_are_no_matter(store, film):
     assert list(missing_files(lost, due=(), manifest="list.csv")) == []
     with pytest.raises(ValueError, match=r"1 of 1 files are not there, first: .*; relative paths .* of list\.csv$"):
         list(missing_files(lost, due={row.id}, manifest="list.csv"))
-
-
-def test_workers_are_told_which_files_are_missing_now_though_the_store_knows_them(store, film):
-    """A node that does not see a file which the command sees is at fault: it must not be blamed for one that went."""
-    row, left, fetched = (Video(id=name, url=str(film.with_name(name)), stamp="5-1") for name in ("row", "left", "ok"))
-    add_videos(store, [row, left, fetched])
-    words = [replace(row, stamp=MISSING), Video.of("https://h.invalid/b.mp4")]
-    everything = add_videos(store, words)
-    told = as_seen(everything, words, {one.id for one in (row, left, words[1])})
-    assert {one.id: one.stamp for one in told} == {"row": MISSING, "left": MISSING, "ok": row.stamp, words[1].id: ""}
-
-
-def test_a_run_looks_anew_for_the_files_that_are_due(store, film, monkeypatch):
-    told: list[Video] = []
-    monkeypatch.setattr(running, "_carry", lambda this, videos, due: told.extend(videos))
-    listed = film.with_name("list.txt")
-    listed.write_text("a.mp4\nb.mp4\n")
-    film.with_name("b.mp4").touch()
-    for _ in range(2):
-        assert main(["run", "sample", "--manifest", str(listed), "--store", store.url, "--until", "fetch"]) == 0
-        film.unlink(missing_ok=True)
-    assert [(Path(one.url).name, one.stamp == MISSING) for one in sorted(told[2:], key=lambda one: one.url)] == [
-        ("a.mp4", True),
-        ("b.mp4", False),
-    ]
-
-
-@pytest.mark.parametrize("listed", [("done", "due", "elsewhere"), ("done", "elsewhere")])
-def test_what_was_due_while_its_disk_was_away_is_fetched_once_it_is_back(listed, store, film, monkeypatch, tmp_path):
-    """Of two files on a disk a run that was killed had fetched one; a third lies on another disk."""
-    disk, key, text = film.parent, NAMES["fetch"], tmp_path / "list.txt"
-    film.rename(disk / "done.mp4")
-    (disk / "due.mp4").touch()
-    (tmp_path / "elsewhere.mp4").touch()
-    where = {"done": "films/done.mp4", "due": "films/due.mp4", "elsewhere": "elsewhere.mp4"}
-
-    def killed(this, videos, due):
-        (done,) = (one.id for one in videos if one.url.endswith("done.mp4"))
-        Ledger(store).write(key, done, Outcome(status="ok"))
-
-    def whole(this, videos, due):
-        for one in videos:
-            if one.id in due[0].enter:
-                Ledger(store).write(key, one.id, GONE if one.stamp == MISSING else Outcome(status="ok"))
-
-    def run(carry, *names):
-        monkeypatch.setattr(running, "_carry", carry)
-        text.write_text("".join(f"{where[name]}\n" for name in names))
-        return main(["run", "sample", "--manifest", str(text), "--store", store.url, "--until", "fetch"])
-
-    assert run(killed, *where) == 0
-    disk.rename(tmp_path / "away")
-    assert run(whole, *listed) == 0 and len(Ledger(store).videos(key, "rejected")) == 1
-    (tmp_path / "away").rename(disk)
-    assert run(whole, *where) == 0
-    assert len(Ledger(store).videos(key, "ok")) == 3 and not Ledger(store).videos(key, "rejected")
-
-
-def test_a_run_whose_files_are_all_away_is_refused_though_some_of_them_were_fetched(film):
-    (row,) = own_videos(str(film), None)
-    fetched, due = replace(row, id="fetched", url="a.mp4", stamp=MISSING), replace(row, id="due", stamp=MISSING)
-    with pytest.raises(ValueError, match="2 of 2 files are not there"):
-        list(missing_files([fetched, due], {"due"}, "list.csv"))
-    assert list(missing_files([fetched, due], (), "list.csv")) == []
-    (said,) = missing_files([fetched, due, Video.of("https://h.invalid/b.mp4")], {"due"}, "list.csv")
-    assert said.startswith("1 of 2 files are not there")
 
 
 def test_a_row_of_before_there_were_stamps_takes_one_and_is_not_due_again(store, film):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from ray._private.utils import validate_socket_filepath
 from rich.console import Console
 from s3fs import S3FileSystem
 
@@ -47,6 +48,8 @@ def test_no_option_comes_or_goes_unseen():
         ("run wilde", "no recipe 'wilde'; there are sample, wild, own"),
         ("run --hours 2", "--hours belongs to the recipe wild"),
         ("run wild --hours 0", "--hours 0: must be more than 0"),
+        ("run wild --hours inf", "--hours inf: must be more than 0 and finite"),
+        ("run wild --hours nan", "--hours nan: must be more than 0 and finite"),
         ("run wild --hours many", "argument --hours: invalid float value: 'many'"),
         ("run wild --manifest x.csv", "--manifest and wild exclude each other"),
         ("run own", "recipe own needs --manifest"),
@@ -58,6 +61,9 @@ def test_no_option_comes_or_goes_unseen():
         ("run --set discover.search=x", "--set discover.search=x: belongs to the recipe wild; sample is told"),
         ("run wild --set discover.search=x", "search: 'x' has no {query} where the words go"),
         ("run wild --set discover.access.proxy=x", "Discovery has no 'access', only min_duration_s, max_duration_s, "),
+        ("run --set sync.deadline_s=0", "sync.deadline_s: 0 is not more than 0"),
+        ("run --set fetch.manners.interval_s=-1", "interval_s: -1 is not at least 0"),
+        ("run --set policy.min_confidence.zh=nan", "expected a finite number"),
         ("run --set fetch.access.rate_limit_bytes_per_s=0", "rate_limit_bytes_per_s: 0 is not more than 0"),
         ("run --set fetch.access.cookies=file", "cookies: file holds no cookies in the form of cookies.txt"),
         ('run wild --set fetch.access.extractor_args=["youtube:lang=de"]', "youtube:lang=de: yt-dlp reads a video's"),
@@ -108,6 +114,12 @@ def test_a_wrong_request_is_answered_in_one_line_with_exit_code_2(arguments, say
 def test_an_empty_choice_of_languages_is_not_all_of_them(tmp_path, capsys):
     assert main(["run", "--langs", "", "--dry", "--store", str(tmp_path / "out")]) == 2
     assert "must be a number from 1 to 10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", [[], ["own"], ["wild"]])
+def test_an_empty_name_of_a_list_is_not_the_sample(recipe, tmp_path, capsys):
+    assert main(["run", *recipe, "--manifest", "", "--dry", "--store", str(tmp_path / "out")]) == 2
+    assert "--manifest ''" in capsys.readouterr().err
 
 
 def test_an_address_where_nobody_answers_is_refused_at_once():
@@ -282,6 +294,23 @@ def test_a_ray_that_was_too_late_is_started_again(late, starts, monkeypatch):
     monkeypatch.setattr("ray.shutdown", lambda: tried.append("end"))
     start_local(num_cpus=1)
     assert tried.count("start") == starts and tried.count("end") == late
+
+
+def test_a_ray_of_our_own_stays_out_of_a_scratch_folder_too_long_for_its_sockets(monkeypatch):
+    given = []
+    monkeypatch.setattr("ray.init", lambda *_, **options: given.append(options.get("_temp_dir")))
+    longest = f"/{'x' * 38}"
+    validate_socket_filepath(f"{longest}/ray/session_2026-11-30_02-03-30_123456_1234567/sockets/plasma_store")
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    for scratch in ("/tmp", longest, f"{longest}x"):
+        monkeypatch.setenv("TMPDIR", scratch)
+        start_local(num_cpus=1)
+    monkeypatch.setenv("RAY_TMPDIR", longest)
+    start_local(num_cpus=1)
+    assert given == [None, None, str(Path("/tmp", "ray")), None]
+    monkeypatch.setenv("RAY_TMPDIR", f"{longest}x")
+    with pytest.raises(ValueError, match=r"RAY_TMPDIR /x+: longer than the 39 bytes"):
+        start_local(num_cpus=1)
 
 
 def test_what_else_hinders_ray_is_not_tried_again(monkeypatch):

@@ -1,23 +1,31 @@
 """The same stages on Ray: equal ledgers, isolated failures, quarantine, resume."""
 
 import dataclasses
+import logging
 import os
+import socket
 import time
+from argparse import Namespace
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
+from rich.console import Console
 
 from manifests.codec import to_plain
 from manifests.records import Video
 from manifests.store import Store, UnreachableError
-from pipeline.cluster import _broken, _Worker, run_on_ray
+from pipeline import cluster as clustering
+from pipeline import run as running
+from pipeline.cluster import Cluster, _tell_of_no_gpu, _Worker, run_on_ray
 from pipeline.here import run_here
+from pipeline.job import Job
 from pipeline.ledger import Ledger
 from pipeline.plan import plan
 from pipeline.stage import keys
-from pipeline.step import StageBrokenError
+from pipeline.step import StageBrokenError, left_behind
 from tests.pipeline.test_core import stages
 from tests.pipeline.toy import SMALL, Get, Rate, calls, note, videos
 
@@ -87,6 +95,28 @@ def test_resume_enters_each_video_where_it_was_left(place):
     assert calls(log) == {"rate": 4, "speak": 9}
 
 
+def test_a_run_lists_nothing_for_its_waves_and_starts_none_with_nothing_to_do(place, monkeypatch):
+    log, store = place
+    run_here(stages(log)[:2], videos(6), store, "a")
+    run_here(stages(log), videos(5), store, "b")
+    log.unlink()
+    due, listed, started = plan(stages(log), videos(10), store), [], []
+    listing, wave = store.list, clustering._wave
+    monkeypatch.setattr(store, "list", lambda path: listed.append(path) or listing(path))
+    monkeypatch.setattr(clustering, "WAVE", 3)
+    monkeypatch.setattr(clustering, "_wave", lambda *given: started.append(given[1]) or wave(*given))
+    options = Namespace(until=None, manifest="list.csv", address=None, cpus=None)
+    recipe = SimpleNamespace(stages=lambda: tuple(stages(log)))
+    this = running._Run(options, Console(quiet=True), store, Job(recipe="own"), recipe, "c")
+    running._carry(this, videos(10), due)
+    assert calls(log) == {"get": 4, "rate": 3, "speak": 4}
+    assert listed == ["tombstones"], "for what was forgotten meanwhile"
+    entering = [[[video.title for video in at] for at in wave] for wave in started]
+    assert entering == [[["6", "7"], [], ["5"]], [["8", "9"], [], []]]
+    assert run_on_ray(stages(log), videos(10), store, "d") == 0 and len(started) == 2
+    assert len(listed) == 1 + 1 + 3 * 4, "once, where no plan is given"
+
+
 def test_the_parts_of_a_source_come_to_one_worker_and_go_on_one_by_one(place):
     log, store = place
 
@@ -121,8 +151,28 @@ def test_the_parts_of_a_source_come_to_one_worker_and_go_on_one_by_one(place):
 
 def test_a_stage_that_fails_on_everything_stops_the_run_with_its_cause(place):
     log, store = place
-    with pytest.raises(StageBrokenError, match="20 videos in a row failed at rate, the last with RuntimeError"):
+    said = ": 20 videos in a row failed at rate, the last with RuntimeError"
+    with pytest.raises(StageBrokenError, match=said) as stopped:
         run_on_ray(stages(log, broken=True), videos(60), store, "a")
+    assert str(stopped.value).startswith(f"{socket.gethostname()}: "), "the machine, of a cluster of many"
+
+
+def test_what_stages_log_as_an_error_on_any_machine_the_user_hears_once(place, caplog):
+    log, store = place
+
+    class Loud(Get):
+        def open(self):
+            get = super().open()
+
+            def loud(facts, bench):
+                logging.getLogger("stages.site").warning("a hint")
+                logging.getLogger("stages.site").error("the cookies are no longer valid")
+                return get(facts, bench)
+
+            return loud
+
+    assert run_on_ray([Loud(log=str(log))], videos(6), store, "a") == 6
+    assert caplog.messages == ["the cookies are no longer valid"]
 
 
 def test_a_full_disk_stops_the_run_and_is_told_even_where_the_store_could_not_take_the_word(place):
@@ -132,7 +182,7 @@ def test_a_full_disk_stops_the_run_and_is_told_even_where_the_store_could_not_ta
     assert stopped.value.by_request
     for left in (b"", b'["No sp', None):
         store.delete("broken") if left is None else store.put("broken/a.json", left)
-        told = _broken(store, "a", stopped.value.__cause__)
+        told = left_behind(store, "a", stopped.value.__cause__)
         assert told.by_request and str(told) == str(stopped.value)
 
 
@@ -200,11 +250,21 @@ def test_no_more_workers_start_than_the_machine_s_memory_holds(place):
     assert calls(log)["open"] == 1
 
 
-def test_a_joined_ray_without_a_gpu_says_that_it_works_on_the_processor(place, caplog, monkeypatch):
+def test_a_ray_without_a_gpu_says_that_it_works_on_the_processor(place, tmp_path, caplog, monkeypatch):
     log, store = place
+    monkeypatch.setattr("pipeline.cluster._DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     asking = Get(log=str(log), resources=dataclasses.replace(SMALL, gpus=0.1))
     assert run_on_ray([asking], videos(1), store, "a") == 1
     assert not caplog.records, "on one's own machine nothing can come"
+    (tmp_path / "nvidia0").touch()
+    _tell_of_no_gpu([asking], Cluster())
+    (said,) = caplog.messages
+    assert said.startswith("no GPU in the Ray of this machine, though it has one: get will work on the processor; ")
+    caplog.clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    _tell_of_no_gpu([asking], Cluster())
+    assert not caplog.records, "it is not wanted"
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert run_on_ray([asking, *stages(log)[1:]], videos(2), store, "b") == 2
     (said,) = caplog.messages
@@ -221,7 +281,7 @@ def test_a_gpu_that_ray_gives_is_left_visible_and_one_that_cuda_does_not_find_en
     if seen:
         assert worker(ticket) == [ticket] and os.environ["CUDA_VISIBLE_DEVICES"] == "1"
     else:
-        with pytest.raises(StageBrokenError, match=r"get: Ray announces a GPU on .*, but CUDA finds none") as stopped:
+        with pytest.raises(StageBrokenError, match=r"^\S+: get: Ray announces a GPU, but CUDA finds none") as stopped:
             worker(ticket)
         assert stopped.value.by_request and plan([worker.stage], videos(1), store)[0].enter == (ticket["id"],)
 
@@ -251,7 +311,8 @@ def test_a_store_that_does_not_answer_a_worker_is_told_in_one_line(place, at):
         raise UnreachableError("s3://bucket/set does not answer: Service Unavailable")
 
     setattr(Away, at, away)
-    with pytest.raises(StageBrokenError, match=r"^s3://bucket/set does not answer: Service Unavailable; ") as stopped:
+    said = r"^\S+: s3://bucket/set does not answer: Service Unavailable; "
+    with pytest.raises(StageBrokenError, match=said) as stopped:
         run_on_ray(stages(log), videos(3), Away(store.url), "a")
     assert stopped.value.by_request
     assert [(d.failed, d.quarantined) for d in plan(stages(log), videos(3), store)] == [(0, 0)] * 3
@@ -264,7 +325,7 @@ def test_a_node_on_which_the_store_is_a_folder_of_its_own_ends_the_run_in_one_li
         def __reduce__(self):
             return Store, (str(tmp_path / "elsewhere"),)
 
-    said = r"^\S+ does not see the store .*/elsewhere as the command does: on a cluster give --store a bucket"
+    said = r"^\S+: the store .*/elsewhere is not the folder here that it is for the command: on a cluster give --store "
     with pytest.raises(StageBrokenError, match=said) as stopped:
         run_on_ray(stages(log), videos(3), Elsewhere(store.url), "a")
     assert stopped.value.by_request and not log.exists()

@@ -1,10 +1,13 @@
 """`ray_cluster.yaml`, as far as it can be tried without a cloud."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import jsonschema
+import pytest
 import ray
 import yaml
 
@@ -41,6 +44,26 @@ def test_the_image_holds_the_ray_of_the_lock():
     )
     assert f":{locked}-py311" in cluster()["docker"]["image"]
     assert all(type_["min_workers"] == 0 for name, type_ in cluster()["available_node_types"].items() if name != "head")
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_machines_with_a_disk_of_their_own_have_scratch_on_it(mounted, tmp_path):
+    told = {
+        "lsblk": "printf 'nvme0n1 Amazon Elastic Block Store\\nnvme1n1 Amazon EC2 NVMe Instance Storage\\n'",
+        "mountpoint": f"exit {int(not mounted)}",
+        "sudo": 'echo "$@"',
+    }
+    for name, does in told.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    cpu = cluster()["available_node_types"]["cpu"]
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    script = "\n".join(cpu["initialization_commands"])
+    did = subprocess.run(["bash", "-e", "-c", script], env=path, capture_output=True, text=True, check=True).stdout
+    disk = ["mkfs.ext4 -q -E nodiscard /dev/nvme1n1", "mount /dev/nvme1n1 /mnt/scratch"]
+    assert did.splitlines() == ["mkdir -p /mnt/scratch", *([] if mounted else disk), "chmod 1777 /mnt/scratch"]
+    config = {**cluster()["docker"], **cpu["docker"]}  # as Ray's autoscaler merges them
+    assert "-v /mnt/scratch:/tmp" in config["worker_run_options"] and config["run_options"]
 
 
 def test_the_head_tells_nobody_that_it_is_used():

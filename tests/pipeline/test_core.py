@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from manifests.codec import to_plain
@@ -18,9 +19,9 @@ from pipeline.here import run_here
 from pipeline.ledger import Ledger
 from pipeline.override import OverrideError, override
 from pipeline.plan import plan, queue, release
-from pipeline.stage import RUNTIME, Resources, keys
+from pipeline.stage import RUNTIME, Facts, PostponedError, Rejection, Resources, Stage, Work, keys
 from pipeline.step import StageBrokenError, Step
-from tests.pipeline.toy import Get, Rate, Speak, calls, dead_pid, videos
+from tests.pipeline.toy import Get, Media, Rate, Speak, calls, dead_pid, number, videos
 
 
 def stages(log, **rate):
@@ -161,6 +162,28 @@ def test_a_stage_that_fails_on_everything_stops_the_run(place):
     assert calls(log)["rate"] == 20
 
 
+def test_workers_that_die_of_every_video_on_one_machine_stop_the_run_in_one_line(place, monkeypatch):
+    log, store = place
+
+    def given_up(n: int) -> bool:
+        step, video = Step(Get(log=str(log)), (), store, "a"), videos(n + 1)[n]  # a process in a dead one's place
+        for _ in range(3):
+            tries = step.ledger.begin(step.key, video.id, "a")
+        step.ledger.complain(step.key, video.id, "Traceback:\nWorkerSpoiledError: cuda\n")
+        return tries == 3 and step(to_plain(video)) == []
+
+    assert all(given_up(n) for n in range(4))
+    assert Step(Get(log=str(log)), (), store, "a")(to_plain(videos(5)[4])), "one that lives: they were the videos"
+    assert not store.list("died") and all(given_up(n) for n in range(5, 9))
+    with monkeypatch.context() as other:
+        other.setattr("socket.gethostname", lambda: "elsewhere")
+        assert given_up(10)
+    said = r"^workers of get died of 5 videos in a row, .*; one said: WorkerSpoiledError: cuda; "
+    with pytest.raises(StageBrokenError, match=said) as end:
+        given_up(9)
+    assert end.value.by_request and "\n" not in str(end.value)
+
+
 def test_a_full_gpu_is_held_against_no_video_and_twenty_times_in_a_row_stops_the_run(place):
     log, store = place
     for run in "abcd":
@@ -234,6 +257,20 @@ def test_videos_whose_facts_were_forgotten_meanwhile_are_passed_over_and_stop_no
     assert not calls(log) and not store.list("ledger") and step.failures_in_a_row == 0
 
 
+def test_a_video_whose_facts_another_run_has_taken_back_waits_for_the_next_plan(place):
+    log, store = place
+    run_here(stages(log)[:1], videos(30), store, "a")
+    due, ledger = plan(stages(log), videos(30), store), Ledger(store)
+    for id in due[1].enter:
+        ledger.forget(due[0].key, id)
+    step = Step(Rate(log=str(log)), [Get()], store, "b")
+    assert not any(step(to_plain(video)) for video in videos(30) if video.id in due[1].enter)
+    assert len(due[1].enter) == 26 and not ledger.videos(step.key, "failed") and step.failures_in_a_row == 0
+    why = ledger.postponed(step.key, set(due[1].enter))
+    assert set(why.values()) == {"another run has taken its Media back"} and len(why) == 26
+    assert set(due[1].enter) <= set(plan(stages(log), videos(30), store)[0].enter)
+
+
 def test_scratch_dies_with_the_call(place, tmp_path, monkeypatch):
     log, store = place
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
@@ -262,6 +299,8 @@ def test_override_reads_text_by_the_type_of_the_field():
         ("rate.threshold=abc", "Expected `float`"),
         ("rate.threshold", "expects name=value"),
         ("rate.threshold.x=1", "float has no 'x', only nothing"),
+        ("rate.threshold=nan", "rate.threshold=nan: expected a finite number"),
+        ("get.resources.cpus_beside_gpu=-inf", "expected a finite number, or null where there may be none"),
     ],
 )
 def test_a_wrong_override_says_what_is_allowed(assignment, says):
@@ -288,6 +327,37 @@ def test_overrides_that_need_each_other_are_taken_in_either_order():
     assert override(Ranged(), "range.low=5", "range.high=6") == override(Ranged(), "range.high=6", "range.low=5")
     with pytest.raises(ValueError, match="low lies above high"):
         override(Ranged(), "range.low=5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Babble(Stage[Media]):
+    """Says half a letter in every way that there is, and gives a fact that is none."""
+
+    name, needs, gives = "babble", (Video,), Media
+
+    def open(self) -> Work[Media]:
+        def babble(facts: Facts, bench: Bench) -> Media | Rejection:
+            n, half = number(facts), "\ud83d"
+            if n == 0:
+                return Rejection("said", {"said": half})
+            if n == 1:
+                raise RuntimeError(half)
+            if n == 2:
+                raise PostponedError(half)
+            return Media(frames=np.float32(4)) if n == 3 else Media(frames=4)  # type: ignore[arg-type]
+
+        return babble
+
+
+def test_nothing_that_a_stage_says_or_gives_ends_the_run_because_it_cannot_be_written(tmp_path):
+    store, ids = Store(str(tmp_path)), [video.id for video in videos(5)]
+    assert run_here([Babble()], videos(5), store, "a") == 1
+    ledger, key = Ledger(store), keys([Babble()], Video)["babble"]
+    found = [ledger.read(key, id) for id in ids]
+    assert [one and one.status for one in found] == ["rejected", "failed", None, "failed", "ok"]
+    assert found[0].body["measured"] == {"said": "\ufffd"}
+    assert ledger.postponed(key, set(ids)) == {ids[2]: "\ufffd"}
+    assert "RuntimeError: \ufffd" in found[1].body["error"] and "numpy.float32" in found[3].body["error"]
 
 
 def test_the_longest_come_first_and_parts_of_a_source_stay_together():

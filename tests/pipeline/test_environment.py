@@ -1,6 +1,8 @@
 """The locked environment is made once, whatever broke off before."""
 
+import contextlib
 import fcntl
+import importlib.util
 import subprocess
 import sys
 from hashlib import sha256
@@ -97,3 +99,28 @@ def test_an_environment_whose_making_was_broken_off_is_made_anew(broken, tmp_pat
     environment._make(place, place / "bin" / "python")
     assert ran[0][1:] == ["-m", "venv", "--clear", str(place)]
     assert [command[1:3] for command in ran[1:]] == [["-m", "pip"], ["pip", "install"], ["pip", "install"]]
+    told = [command[3:5] for command in ran[2:]]
+    assert told == [["--python", str(place / "bin" / "python")]] * 2, "whatever UV_SYSTEM_PYTHON and UV_PYTHON say"
+
+
+@pytest.mark.parametrize(("made_for", "is_made_anew"), [(b"x==0\n", True), (b"x==1\n", False), (None, False)])
+def test_a_lock_that_changed_reaches_an_activated_environment_of_ours(made_for, is_made_anew, checkout, monkeypatch):
+    monkeypatch.setattr(environment, "_WITNESSES", ("sys",))
+    monkeypatch.setattr(sys, "prefix", str(checkout / ".venv"))
+    if made_for is not None:
+        (checkout / ".venv" / "locked").write_text(sha256(made_for).hexdigest())
+    made = []
+    monkeypatch.setattr(environment, "_make", lambda *given: made.append(given))
+    with pytest.raises(InterruptedError) if is_made_anew else contextlib.nullcontext():
+        environment.ensure()
+    assert len(made) == is_made_anew
+
+
+def test_a_python_that_makes_no_environments_is_told_in_one_line_with_the_package(checkout, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # `ensurepip`, as on a plain Debian
+    with pytest.raises(SystemExit) as ended:
+        environment.ensure()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+    assert f"apt install python3.{sys.version_info.minor}-venv" in said
+    assert not list((checkout / ".venv").iterdir())

@@ -7,13 +7,13 @@ import pytest
 from rich.console import Console
 
 from manifests.codec import to_plain
-from manifests.records import Video
+from manifests.records import Verdict, Video
 from manifests.store import Store
 from pipeline import finish as finishing
 from pipeline import run as running
 from pipeline.cli import main
 from pipeline.figures import STAGES
-from pipeline.finish import finish, is_finished, snapshot
+from pipeline.finish import finish, is_finished, notes, snapshot
 from pipeline.job import Job, add_videos, read_videos, write_job
 from pipeline.ledger import Ledger, Outcome
 from pipeline.recipes import TalkingFaces
@@ -21,7 +21,7 @@ from pipeline.show import show
 from pipeline.stage import keys
 from stages.policies import PAPER
 from stages.shard import Sharded
-from tests.stages.measured import measured, put, source, stored_clip, sync
+from tests.stages.measured import measured, put, source, speech, stored_clip, sync
 
 
 def remember(store, recipe, known):
@@ -164,6 +164,46 @@ def test_brackets_in_an_address_are_shown(tmp_path):
     options = type("Options", (), {"store": store.url, "id": video.id})()
     assert show(options, console) == 0
     assert f"{video.id}  {video.url}" in console.file.getvalue()
+
+
+def test_a_split_of_less_than_half_its_share_is_told_with_the_size_of_the_largest_group():
+    splits = ["train"] * 60 + ["val"] * 1 + ["test"] * 3
+    known = [measured(f"v{n}") for n in range(len(splits))]
+    made = {"kept": True, "policy": "paper"}
+    verdicts = [
+        Verdict(key=f"v{n}-0000", video=f"v{n}", group="giant" if n < 48 else f"g{n}", split=split, **made)
+        for n, split in enumerate(splits)
+    ]
+    recipe = TalkingFaces(policy=PAPER, cascade=False)
+    (said,) = notes(recipe, known, verdicts)
+    assert "val has 1.6 % instead of 5.0 %" in said and "test" not in said
+    assert "the largest of 17 such groups has 75.0 %" in said
+    assert notes(recipe, known, [dataclasses.replace(one, kept=False, split="") for one in verdicts]) == ()
+    assert notes(recipe, known[47:], verdicts[47:]) == ()
+
+
+def shown(store, video):
+    console = Console(file=io.StringIO(), width=200)
+    assert show(type("Options", (), {"store": store.url, "id": video})(), console) == 0
+    return console.file.getvalue()
+
+
+def test_a_video_is_shown_without_judging_a_finished_store_as_it_is_shown_by_judging_it(tmp_path, judgings):
+    store, job = Store(str(tmp_path)), Job(recipe="own", overrides=("policy.min_duration_s=0.5",))
+    write_job(store, job)
+    for n in range(2):
+        clips = tuple(stored_clip(store, f"v{n}", number, seed=n, start_s=9.0 * number) for number in range(3))
+        syncs = tuple(sync(one.key, confidence) for one, confidence in zip(clips, (7.0, 1.23456789, 7.0), strict=True))
+        heard = {"speeches": (speech(clips[0].key), speech(clips[1].key), speech(clips[2].key, verdict="other"))}
+        remember(store, job.build(), measured(f"v{n}", clips=clips, syncs=syncs, person=n, **heard))
+    finish(job.build(), job, snapshot(job.build(), read_videos(store), store), store)
+    judgings.clear()
+    quick = shown(store, "v1")
+    assert judgings == [] and "v0-0000" not in quick
+    store.delete("finished.json")
+    assert shown(store, "v1") == quick and len(judgings) == 1
+    assert "v1-0000: kept, " in quick and "v1-0001: dropped" in quick
+    assert "  low_sync: 1.23457, limit" in quick and "  wrong_language: de, limit" in quick
 
 
 def test_clips_that_are_not_those_that_were_scored_are_due_again_with_what_was_measured_on_them(tmp_path):

@@ -182,6 +182,39 @@ def test_a_video_that_was_forgotten_can_be_forgotten_again(store):
     assert [path for path in everything(store) if "v0" in path] == ["tombstones/v0.json"]
 
 
+@pytest.mark.parametrize("kind", ["disk", "memory", "s3"])
+def test_of_few_videos_and_of_many_the_same_is_found_and_of_few_no_other_is_listed(
+    kind, tmp_path, request, monkeypatch
+):
+    places = {"disk": lambda: str(tmp_path), "memory": lambda: f"memory://{tmp_path.name}-found"}
+    store = Store(places.get(kind, lambda: f"{request.getfixturevalue('bucket')}/found")())
+    ids, ledger = ["ab1", "ab2", "cd1", "cd2", "ab"], Ledger(store)
+    for key, id in itertools.product(("fetch-1", "fetch-0", "speech-by-hand-2"), ids):
+        ledger.begin(key, id, "run")
+    for key, id, status in (
+        ("fetch-1", "ab1", "ok"),
+        ("fetch-1", "ab1", "failed"),  # of a run beside
+        ("fetch-1", "ab2", "rejected"),
+        ("fetch-1", "cd2", "ok"),
+        ("fetch-0", "cd1", "quarantined"),
+        ("speech-by-hand-2", "ab", "ok"),
+    ):
+        store.put(f"ledger/{key}/{status}/{id[:2]}/{id}.json", b"" if status == "failed" else b"{}")
+    for key, id, name in itertools.product(("fetch-1", "clip-9"), ids, ("x.mp4", "of/one/x")):
+        store.put(f"blobs/{key}/{id[:2]}/{id}/{name}", b"x")
+    store.put("blobs/seen-3/cd/cd2/x", b"left where no outcome was written")
+    asked = {"ab1", "ab", "cd2", "not-there"}
+    every = [path for folder in ("ledger", "blobs") for path in store.list(folder)]
+    listed, listing = [], store.list
+    monkeypatch.setattr(store, "list", lambda path: listed.append(path) or listing(path))
+    few = forgetting.objects(store, asked)
+    assert {path.split("/")[-1] for path in listed} == asked
+    monkeypatch.setattr(forgetting, "_FEW", 3)
+    assert set(few) == set(forgetting.objects(store, asked)) == {p for p in every if forgetting.about(p)[1] in asked}
+    assert len(few) == len(set(few)) == 9 + 4 + 12 + 1
+    assert [path.split("/")[0] for path in few] == ["ledger"] * 13 + ["blobs"] * 13
+
+
 def test_faces_are_compared_for_persons_alone_and_once_for_all_of_them(store, monkeypatch):
     mean_face, calls = forgetting.mean_face, []
     monkeypatch.setattr(forgetting, "mean_face", lambda faces: calls.append(1) or mean_face(faces))

@@ -2,6 +2,7 @@
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -62,6 +63,43 @@ def test_a_video_that_is_tried_again_or_forgotten_while_it_is_read_counts_as_it_
     monkeypatch.setattr(Ledger, "read", meanwhile)
     (one,) = measured(recipe, [video], store)
     assert (one.rejected, one.failed) == (("fetch", "gone", {}) if found else None, None)
+
+
+def test_an_empty_outcome_of_a_power_cut_elsewhere_is_none_and_due_again_once_it_was_met(store):
+    """The disk is another machine's: no start of this one has its ledger swept."""
+    recipe, (video,) = sample().stages(), videos(1)
+    ledger, key = Ledger(store), plan(recipe, [video], store)[0].key
+    reads = (
+        lambda: measured(recipe, [video], store)[0].source is None,
+        lambda: ledger.read(key, video.id) is None,
+        lambda: ledger.look(key, video.id)[0] is None,
+        lambda: ledger.passed([key], video.id) == {},
+    )
+    for is_none in reads:
+        store.put(f"ledger/{key}/ok/{video.id[:2]}/{video.id}.json", b"")
+        assert plan(recipe, [video], store)[0].enter == (), "by listings alone"
+        assert is_none() and plan(recipe, [video], store)[0].enter == (video.id,)
+
+
+def test_an_empty_outcome_hides_none_that_says_something(store):
+    ledger = Ledger(store)
+    ledger.write("k", "v", FAILED)
+    store.put("ledger/k/ok/v/v.json", b"")
+    assert ledger.read("k", "v") == FAILED
+
+
+def test_attempts_of_which_a_power_cut_left_nothing_are_begun_anew(store):
+    store.put("ledger/k/tries/v/v.json", b"")
+    ledger = Ledger(store)
+    assert ledger.postponed("k", {"v"}) == {} and ledger.last_words("k", "v") == ""
+    store.put("ledger/k/tries/v/v.json", b"")
+    assert ledger.begin("k", "v", "run") == 1
+
+
+def test_an_outcome_that_is_broken_otherwise_is_told_with_its_place(store):
+    store.put("ledger/k/ok/v/v.json", b"{")
+    with pytest.raises(msgspec.DecodeError, match=f"{store.at('ledger')}.*v.json: "):
+        Ledger(store).read("k", "v")
 
 
 def test_an_attempt_that_ends_with_its_node_is_not_counted_unless_there_are_too_many(store):

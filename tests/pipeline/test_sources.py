@@ -12,10 +12,10 @@ from manifests.store import Store
 from pipeline import run as running
 from pipeline import sources
 from pipeline.cli import main
-from pipeline.job import Job, add_videos
-from pipeline.ledger import Ledger
+from pipeline.job import Job, add_videos, read_videos
+from pipeline.ledger import Ledger, Outcome
 from pipeline.recipes import build
-from pipeline.sources import Hours, Wild
+from pipeline.sources import Hours, Wild, of_languages
 from stages.discover import Discovery
 from stages.fetch import _vet
 from stages.judge import Measured
@@ -62,6 +62,36 @@ def wild(monkeypatch, tmp_path):
     made.searched, made.hours = searched, None
 
     return made
+
+
+def test_a_bare_tag_picks_its_language_in_every_spelling_and_a_narrower_one_says_what_it_leaves(caplog):
+    tags = ("zh", "zh-TW", "cmn", "yue", "he", "pl", None)
+    rows = tuple(Video.of(f"{n}.mp4", language=tag) for n, tag in enumerate(tags))
+
+    def picked(langs):
+        return [video.language for video in of_languages(rows, langs, "v.csv")]
+
+    assert [picked(langs) for langs in ("zh", "iw,pl", "yue")] == [["zh", "zh-TW", "cmn"], ["he", "pl"], ["yue"]]
+    assert not caplog.messages
+    assert picked("zh-TW") == ["zh-TW"]
+    assert caplog.messages == ["v.csv: rows of the same languages left out: 2, of cmn, zh"]
+    with pytest.raises(ValueError, match="--langs zh-HK: no zh-HK here; must be a number from 1 to 6, or any of zh,"):
+        picked("zh-HK")
+
+
+def test_expected_languages_that_the_recogniser_cannot_name_are_told_beforehand(capsys, tmp_path):
+    rows = ["a.mp4,swe", "b.mp4,de-AT", "c.mp4,und", "d.mp4,bs", "e.mp4,"]
+    (tmp_path / "v.csv").write_text("\n".join(["url,language", *rows]))
+    for row in rows:
+        (tmp_path / row.partition(",")[0]).write_bytes(b"x")
+    command = ["run", "--manifest", str(tmp_path / "v.csv"), "--store", str(tmp_path / "out"), "--dry"]
+    said = "languages that sample/whisper cannot name, so that none of their clips can agree: "
+    assert main([*command, "--set", "speech.model=sample/whisper"]) == 0
+    assert f"{said}sv\n" in capsys.readouterr().out
+    assert main([*command, "--set", "speech.model=sample/whisper", "--langs", "de"]) == 0
+    assert said not in capsys.readouterr().out
+    assert main([*command, "--set", "speech.model=sample/whisper", "--until", "watch"]) == 0
+    assert said not in capsys.readouterr().out
 
 
 def test_a_language_whose_host_is_closed_is_asked_again_in_the_next_wave(wild):
@@ -117,11 +147,25 @@ def test_videos_found_under_a_rule_that_was_changed_are_told_where_it_decides(wi
     assert wild("fetch.licence=cc", any=("de",)).ruled_otherwise(found) == ()
 
 
+def test_files_of_one_s_own_are_under_no_rule_of_the_web(wild):
+    own = Video.of("/own/a.mp4", language="de")
+    assert wild(de=[[own]], pl=[[]]).next_wave(NOTHING, ()) == (own,)
+    assert wild(any=("de",)).ruled_otherwise((own,)) == ()
+
+
 def test_what_is_set_of_the_search_reaches_it(wild):
     sets = ("discover.look=true", "discover.per_source=7", "fetch.access.proxy=http://p")
     wild(*sets, de=[videos("de", "a")], pl=[videos("pl", "x")]).next_wave(NOTHING, ())
     _, options, access = wild.searched["de"]
     assert options == Discovery(look=True, per_source=7) and access.proxy == "http://p"
+
+
+@pytest.mark.parametrize(
+    ("seen", "kept", "found"), [(0.0, 0.0, 25), (40.0, 8.0, 25), (120.0, 24.0, 60), (400.0, 80.0, 100)]
+)
+def test_a_wave_looks_for_more_the_better_the_yield_is_known_and_for_no_more_than_is_wanted(wild, seen, kept, found):
+    search = wild(de=[videos("de", *range(200))], pl=[[]])
+    assert len(search.next_wave(Hours({"de": seen}, {"de": kept}), ())) == found
 
 
 def test_a_forgotten_video_is_not_found_again(wild, tmp_path):
@@ -171,6 +215,25 @@ def test_a_run_whose_search_ends_short_prints_it(wild, capsys, tmp_path):
     running._search(this, search, ())
     said = [line.partition(" and ")[0] for line in capsys.readouterr().out.splitlines()]
     assert said == [f"{tag}: 0.00 of 100 h kept" for tag in ("de", "pl")]
+
+
+def test_a_wave_leaves_files_that_are_not_there_for_later_whoever_found_them(wild, tmp_path, monkeypatch, capsys):
+    store, job, entered = Store(str(tmp_path)), Job(recipe="wild"), []
+    away, late, there = (Video.of(str(tmp_path / name), language="de", duration_s=1.0) for name in ("a", "b", "c"))
+    (tmp_path / "c").touch()
+
+    def carry(this, videos, due):
+        assert {one.id for one in videos}.isdisjoint({away.id, late.id})
+        entered.extend(due[0].enter)
+        for id in due[0].enter:
+            Ledger(store).write(due[0].key, id, Outcome(status="rejected", body={"reason": "short", "measured": {}}))
+
+    monkeypatch.setattr(running, "_carry", carry)
+    known = add_videos(store, [away])
+    this = running._Run(type("Options", (), {"until": None})(), Console(), store, job, job.build(), "r")
+    running._search(this, wild(de=[[late, there]], pl=[[]]), known)
+    assert entered == [there.id] and read_videos(store) == tuple(sorted((away, late, there), key=lambda one: one.id))
+    assert "videos found whose files are not there, left for later: 1\n" in capsys.readouterr().out
 
 
 def endless(tag):

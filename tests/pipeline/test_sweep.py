@@ -2,9 +2,6 @@
 
 import os
 
-import msgspec
-import pytest
-
 from manifests.records import Video
 from manifests.scratch import machine, prefix, sweep
 from manifests.store import Store
@@ -48,13 +45,22 @@ def test_what_a_power_cut_left_empty_in_the_ledger_goes_and_is_due_again(tmp_pat
     half.touch()
     store.create("pace/turn-1", b"")
     (tmp_path / "list.txt").write_text(f"{whole.url}\n{lost.url}\n")
-    with pytest.raises(msgspec.DecodeError, match=f"{store.at('ledger')}.*{lost.id}.json: "):
-        ledger.read(fetch, lost.id)
     carried = []
     monkeypatch.setattr(running, "_carry", lambda this, videos, due: carried.extend(due[0].enter))
     assert main(["run", "--manifest", str(tmp_path / "list.txt"), "--until", "fetch", "--store", store.url]) == 0
     assert carried == [lost.id] and ledger.read(fetch, lost.id) is None
     assert half.exists() and store.exists("pace/turn-1") and ledger.videos(fetch, "tries") == {whole.id}
+
+
+def test_the_ledger_is_looked_through_once_after_each_start_of_the_machine_as_a_power_cut_is_one(tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+    store.put("ledger/fetch/ok/ab/whole.json", b"1")
+    for start, found in (b"1", 0), (b"1", 0), (b"2", 1), (b"", 1), (b"", 1):
+        monkeypatch.setattr("manifests.store._start_of_machine", lambda start=start: start)
+        assert store.sweep() == found, "b'': it does not say"
+        (tmp_path / "ledger/fetch/ok/ab/empty.json").touch()
+    monkeypatch.setattr("manifests.store._start_of_machine", lambda: b"3")
+    assert (store.sweep("shards"), store.sweep(), store.sweep()) == (0, 1, 0)
 
 
 def test_scratch_of_dead_processes_goes_and_that_of_other_machines_stays(tmp_path, monkeypatch):
