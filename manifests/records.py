@@ -20,7 +20,8 @@ SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // RATE_HZ
 
 MISSING = "missing"
-"""The stamp of a file that was not there when the manifest was read."""
+"""The stamp of a file that was not there when the manifest was read; in a store's list before the last one that it had
+(`missing:...`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Frozen encoders: pictures to latents, sound to features at 25 fps, the reference to a vector.
 
 Each has a form that learns nothing and needs no file (`dct`, `mel`, `thumbnail`) and one that reads the published
-weights from a local directory through diffusers or transformers (`pip install talkingface-wild[train]`).
+weights from a local directory through diffusers or transformers (`pip install .[train]`).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Run stages on Ray, on this machine or on a cluster. The only file that imports ray.
+"""Run stages on Ray, on this machine or on a cluster. The only file here that imports ray.
 
 Every stage is an actor pool of its own and all run at once: Ray moves tickets, the store holds facts. Tickets weigh
 nothing, so Ray's byte-based back-pressure does not hold a fast stage back; that is harmless, since what runs ahead lies

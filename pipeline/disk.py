@@ -25,7 +25,7 @@ def disk_fault(error: BaseException) -> str | None:
     """
     said = "".join(traceback.format_exception(error))
     if away := _AWAY.search(said):
-        return f"{away[1]}; run the same command again when it does"
+        return f"{away[1]}; run the same command again when it does" if "does not answer" in away[1] else away[1]
     found = _SAID.search(said)
     if found is None:
         return None

@@ -1,8 +1,8 @@
 """Make the locked environment on first use, from nothing but Python and a package registry. Standard library only.
 
-`ensure()` stands first in every `__main__`: where the project's packages are importable it does nothing; else it builds
-`.venv` beside `requirements.txt` (once; 8.5 GB on the disk) and starts the same command again inside it. Of an `.venv`
-that it made it brings the packages up to a lock that has changed since.
+`ensure()` stands first in `python -m pipeline` and `python -m tests`: where the project's packages are importable it
+does nothing; else it builds `.venv` beside `requirements.txt` (once; 8.5 GB on the disk) and starts the same command
+again inside it. Of an `.venv` that it made it brings the packages up to a lock that has changed since.
 """
 
 import contextlib

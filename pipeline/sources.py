@@ -17,7 +17,7 @@ from manifests.store import Store
 from manifests.tags import language_tag
 from manifests.urls import is_web
 from pipeline.ledger import forgotten
-from stages.discover import Discovery, discover, wanted_s
+from stages.discover import Discovery, discover, own_files, wanted_s
 from stages.fetch import Fetch
 from stages.judge import Measured
 from stages.language import subtag
@@ -178,12 +178,17 @@ class Wild:
         self._waiting: list[str] = []  # of the last wave: languages that have found enough, if it were fetched
 
     def ruled_otherwise(self, known: Iterable[Video]) -> tuple[Video, ...]:
-        """Videos that were found while another licence rule was their language's, under the one of now."""
+        """Videos that were found while another licence rule was their language's, under the one of now; files of one's
+        own that a rule was once put on, without."""
+        known = tuple(known)
+        ruled = [video for video in known if video.licence_rule and not is_web(video.url)]
+        own = set().union(*(own_files(language) for language in self.languages)) if ruled else set[str]()
+        freed = tuple(replace(video, licence_rule="") for video in ruled if video.id in own)
         if self._fetch.licence != "per_language":  # the rules decide nothing, and a later run is to see them change
-            return ()
+            return freed
         found = (video for video in known if is_web(video.url))
         rules = ((video, self._rules.get(video.language or "", video.licence_rule)) for video in found)
-        return tuple(replace(video, licence_rule=rule) for video, rule in rules if rule != video.licence_rule)
+        return (*freed, *(replace(video, licence_rule=rule) for video, rule in rules if rule != video.licence_rule))
 
     def outlook(self) -> str:
         """What the hours wanted will take, in a line: source hours at the first yield, what the listings of the

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import re
 import socket
 import time
@@ -37,6 +38,9 @@ MAX_FAILURES_IN_A_ROW = 20
 MAX_DEATHS_IN_A_ROW = 5
 """Videos given up since workers of a stage on one machine died of them, with none done in between: it is the machine,
 which would go through the whole queue."""
+
+_CLEARED_EVERY_S = 60.0
+"""A worker that gets on clears the count of deaths on its machine so often: a request a minute."""
 
 Ticket = dict[str, Any]
 """A video as plain builtins: all that moves between processes."""
@@ -96,7 +100,7 @@ class Step:
         self.failures_in_a_row = 0
         # In the store: a worker that dies takes its own count with it.
         self._deaths = f"died/{run}/{stage.name}/{socket.gethostname()}.json"
-        self._has_lived = False  # through a video, since its start or the last that was given up
+        self._cleared_s = -math.inf  # when this process last cleared them, by `time.monotonic`
         self._work: Work[Any] | None = None
 
     def __call__(self, ticket: Ticket) -> list[Ticket]:
@@ -142,9 +146,9 @@ class Step:
         self.notify(self.stage.name, outcome.status, time.monotonic() - started)
         if tries > MAX_TRIES:
             self._count_death(last)
-        elif outcome.status in ("ok", "rejected") and not self._has_lived:
+        elif outcome.status in ("ok", "rejected") and time.monotonic() - self._cleared_s > _CLEARED_EVERY_S:
             self.store.delete(self._deaths)
-            self._has_lived = True
+            self._cleared_s = time.monotonic()
         return outcome
 
     def _measure(self, ticket: Ticket, attempt: int) -> Outcome:
@@ -201,7 +205,7 @@ class Step:
 
     def _count_death(self, last: str) -> None:
         """Raise `StageBrokenError` if workers here died of too many in a row; `last`: what one of them said of it."""
-        self._has_lived = False
+        self._cleared_s = -math.inf
         before = self.store.get_some([self._deaths]).get(self._deaths)
         count = 1 + (from_json(before, int) if before else 0)
         self.store.put(self._deaths, to_json(count))

@@ -1,5 +1,6 @@
 """Discovery: from a language's searches, channels and lists to videos, lazily, until enough hours are found."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,6 @@ def wanted_s(video: Video, unknown_s: float) -> float:
 def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tuple[str, Callable[[], Iterable[Video]]]]:
     """Each source with the host that is asked for it, "" where that is not known: a file, yt-dlp's own searches.
     Raises `ManifestError`."""
-    home = Path(language.source).parent
 
     def listed(url: str) -> tuple[str, Callable[[], Iterable[Video]]]:
         try:
@@ -95,13 +95,27 @@ def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tup
         return host, lambda: _from_site(site, url, language.tag, options)
 
     def read(path: str) -> tuple[str, Callable[[], Iterable[Video]]]:
-        place = path if "://" in path else str(home / Path(path).expanduser())
+        place = _place(language, path)
         return "", lambda: _of_language(language.tag, table.read(place), place)
 
     search = options.search or _YOUTUBE_SEARCH[language.licence]
     yield from (read(path) for path in (*language.files, *language.id_lists))
     yield from (listed(url) for url in (*language.urls, *language.channels, *language.playlists))
     yield from (listed(search.replace(_QUERY, quote_plus(query))) for query in language.queries)
+
+
+def _place(language: Language, path: str) -> str:
+    """Where a list of a language lies: relative to the language's own file."""
+    return path if "://" in path else str(Path(language.source).parent / Path(path).expanduser())
+
+
+def own_files(language: Language) -> set[str]:
+    """Ids of what the language's own lists name that is on no web; nothing of lists that cannot be read now."""
+    found: set[str] = set()
+    for path in (*language.files, *language.id_lists):
+        with contextlib.suppress(table.ManifestError):
+            found.update(video.id for video in table.read(_place(language, path)) if not is_web(video.url))
+    return found
 
 
 def _of_language(tag: str, videos: Sequence[Video], place: str) -> Iterator[Video]:

@@ -28,7 +28,7 @@ from mcdm.checkpoint import gathered
 from mcdm.course import make_objective
 from tests.mcdm.nano import random_batch
 world = distributed.start("cpu")
-objective = make_objective(1, nano(), None)
+objective = make_objective(1, nano(), Path("of-no-run"))
 wrapped = distributed.wrap(objective, world, sharded=True)
 def backward(row):
     given = {name: member[row : row + 1] for name, member in random_batch(nano(), 4).items()}

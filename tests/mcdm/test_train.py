@@ -220,13 +220,14 @@ def _stage_3(recipe, run):
 
 GRADIENTS = """
 import sys, torch, torch.distributed as dist
+from pathlib import Path
 torch.set_num_threads(1)
 from mcdm.course import make_objective
 from mcdm.distributed import start, wrap
 from tests.mcdm.nano import nano, random_batch
 world = start("cpu")
 recipe = nano()
-objective = make_objective(1, recipe, None)
+objective = make_objective(1, recipe, Path("of-no-run"))
 wrapped = wrap(objective, world, sharded=False)
 rows = random_batch(recipe, 4)
 share = 4 // world.size

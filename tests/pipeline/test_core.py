@@ -174,6 +174,13 @@ def test_workers_that_die_of_every_video_on_one_machine_stop_the_run_in_one_line
 
     assert all(given_up(n) for n in range(4))
     assert Step(Get(log=str(log)), (), store, "a")(to_plain(videos(5)[4])), "one that lives: they were the videos"
+    assert not store.list("died")
+    with monkeypatch.context() as later:
+        later.setattr("pipeline.step._CLEARED_EVERY_S", 0.0)
+        old = Step(Get(log=str(log)), (), store, "a")
+        for n in range(20, 26):
+            assert given_up(n)
+            old(to_plain(videos(n + 21)[n + 20]))  # another on the machine gets on
     assert not store.list("died") and all(given_up(n) for n in range(5, 9))
     with monkeypatch.context() as other:
         other.setattr("socket.gethostname", lambda: "elsewhere")

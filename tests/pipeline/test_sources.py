@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from manifests.languages import Language
@@ -151,6 +152,15 @@ def test_files_of_one_s_own_are_under_no_rule_of_the_web(wild):
     own = Video.of("/own/a.mp4", language="de")
     assert wild(de=[[own]], pl=[[]]).next_wave(NOTHING, ()) == (own,)
     assert wild(any=("de",)).ruled_otherwise((own,)) == ()
+
+
+def test_a_rule_that_was_once_put_on_files_of_one_s_own_goes_and_that_of_what_a_page_named_stays(wild, tmp_path):
+    (tmp_path / "own.csv").write_text("url\na.mp4\n")
+    named, own = (Video.of(str(tmp_path / name), language="de", licence_rule="cc") for name in ("b.mp4", "a.mp4"))
+    search = wild("fetch.licence=cc")
+    at = {"source": str(tmp_path / "de.toml"), "files": ("own.csv", "gone.csv")}
+    search.languages = [structs.replace(language, **at) for language in search.languages]
+    assert search.ruled_otherwise((named, own)) == (replace(own, licence_rule=""),)
 
 
 def test_what_is_set_of_the_search_reaches_it(wild):

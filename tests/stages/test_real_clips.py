@@ -47,8 +47,8 @@ HEAD = """# Real footage through the pipeline
 {n} files served over HTTP on the loopback, taken through every stage by `python -m pipeline run --manifest`, on Ray.
 Faces: SCRFD-500M and MobileFaceNet of insightface. Voice activity: Silero. SyncNet and Whisper have random weights of
 the right layout, since trained ones cannot be had here: **their readings mean nothing** and are not in the table.
-"Motion" is the median frame-to-frame change of the longest track (0 to 255), "voice" the share of clip seconds with
-speech: both from the least to the most of the label.
+"Motion" is the median change of the lower face over four frames, of the longest track, "voice" the share of clip
+seconds with speech: both from the least to the most of the label.
 
 """
 _NUMBER, _MOTION, _VOICE = (re.compile(rf"\b\d+\.\d{digits}\b") for digits in ("+", "", "\\d"))
