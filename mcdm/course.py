@@ -21,7 +21,7 @@ from mcdm.distributed import World
 from mcdm.encode import Encoded, encode
 from mcdm.held_out import Division, divide, write_division
 from mcdm.import_weights import check_pretrained, load_pretrained
-from mcdm.local_weights import check_paths
+from mcdm.local_weights import ENCODERS, check_paths, encoders_of
 from mcdm.motion import Motion
 from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior, Objective
 from mcdm.precision import bf16_is_native
@@ -126,12 +126,11 @@ def to_come(recipe: Recipe, options: Options) -> list[int]:
 def encoders_read(recipe: Recipe, options: Options) -> set[str]:
     """The parts of the recipe whose encoders are read: all of them for a cache, and for the samples of stage 3; without
     these what the stages to come learn from."""
-    coming, every = to_come(recipe, options), {"codec", "audio", "image"}
+    coming = to_come(recipe, options)
     samples = 3 in coming and options.steps_between_samples(3, recipe.plans[3]) and not options.sharded
     if options.cache != "off" or samples:
-        return every
-    by_stage: dict[int, set[str]] = {0: set(), 1: {"codec"}, 2: {"audio", "image"}, 3: {"codec"}}
-    return set[str]().union(*(by_stage[stage] for stage in coming))
+        return set(ENCODERS)
+    return set[str]().union(*map(encoders_of, coming))
 
 
 def check_batches(recipe: Recipe, options: Options, world: World) -> None:

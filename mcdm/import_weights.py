@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mcdm.config import Recipe
 from mcdm.denoiser import Denoiser
-from mcdm.local_weights import NONE
+from mcdm.local_weights import NONE, OF_DIFFUSERS, first_in
 
 SD_TABLE: tuple[tuple[str, str], ...] = (
     (r"^conv_in\.", "conv_in."),
@@ -142,8 +142,7 @@ def weights_file(path: str) -> Path:
     """The file of weights that a path is or, being a diffusers directory, holds; raises `ValueError` for none."""
     file = Path(path)
     if file.is_dir():
-        names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-        file = next((file / name for name in names if (file / name).exists()), file / names[0])
+        file = first_in(file, OF_DIFFUSERS) or file / OF_DIFFUSERS[0]
     if not file.exists():
         raise ValueError(f"{file}: no such weights")
     return file

@@ -17,17 +17,15 @@ _PATTERNS = ("config.json", "*.safetensors", "*.bin")
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 12
 """Of a file's length, hashed with its end: two VAEs may end with the same encoder, and differ in the decoder alone."""
 
-_FILES = (
-    *("diffusion_pytorch_model.safetensors", "model.safetensors"),
-    *("diffusion_pytorch_model.bin", "pytorch_model.bin"),
-)
-"""What diffusers and transformers read of a directory: the first that is there."""
+OF_DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_FILES = (OF_DIFFUSERS[0], "model.safetensors", OF_DIFFUSERS[1], "pytorch_model.bin")
+"""What diffusers, and either it or transformers, read of a directory: the first that is there."""
 
 NONE = "none"
 """Instead of a path of `sd_weights`: random ones are meant, not forgotten."""
 
-_ENCODERS = {"codec": "sd", "audio": "wav2vec2", "image": "clip"}
-"""The kinds that read a directory."""
+ENCODERS = {"codec": "sd", "audio": "wav2vec2", "image": "clip"}
+"""The parts of a recipe that may read a directory, each with the kind that does."""
 
 _LEARNS_WITH: dict[int, tuple[str, ...]] = {
     0: (),
@@ -36,6 +34,16 @@ _LEARNS_WITH: dict[int, tuple[str, ...]] = {
     3: ("codec.path",),
 }
 """By stage, the settings whose weights decide what its own mean."""
+
+
+def encoders_of(stage: int) -> set[str]:
+    """The parts of a recipe whose encoders a stage learns from."""
+    return {setting.removesuffix(".path") for setting in _LEARNS_WITH[stage] if setting.endswith(".path")}
+
+
+def first_in(folder: Path, names: Collection[str]) -> Path | None:
+    """The first of these files that a folder holds."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def digest_at(path: str) -> str:
@@ -58,12 +66,12 @@ def digest_at(path: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def check_paths(recipe: "Recipe", *, parts: Collection[str] = tuple(_ENCODERS), starts: bool = False) -> None:
+def check_paths(recipe: "Recipe", *, parts: Collection[str] = tuple(ENCODERS), starts: bool = False) -> None:
     """Raise `ValueError`, once for all of them, for directories of encoders that are not there, of those `parts` of the
     recipe, and where stage 1 `starts` on latents of SD's VAE while no UNet is named: a random one is 860 M weights, and
     would train unnoticed."""
-    read = {name: getattr(recipe, name) for name in _ENCODERS if name in parts}
-    read = {name: part for name, part in read.items() if part.kind == _ENCODERS[name]}
+    read = {name: getattr(recipe, name) for name in ENCODERS if name in parts}
+    read = {name: part for name, part in read.items() if part.kind == ENCODERS[name]}
     lost = {name: part.path for name, part in read.items() if not part.path or not Path(part.path).is_dir()}
     missing = [f"{name}.path: no directory {path!r}" for name, path in lost.items()]
     if starts and recipe.codec.kind == "sd" and not recipe.sd_weights:
@@ -94,7 +102,7 @@ def _digest(path: str) -> str | None:
     if path in ("", NONE):
         return ""
     place = Path(path)
-    file = place if place.is_file() else next((place / name for name in _FILES if (place / name).is_file()), None)
+    file = place if place.is_file() else first_in(place, _FILES)
     if file is None:
         return None
     with file.open("rb") as opened:

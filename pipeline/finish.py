@@ -22,6 +22,7 @@ from stages.judge import Measured, candidates, judge
 from stages.policies import Policy
 from stages.shard import ChangedBlobsError, Sharded, shard
 from stages.shard_index import INDEX, tars
+from stages.split import LEAST_GROUPS
 
 _FINISHED = "finished.json"
 
@@ -196,8 +197,8 @@ def _small_splits(policy: Policy, known: Iterable[Measured], verdicts: Iterable[
     total = groups.total()
     small = [
         f"{name} has {100 * splits[name] / total:.1f} % instead of {100 * share:.1f} %"
-        for name, share, enough in (("val", policy.val_share, 2), ("test", policy.test_share, 10))  # see `split.assign`
-        if len(groups) >= enough and splits[name] < share * total / 2
+        for name, share in (("val", policy.val_share), ("test", policy.test_share))
+        if len(groups) >= LEAST_GROUPS[name] and splits[name] < share * total / 2
     ]
     if not small:
         return []

@@ -10,7 +10,7 @@ from manifests import parquet
 from manifests.codec import from_plain, to_plain
 from manifests.records import RATE_HZ, Clip, Track, Verdict
 from manifests.store import Store
-from stages.judge import Candidate, Measured, candidates, tightest
+from stages.judge import Candidate, Measured, candidates, shift_frames_of, tightest
 from stages.language import current
 from stages.origin import origin_of, span_s
 from stages.policies import Policy
@@ -177,7 +177,7 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
         "tightest_margin": narrowest and narrowest[1],
         "faces_in_view": len(clip.others_in_view),
         "duration_s": clip.n_frames / RATE_HZ,
-        "audio_shift_frames": -int(verdict.extra.get("correct_offset_frames", 0)) if verdict.kept else None,
+        "audio_shift_frames": -shift_frames_of(verdict) if verdict.kept else None,
         "video": one.measured.video.id,
     }
     if isinstance(clip, Clip):

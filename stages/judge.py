@@ -373,3 +373,8 @@ def _verdict(one: Candidate, broken: tuple[Receipt, ...], placed: Placement | No
         split=placed.split if placed and kept else "",
         extra={"correct_offset_frames": float(offset)} if policy.shift_audio and kept and offset else {},
     )
+
+
+def shift_frames_of(verdict: Verdict) -> int:
+    """By how many frames the sound of a kept clip is moved earlier for its policy; later if negative."""
+    return int(verdict.extra.get("correct_offset_frames", 0))

@@ -27,7 +27,7 @@ from manifests.codec import to_json, to_plain
 from manifests.records import RATE_HZ, Clip, Ref, Verdict, Word
 from manifests.scratch import prefix
 from manifests.store import Store
-from stages.judge import Candidate, Measured, candidates
+from stages.judge import Candidate, Measured, candidates, shift_frames_of
 from stages.language import current
 from stages.origin import origin_of, span_s
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, tars, write_index
@@ -162,7 +162,7 @@ def entries(measured: Iterable[Measured], verdicts: Iterable[Verdict]) -> list[E
     found = []
     for before, one in zip([None, *clips], clips, strict=False):
         verdict = kept[one.clip.key]
-        shift = int(verdict.extra.get("correct_offset_frames", 0))
+        shift = shift_frames_of(verdict)
         follows = before is not None and _follows(before, one)
         assert isinstance(one.clip, Clip), "what is kept was cut"
         described = describe(one, verdict, n_clips=n_clips[one.measured.video.id], follows=follows, shift_frames=shift)

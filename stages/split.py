@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 SPLITS = ("train", "val", "test")
 
+LEAST_GROUPS = {"val": 2, "test": 10}
+"""So many groups there have to be for a split to get one, however small its share."""
+
 _BLOCK_ROWS = 4096  # a square block of cosines is 64 MB
 _MAX_DISTANCES = 8_000_000  # that average linkage writes out, if these are not few beside the pairs: 64 MB
 _MAX_DOUBTED = 200  # clips of a group made by doubt; without, at one false pair in a million, 67 % of 30,000 are one
@@ -83,7 +86,7 @@ def assign(frames: Mapping[str, int], *, val_share: float, test_share: float) ->
         if name != "train" and frames[group] <= max(shares[name] * total, 1):
             chosen[group] = name
     shipped = [group for group in order if frames[group]]
-    for name, enough in (("val", 2), ("test", 10)):
+    for name, enough in LEAST_GROUPS.items():
         if shares[name] and len(shipped) >= enough and not any(chosen[group] == name for group in shipped):
             _move_one(chosen, shipped, frames, name)
     return chosen
