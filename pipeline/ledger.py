@@ -114,7 +114,7 @@ class Ledger:
 
         What counts for more stays and is what is read: of two runs on one store one may fail where the other measured.
         """
-        self.store.put(self._at(key, outcome.status, video), to_json(outcome))
+        self._put(key, outcome.status, video, outcome)
         if outcome.attempt > 1:
             for other in STATUSES[STATUSES.index(outcome.status) + 1 :]:
                 self.store.delete(self._at(key, other, video))
@@ -140,14 +140,14 @@ class Ledger:
         elif before.node and before.lost < MAX_LOST and is_lost(before.node):
             before = replace(before, count=before.count - 1, lost=before.lost + 1)
         now = replace(before, count=before.count + 1, node=node, postponed="")
-        self.store.put(self._at(key, "tries", video), to_json(now))
+        self._put(key, "tries", video, now)
         return now.count
 
     def complain(self, key: str, video: str, said: str) -> None:
         """Leave what a worker said that dies of this call; nothing where the call was forgotten meanwhile."""
         tries = self._tries(key, video)
         if tries.count:
-            self.store.put(self._at(key, "tries", video), to_json(replace(tries, said=said)))
+            self._put(key, "tries", video, replace(tries, said=said))
 
     def last_words(self, key: str, video: str) -> str:
         """What a worker that died of this call said last, "" if none of this run could."""
@@ -156,7 +156,7 @@ class Ledger:
     def put_off(self, key: str, video: str, run: str, count: int, why: str) -> None:
         """Take back the attempt that `begin` counted, of a call that was postponed: nobody died of it. Leaves why."""
         now = Tries(run, count - 1, postponed=why)  # and no node: none is lost
-        self.store.put(self._at(key, "tries", video), to_json(now))
+        self._put(key, "tries", video, now)
 
     def postponed(self, key: str, videos: AbstractSet[str]) -> dict[str, str]:
         """Why the last attempt was put off, by video, of those of these where it was: one listing, and one small object
@@ -189,6 +189,10 @@ class Ledger:
         path = self._at(key, "tries", video)
         found = self._some([path])
         return from_json(found[path], Tries, self.store.at(path)) if found else _NEVER
+
+    def _put(self, key: str, folder: str, video: str, record: Outcome | Tries) -> None:
+        """Not synced, which would be most of its time: what a power cut leaves empty is no record (see `_some`)."""
+        self.store.put(self._at(key, folder, video), to_json(record), is_synced=False)
 
     def _at(self, key: str, folder: str, video: str) -> str:
         return f"ledger/{key}/{folder}/{video[:2]}/{video}.json"

@@ -13,7 +13,7 @@ from manifests.store import _S3_REQUESTS, Store, UnreachableError, _patience
 from pipeline.cli import main
 from pipeline.disk import disk_fault
 from pipeline.job import Job, write_job
-from pipeline.ledger import READERS
+from pipeline.ledger import READERS, is_forgotten
 from tests.server import Web
 
 
@@ -146,6 +146,24 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(code, tmp_path, monkey
     assert str(away) in err and os.strerror(code) in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"), [(errno.EIO, UnreachableError), (errno.ESTALE, UnreachableError), (errno.EACCES, PermissionError)]
+)
+def test_a_video_was_not_forgotten_only_where_the_disk_says_so(code, kind, tmp_path, monkeypatch):
+    store, stat = Store(str(tmp_path)), os.stat
+    store.put("tombstones/x.json", b"{}")
+    assert is_forgotten(store, "x") and not is_forgotten(store, "y")
+
+    def lost(path, **how):
+        if "tombstones" in str(path):
+            raise OSError(code, os.strerror(code), str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr("os.stat", lost)
+    with pytest.raises(kind, match="tombstones/x"):
+        is_forgotten(store, "x")
+
+
 def test_a_folder_that_may_not_be_read_or_is_a_file_is_told_and_one_that_went_meanwhile_is_empty(tmp_path, monkeypatch):
     store, scandir = Store(str(tmp_path)), os.scandir
     store.put("a/b/x", b"1")
@@ -200,6 +218,7 @@ def test_the_bytes_of_an_object_are_on_the_disk_before_its_name_is(tmp_path, mon
     store.delete("x")
     with store.writing("x") as target:
         target.write_bytes(b"a shard")
+    store.put("y", b"1", is_synced=False)
     assert synced == [(b"1", False), (b"a clip", False), (b"a shard", False)]
 
 

@@ -96,6 +96,16 @@ def test_attempts_of_which_a_power_cut_left_nothing_are_begun_anew(store):
     assert ledger.begin("k", "v", "run") == 1
 
 
+def test_no_record_of_the_ledger_waits_for_the_disk(store, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda opened: pytest.fail("two thirds of the ledger's time"))
+    ledger = Ledger(store)
+    assert ledger.begin("k", "v", "run") == 1
+    ledger.complain("k", "v", "killed")
+    ledger.put_off("k", "v", "run", 1, "no room on the GPU")
+    ledger.write("k", "v", FAILED)
+    assert ledger.read("k", "v") == FAILED and ledger.postponed("k", {"v"}) == {"v": "no room on the GPU"}
+
+
 def test_an_outcome_that_is_broken_otherwise_is_told_with_its_place(store):
     store.put("ledger/k/ok/v/v.json", b"{")
     with pytest.raises(msgspec.DecodeError, match=f"{store.at('ledger')}.*v.json: "):
@@ -190,9 +200,9 @@ class Counting(Store):
         self.waits[before:] = [f"get {len(paths)} at once"] if paths else []
         return found
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes, *, is_synced: bool = True) -> None:
         self.waits.append(f"put {path}")
-        super().put(path, data)
+        super().put(path, data, is_synced=is_synced)
 
     def exists(self, path: str) -> bool:
         self.waits.append(f"exists {path}")
