@@ -14,7 +14,7 @@ _NAMES = {
     "end_ms": "end_ms end_msec end_time_ms end_milliseconds",
     "language": "language lang language_code locale",
     "title": "title video_title",
-    "name": "name clip_id clip_name",
+    "name": "name clip_id clip_name key",  # the last is that of our own table of clips
     "channel": "channel uploader channel_id",
     "licence": "licence license",
     "duration_s": "duration_s duration_sec duration_seconds",

@@ -1,6 +1,8 @@
 """Where to look for wild video, language by language: `manifests/wild/*.toml`, and what `--langs` may say."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,7 +39,7 @@ def load(folder: Path = WILD) -> tuple[Language, ...]:
     found = [load_file(path) for path in sorted(folder.glob("*.toml"))]
     if not found:
         raise ManifestError(f"{folder}: no language files (*.toml)")
-    for first, second in zip(sorted(found, key=_tag), sorted(found, key=_tag)[1:], strict=False):
+    for first, second in pairwise(sorted(found, key=attrgetter("tag"))):
         if first.tag == second.tag:
             raise ManifestError(f"{second.source}: field tag: {second.tag!r} is also in {first.source}")
     return tuple(sorted(found, key=lambda language: (-language.hours, language.tag)))
@@ -83,7 +85,3 @@ def languages(selection: str, available: Sequence[str], of: Callable[[str], str]
     if unknown := [tag for tag in wanted if not any(picks(tag, one) for one in available)]:
         raise ValueError(f"--langs {selection}: no {', '.join(unknown)} here; must be {allowed}")
     return tuple(one for one in available if any(picks(tag, one) for tag in wanted))
-
-
-def _tag(language: Language) -> str:
-    return language.tag

@@ -7,7 +7,7 @@ URL). Frame numbers are ints at `RATE_HZ` and count from the start of the record
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from manifests.packed import Floats, Records
 
@@ -108,18 +108,13 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Track:
-    """One face followed inside one scene, frame by frame at 25 fps, with gaps bridged.
+class FaceMeasures:
+    """What is measured of one face over consecutive frames: all of its track, or those of one piece of it.
 
-    The arrays of the track are members of `Seen.arrays`, named `{number}/frame`, `{number}/box`, ... by `stages.watch`.
     Pose angles are degrees; sharpness and exposure are the measures that `stages.quality` defines.
     """
 
-    number: int
-    scene: int
-    start_frame: int  # first frame of the track, on the 25 fps grid of the source
-    end_frame: int  # one past the last
-    detected_share: float  # frames outside of gaps that were bridged / all frames of the track
+    detected_share: float  # frames outside of gaps that were bridged / all frames
     face_px: float  # median of sqrt(box area), source pixels
     face_share: float  # median of box height / frame height
     score: float  # median detector score
@@ -131,6 +126,19 @@ class Track:
     exposure: float  # median luma of the face, 0..255
     inside_share: float  # share of frames with the whole box inside the picture
     motion: float  # median change of the lower face over four frames (`stages.quality`): near 0 for a still picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track(FaceMeasures):
+    """One face followed inside one scene, frame by frame at 25 fps, with gaps bridged, measured over all of it.
+
+    The arrays of the track are members of `Seen.arrays`, named `{number}/frame`, `{number}/box`, ... by `stages.watch`.
+    """
+
+    number: int
+    scene: int
+    start_frame: int  # first frame of the track, on the 25 fps grid of the source
+    end_frame: int  # one past the last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +154,8 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """A piece of a track, at most 30 s: what a clip is cut from."""
+class Piece(FaceMeasures):
+    """A piece of a track, at most 30 s: what a clip is cut from, and judged by. Measured over its own frames alone."""
 
     key: str  # "{video id}-{clip number:04d}": no dots, WebDataset splits at the first one
     number: int
@@ -158,6 +166,7 @@ class Piece:
     contiguous_with_prev: bool  # same track, and the previous piece ends where this one begins
     others_in_view: tuple[int, ...]  # the other tracks whose middle lies inside the crop in some frame
     still_s: float  # first to last look of the longest spell without motion, seconds: a freeze is 0.2 to 0.76 longer
+    filled_share: float  # mean share of the crop's area outside the source's picture, where its edge is repeated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +174,7 @@ class Clip(Piece):
     """A candidate clip: one face, at most 30 s, square, 25 fps, with 16 kHz mono audio of exactly matching length."""
 
     size_px: int
-    effective_face_px: float  # of the face's size (as `Track.face_px`) what has detail, source pixels: less if enlarged
+    effective_face_px: float  # of the face's size (as `face_px`) what has detail, source pixels: less if enlarged
     video: Ref  # mp4
     audio: Ref  # wav, int16, n_frames * 640 samples
     arrays: Ref  # npz: box (F,5) crop pixels + score, lmk (F,5,2) crop pixels, pose (F,3) degrees, crop (F,4) source px
@@ -176,7 +185,7 @@ class Clips:
     """Cut and encoded once. Given by `clip`. The numbers of clips and of pieces that were spared are one series."""
 
     items: tuple[Clip, ...]
-    spared: tuple[Piece, ...] = ()  # not cut, as their tracks already break a limit that was set; as long as planned
+    spared: tuple[Piece, ...] = ()  # not cut, as they already break a limit that was set; as long as planned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +271,7 @@ class Identity:
 
     key: str
     face: Sequence[float]  # mean unit ArcFace-type embedding, held as `Floats`; () where no face could be embedded
-    spread: float  # lowest cosine between a frame's embedding and the mean
+    spread: float  # lowest cosine of a frame's embedding to the one most like all others, the medoid: 0 of two people
     picture_hash: str  # hex: perceptual hashes of frames spread over the clip
     sound_hash: str  # hex: audio fingerprint of the clip
 
@@ -300,4 +309,4 @@ class Verdict:
     person: str = ""  # identity cluster
     group: str = ""  # clips that must share a split: same person, near-duplicates, same channel
     split: str = ""  # "train", "val", "test"; "" if dropped
-    extra: dict[str, float] = field(default_factory=dict)
+    shift_frames: int = 0  # by how much the sound of a kept clip is moved earlier for its policy; later if negative

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -61,7 +61,7 @@ def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
     """
     source = local(source)
     videos: dict[str, Video] = {}
-    columns = {field.name: True for field in fields(Video)}  # some of which `to_json_lines` writes for others
+    columns = {field.name: True for field in fields(Video)}  # not told of a list made of records, which has them all
     again = otherwise = 0
     try:
         for place, row in _rows(source):
@@ -82,12 +82,6 @@ def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
     if any(video.start_s and video.duration_s and video.end_s is None for video in videos.values()):
         log.warning("%s: without end_s a part goes on to the end: duration_s is that of the whole video", source)
     return tuple(videos.values())
-
-
-def to_json_lines(videos: Iterable[Video]) -> bytes:
-    """The list as JSON lines, which `read` reads back to equal records; equal lists give equal bytes."""
-    rows = ({name: value for name, value in asdict(video).items() if value not in (None, "")} for video in videos)
-    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
 def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -17,6 +17,8 @@ _BY_NAME = {
     "turkish": "tr", "ukrainian": "uk", "urdu": "ur", "vietnamese": "vi",
 }  # fmt: skip
 
+ENGLISH_NAMES = {tag: name.title() for name, tag in reversed(_BY_NAME.items())}
+"""By tag; of two names of a language the first above."""
 
 _BY_LONGER = """
     aar:aa abk:ab afr:af aka:ak alb:sq amh:am ara:ar arg:an arm:hy asm:as ava:av ave:ae aym:ay aze:az bak:ba bam:bm

@@ -9,6 +9,7 @@ last step of its plan. Files are the same whatever the number of processes, and 
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import pickle
 import time
@@ -28,9 +29,12 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from manifests.scratch import is_alive, machine, write_whole
+from mcdm.alike import settings
 from mcdm.config import NEEDS, STAGES, Recipe
 from mcdm.ema import Ema
 from mcdm.local_weights import differing
+
+log = logging.getLogger("mcdm")
 
 _RECIPE = "recipe.json"
 _SETTINGS = ("betas", "weight_decay")
@@ -83,8 +87,8 @@ def restore(saved: dict[str, Any], model: nn.Module, ema: Ema, optimizer: Optimi
     set_model_state_dict(model, saved["model"], options=options)
     asked = [{name: group[name] for name in _SETTINGS} for group in optimizer.param_groups]
     set_optimizer_state_dict(model, optimizer, saved["optimizer"], options=options)
-    for group, settings in zip(optimizer.param_groups, asked, strict=True):
-        group |= settings  # torch restores those of old
+    for group, own in zip(optimizer.param_groups, asked, strict=True):
+        group |= own  # torch restores those of old
     ema.load_state_dict(saved["ema"])
     step: int = saved["step"]
     return step
@@ -97,13 +101,16 @@ def write(run: Path, saved: dict[str, Any], *, keep: int = 2) -> Path:
     _sweep(folder)
     path = folder / f"step-{saved['step']:08d}.pt"
     temporary = path.with_suffix(f".{machine()}-{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        torch.save(saved, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(saved, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # a full disk is not to be filled with half a checkpoint
     for old in sorted(folder.glob("step-*.pt"))[:-keep]:
-        old.unlink()
+        old.unlink(missing_ok=True)  # another run on the same folder may have been quicker
     return path
 
 
@@ -256,17 +263,28 @@ def check_resumable(path: Path, saved: dict[str, Any], model: nn.Module, ema: Em
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
     """Put the recipe beside the checkpoints; raises `ValueError` if these are of another, or learned with other
-    published weights."""
+    published weights. Other settings that differ are told by name, and noted in `log.jsonl`."""
     path = run / _RECIPE
-    if path.exists() and any(newest(run, stage) for stage in STAGES):
-        old = read_recipe(run)
-        if old.digest != recipe.digest:
-            raise ValueError(f"{run} is a run of recipe {old.name} ({old.digest}), not {recipe.name} ({recipe.digest})")
-    for stage in STAGES:
-        if saved := newest(run, stage):
-            read(saved, recipe, stage, mapped=True)
+    begun = {stage: saved for stage in STAGES if (saved := newest(run, stage))}
+    old = read_recipe(run) if path.exists() and begun else recipe
+    if old.digest != recipe.digest:
+        raise ValueError(f"{run} is a run of recipe {old.name} ({old.digest}), not {recipe.name} ({recipe.digest})")
+    for stage, saved in begun.items():
+        read(saved, recipe, stage, mapped=True)
     run.mkdir(parents=True, exist_ok=True)
+    before, now = settings(old), settings(recipe)
+    if changed := {name: (before[name], value) for name, value in now.items() if value != before[name]}:
+        _note(run, changed, stage=max(begun), step=step_of(begun[max(begun)]))
     write_whole(path, json.dumps(dataclasses.asdict(recipe), indent=1))
+
+
+def _note(run: Path, changed: dict[str, tuple[Any, Any]], *, stage: int, step: int) -> None:
+    """Say which settings are others, before and now, from this step of the newest stage on."""
+    for name, (before, now) in changed.items():
+        log.info("%s %s, until now %s", name, now, before)
+    record = {"stage": stage, "step": step, "changed": changed}
+    with (run / "log.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
 
 
 def has_recipe(run: Path) -> bool:

@@ -7,13 +7,14 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from mcdm import checkpoint, distributed
+from mcdm.alike import check_alike, check_told, spelled
 from mcdm.checkpoint import check_needs, learned, load_learned
 from mcdm.config import Recipe, StagePlan
 from mcdm.data import RandomWindows, Source, collate, made_in_training
@@ -27,6 +28,7 @@ from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior,
 from mcdm.precision import bf16_is_native
 from mcdm.samples import make_samples
 from mcdm.shards import Clip, Shards
+from mcdm.sigterm import told_to_end
 from mcdm.train import Loop, LoopOptions
 
 log = logging.getLogger("mcdm")
@@ -71,6 +73,7 @@ class Options:
 def train(recipe: Recipe, options: Options) -> None:
     """Train the stages in order. Raises `ValueError` with one line for whatever the user can mend."""
     world = distributed.start(options.device)
+    check_told(recipe, options, world)
     starts = 1 in to_come(recipe, options) and checkpoint.newest(options.run, 1) is None
     check_paths(recipe, parts=encoders_read(recipe, options), starts=starts)
     if starts:
@@ -87,19 +90,29 @@ def train(recipe: Recipe, options: Options) -> None:
         counts = (len(division.train), len(division.held_out), division.by)
         log.info("%d clips to train on, %d held out by %s", *counts)
     check_batches(recipe, options, world)
-    encoded = prepare(shards, recipe, options, world)
+    data = Data(shards, division, prepare(shards, recipe, options, world))
+    with told_to_end() as told:
+        _in_order(recipe, data, options, world, told)
+
+
+def _in_order(recipe: Recipe, data: "Data", options: Options, world: World, told: Callable[[], bool]) -> None:
+    """The stages that are asked for, until one stops before its end or a process was `told` to end."""
     for stage in options.stages:
         check_needs(options.run, stage, recipe)
         if checkpoint.finished(options.run, stage, recipe):
             log.info("stage %d is finished", stage)
             continue
-        data = Data(shards, division, encoded)
         try:
-            fit(make_objective(stage, recipe, options.run, options.seed), data, options, world)
+            fit(make_objective(stage, recipe, options.run, options.seed), data, options, world, told)
         except torch.OutOfMemoryError as error:
             raise ValueError(_too_large(recipe, stage, options, world)) from error
-        if not checkpoint.finished(options.run, stage, recipe):
-            log.info("stage %d stops after %d steps; the next run goes on from there", stage, options.stop_after)
+        ends = distributed.anywhere(told, world)
+        if ends or not checkpoint.finished(options.run, stage, recipe):
+            path = checkpoint.newest(options.run, stage)
+            if world.rank == 0 and path is not None:
+                why = ", told to by SIGTERM" if ends else ""
+                said = "stage %d stops after %d steps%s; the next run goes on from there"
+                log.info(said, stage, checkpoint.step_of(path), why)
             return
 
 
@@ -181,10 +194,20 @@ class Data:
     division: Division
     encoded: Encoded | None
 
+    @cached_property
+    def _usable(self) -> set[str]:
+        """Keys of the clips that could be encoded: one listing serves all stages."""
+        clips = self.shards.clips
+        return {clip.key for clip in (clips if self.encoded is None else self.encoded.whole(clips))}
+
+    def usable(self, clips: list[Clip]) -> list[Clip]:
+        """The clips that could be encoded, or all where nothing is cached."""
+        return [clip for clip in clips if clip.key in self._usable]
+
     def windows(self, objective: Objective, clips: list[Clip], seed: int) -> RandomWindows:
         """Windows of those clips that could be encoded; raises `ValueError` where none is left."""
         source = Source(self.shards, objective.recipe, self.encoded, objective.needs, objective.clips)
-        kept = usable(clips, self.encoded)
+        kept = self.usable(clips)
         if clips and not kept:
             raise ValueError(
                 f"none of {len(clips)} clips could be encoded, {clips[0].key} for one: see the lines above"
@@ -192,8 +215,31 @@ class Data:
         return RandomWindows(source, kept, seed)
 
 
-def fit(objective: Objective, data: Data, options: Options, world: World) -> None:
-    """Train one stage from its newest checkpoint, or from the start, to the end of its plan."""
+def check_sight(stage: int, data: Data, options: Options, world: World) -> None:
+    """`check_alike` for what the processes see of the disks as a stage begins."""
+    if world.size == 1:
+        return
+    begun = checkpoint.newest(options.run, stage)
+    seen = {
+        "stage": stage,
+        "checkpoint": begun.name if begun else "none",
+        "encodings": data.encoded.url.rsplit("/", 1)[-1] if data.encoded else "none",
+        "clips to train on": spelled(data.usable(data.division.train)),
+        "clips held out": spelled(data.usable(data.division.held_out)),
+    }
+    check_alike(seen, world)
+
+
+def fit(
+    objective: Objective,
+    data: Data,
+    options: Options,
+    world: World,
+    told: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train one stage from its newest checkpoint, or from the start, to the end of its plan, or to the end of the step
+    in which a process was `told` to end."""
+    check_sight(objective.stage, data, options, world)
     windows = data.windows(objective, data.division.train, options.seed)
     held_out = data.windows(objective, data.division.held_out, options.seed)
     fixed = collate([held_out[number] for number in range(options.held_out)])
@@ -217,12 +263,8 @@ def fit(objective: Objective, data: Data, options: Options, world: World) -> Non
         samples_every=samples_every,
         stop_after=options.stop_after,
     )
-    Loop(objective, windows, fixed, loop_options, world, partial(make_samples, options.run, data.shards, device)).run()
-
-
-def usable(clips: list[Clip], encoded: Encoded | None) -> list[Clip]:
-    """The clips that could be encoded, or all where nothing is cached."""
-    return clips if encoded is None else encoded.whole(clips)
+    show = partial(make_samples, options.run, data.shards, device)
+    Loop(objective, windows, fixed, loop_options, world, show, told).run()
 
 
 def prepare(shards: Shards, recipe: Recipe, options: Options, world: World) -> Encoded | None:

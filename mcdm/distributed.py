@@ -1,7 +1,7 @@
 """One process or many: DDP under `torchrun`, FSDP2 for models that do not fit, the same code for one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -46,6 +46,14 @@ def start(device: str = "auto") -> World:
     if not dist.is_initialized():
         return World(0, 1, chosen)
     return World(dist.get_rank(), dist.get_world_size(), chosen)
+
+
+def start_alone(command: str, device: str) -> World:
+    """`start` for what one process does. Raises `ValueError` under `torchrun` with several, who would all do it."""
+    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    if size > 1:
+        raise ValueError(f"{command} is the work of one process, and torchrun started {size}: start it without")
+    return start(device)
 
 
 def wrap(objective: nn.Module, world: World, *, sharded: bool) -> nn.Module:
@@ -103,6 +111,13 @@ def total(value: Tensor, world: World) -> Tensor:
     if world.size > 1:
         dist.all_reduce(value)
     return value
+
+
+def anywhere(holds: Callable[[], bool], world: World) -> bool:
+    """Whether it holds on any process."""
+    if world.size == 1:
+        return holds()
+    return bool(total(torch.tensor(float(holds()), device=world.device), world))
 
 
 def gather(value: Tensor, world: World) -> Tensor:

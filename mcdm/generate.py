@@ -293,9 +293,10 @@ def generate_file(
     raises `ValueError` with one line for what the user can mend."""
     from rich.progress import Progress
 
-    if out.is_dir():
-        raise ValueError(f"--out {out}: a folder; expected the name of an mp4 to write")
-    talker = Talker(run, distributed.start(device).device, steps=steps, settings=settings)
+    if out.exists() and not out.is_file():  # a device would be replaced, /dev/null for the whole machine
+        raise ValueError(f"--out {out}: not a file; expected the name of an mp4 to write")
+    chosen = distributed.start_alone("generate", device).device
+    talker = Talker(run, chosen, steps=steps, settings=settings)
     picture = read_reference(reference, talker, face_pack)
     spoken = sound_chunks(audio, seconds)
     moves = None if driving is None else read_driving(driving, spoken.frames, face_pack)

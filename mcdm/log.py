@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import resource
 import time
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mcdm import distributed
 from mcdm.diffusion import N_TIMESTEPS
+from mcdm.distributed import World
 from mcdm.objectives import Loss
 
 N_BINS = 5
@@ -43,7 +46,8 @@ def memory_gb(device: torch.device) -> float:
 class TrainingLog:
     """Collects steps and writes every `every` of them to `<run>/log.jsonl`, the console and TensorBoard.
 
-    Silent on every rank but the first. `flops` is of one global step.
+    Silent on every rank but the first, which writes what all have seen: every one must call `step`. `flops` is of one
+    global step.
     """
 
     def __init__(
@@ -54,15 +58,13 @@ class TrainingLog:
         every: int,
         steps: int,
         flops: float,
-        device: torch.device,
-        world: int,
-        rank: int,
+        world: World,
     ) -> None:
-        self.run, self.stage, self.every, self.steps, self.rank = run, stage, every, steps, rank
-        self.flops, self.device, self.world = flops, device, world
-        self.skipped: dict[str, str] = {}
+        self.run, self.stage, self.every, self.steps = run, stage, every, steps
+        self.flops, self.world = flops, world
+        self.skipped: set[str] = set()
         self._board: Any = None
-        if rank == 0 and find_spec("tensorboard") is not None:
+        if world.rank == 0 and find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(run / "tensorboard" / f"stage{stage}"))  # type: ignore[no-untyped-call]
@@ -72,6 +74,7 @@ class TrainingLog:
         self._losses: list[Tensor] = []
         self._parts: dict[str, list[Tensor]] = {}
         self._rows: list[tuple[Tensor, Tensor]] = []
+        self._skipped: list[str] = []
         self._waited, self._samples, self._counted, self._since = 0.0, 0, 0, time.perf_counter()
 
     def micro(self, loss: Loss, waited_s: float, samples: int, skipped: list[tuple[str, str]]) -> None:
@@ -86,7 +89,8 @@ class TrainingLog:
         for key, reason in skipped:
             if key not in self.skipped:
                 console.warning("skipped %s: %s", key, reason)
-            self.skipped[key] = reason
+                self.skipped.add(key)
+                self._skipped.append(key)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -100,34 +104,38 @@ class TrainingLog:
         return step % self.every == 0 or step == self.steps or step == 1
 
     def step(self, step: int, rate: float, norm: float, norms: dict[str, float]) -> None:
-        """Write what came together since the last time, after `step` steps."""
+        """Write what came together on all processes since the last time, after `step` steps."""
         self._counted += 1
         if not self.due(step):
             return
-        spent = time.perf_counter() - self._since
+        spent, world = time.perf_counter() - self._since, self.world
+        loss, *parts = self._means([torch.stack(some) for some in (self._losses, *self._parts.values())])
+        mine = torch.tensor([[self._waited / spent, memory_gb(world.device)]], dtype=torch.double, device=world.device)
+        waited, memory = distributed.gather(mine, world).amax(0).tolist()
+        self.skipped.update(distributed.gather_names(self._skipped, world))
         record: dict[str, Any] = {
             "stage": self.stage,
             "step": step,
-            "loss": float(torch.stack(self._losses).mean()),
-            "loss_parts": {name: float(torch.stack(parts).mean()) for name, parts in self._parts.items()},
+            "loss": loss,
+            "loss_parts": dict(zip(self._parts, parts, strict=True)),
             "loss_by_timestep": self._by_timestep(),
             "gradient_norm": norm,
             "gradient_norms": norms,
             "rate": rate,
-            "samples_per_s": self._samples * self.world / spent,
-            "data_wait_share": self._waited / spent,
-            "memory_gb": memory_gb(self.device),
+            "samples_per_s": self._samples * world.size / spent,
+            "data_wait_share": waited,
+            "memory_gb": memory,
             "skipped_clips": len(self.skipped),
         }
-        peak = peak_flops(self.device)
+        peak = peak_flops(world.device)
         if peak is not None:
-            record["mfu"] = self.flops * self._counted / spent / (peak * self.world)
+            record["mfu"] = self.flops * self._counted / spent / (peak * world.size)
         self.write(record)
         self._clear()
 
     def write(self, record: dict[str, Any]) -> None:
         """A record to all three places."""
-        if self.rank:
+        if self.world.rank:
             return
         with (self.run / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -152,10 +160,17 @@ class TrainingLog:
             return {}
         rows = torch.cat([row for row, _ in self._rows])
         bins = torch.cat([t for _, t in self._rows]) * N_BINS // N_TIMESTEPS
-        edges = [(i * N_TIMESTEPS // N_BINS, (i + 1) * N_TIMESTEPS // N_BINS) for i in range(N_BINS)]
-        return {
-            f"{edges[i][0]}-{edges[i][1]}": float(rows[bins == i].mean()) for i in range(N_BINS) if (bins == i).any()
-        }
+        means = self._means([rows[bins == i] for i in range(N_BINS)])
+        edges = [i * N_TIMESTEPS // N_BINS for i in range(N_BINS + 1)]
+        return {f"{edges[i]}-{edges[i + 1]}": mean for i, mean in enumerate(means) if not math.isnan(mean)}
+
+    def _means(self, values: list[Tensor]) -> list[float]:
+        """The mean of each row of numbers (n,) over all processes, which have as many rows; NaN where none has any."""
+        sums = torch.stack([row.double().sum() for row in values])
+        counts = torch.tensor([len(row) for row in values]).to(sums)
+        both = distributed.total(torch.stack([sums, counts]), self.world)
+        means: list[float] = (both[0] / both[1]).tolist()
+        return means
 
 
 def _spelled(values: dict[str, float]) -> str:

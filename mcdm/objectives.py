@@ -4,6 +4,7 @@ A batch is a dictionary of tensors with one row per clip, see `mcdm.data`. All r
 `seed`, so that a loss is a function of weights and batch: the same in one process or many, now or after a resume.
 """
 
+from functools import cached_property
 from typing import ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -137,7 +138,6 @@ class _LearnLatents(Objective):
 
     saved = "denoiser"
     needs: tuple[str, ...] = ("present", "archived", "reference")
-    codec: Codec | None
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
@@ -145,21 +145,17 @@ class _LearnLatents(Objective):
         config = recipe.unet
         more = ["head"] * bool(config.mouth_weight or config.see_motion) + ["reference_head"] * config.see_motion
         self.needs = tuple(dict.fromkeys([*self.needs, *more]))
-        self.__dict__["codec"] = None  # made when it is first needed, and no part of the model
 
-    def the_codec(self, device: torch.device) -> Codec:
-        """The recipe's codec, on a device."""
-        if self.__dict__["codec"] is None:
-            self.__dict__["codec"] = make_codec(self.recipe.codec).to(device)
-        codec: Codec = self.__dict__["codec"]
+    @cached_property
+    def codec(self) -> Codec:
+        """The recipe's codec, made when it is first needed, and no part of the model."""
+        codec: Codec = make_codec(self.recipe.codec).to(next(self.parameters()).device)
         return codec
 
-    def latents(self, batch: Batch, name: str) -> Tensor:
-        """Latents (b, t, c, h, w) of a batch member: as cached, or encoded now from (b, t, h, w, 3) uint8."""
-        member = batch[name]
-        if member.dtype != torch.uint8:
-            return member
-        return encode_pictures(self.the_codec(member.device), member)
+    def encoded(self, batch: Batch) -> Batch:
+        """The batch, pictures (b, t, h, w, 3) uint8 of it, which are not cached, as latents (b, t, c, h, w)."""
+        pictures = [name for name in _LearnLatents.needs if batch[name].dtype == torch.uint8]
+        return {**batch, **{name: encode_pictures(self.codec, batch[name]) for name in pictures}}
 
     def masks(self, seeds: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which rows keep F_ac and F_pc, (b,) each of 0 or 1: condition dropout for classifier-free guidance."""
@@ -173,14 +169,14 @@ class _LearnLatents(Objective):
     def base(self, batch: Batch, points: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What the noised latents differ from: the reference, its head moved to landmarks (b, f, 5, 2) where the recipe
         sees motion. None: to where it was last seen, as far as the archived clip goes. And `Denoiser.gate` there."""
-        reference = self.latents(batch, "reference")
+        reference = batch["reference"]
         if not self.recipe.unet.see_motion:
             return reference, None
         if points is None:
             last = batch["head"][:, -self.recipe.frames - 1, None, :10]
             points = torch.unflatten(last, 2, (5, 2)).expand(-1, self.recipe.frames, -1, -1) + 0.5
         own = torch.unflatten(batch["reference_head"][:, :10], 1, (5, 2)) + 0.5
-        return placed(self.the_codec(reference.device), reference, own, points), self.denoiser.gate(points)
+        return placed(self.codec, reference, own, points), self.denoiser.gate(points)
 
     def denoising(
         self,
@@ -194,8 +190,8 @@ class _LearnLatents(Objective):
         with noise of their own and the same timestep and dropout, and the memories that they left."""
         config, seeds, (base, gate) = self.recipe.unet, batch["seed"], on
         salt, carry = _SALTS * after[0], after[1]
-        x, archived = self.latents(batch, "present"), self.latents(batch, "archived")
-        reference, device, b = self.latents(batch, "reference"), x.device, len(x)
+        x, archived, reference = (batch[name] for name in _LearnLatents.needs)
+        device, b = x.device, len(x)
         if self.recipe.archive.noise:
             amount = self.recipe.archive.noise * draw_uniform(seeds, _ARCHIVE, 1, device)[:, :, None, None, None]
             archived = archived + amount * draw_normal(seeds, salt + _ARCHIVE, tuple(archived.shape[1:]), device)
@@ -218,7 +214,7 @@ class _LearnLatents(Objective):
         weight = diffusion.loss_weight(self.denoiser.schedule, config.prediction, t, config.min_snr)
         if config.pixel_error:
             made, true = (self.denoiser.unwrap(one, base).flatten(0, 1) for one in (answer.float(), x))
-            error = torch.unflatten(picture_error(self.the_codec(device), made, true), 0, x.shape[:2])
+            error = torch.unflatten(picture_error(self.codec, made, true), 0, x.shape[:2])
         else:
             error = (answer.float() - wanted).square()
         if config.mouth_weight or gate is not None:
@@ -242,6 +238,7 @@ class LearnArchive(_LearnLatents):
         self.idle = recipe.unet.memory_zero_init
 
     def loss(self, batch: Batch) -> Loss:
+        batch = self.encoded(batch)
         if self.idle:
             return self.denoising(batch, self.base(batch), None)[0]
         motion = self.recipe.motion
@@ -268,6 +265,7 @@ class LearnPresent(_LearnLatents):
             self.denoiser.requires_grad_(requires_grad=True)
 
     def loss(self, batch: Batch) -> Loss:
+        batch = self.encoded(batch)
         losses: list[Loss] = []
         carry: list[Tensor] | None = None
         for number in range(self.clips):

@@ -25,6 +25,7 @@ from mcdm.local_weights import digests
 from mcdm.log import TrainingLog
 from mcdm.objectives import Batch, Loss, Objective
 from mcdm.prior import CausalBlock, TemporalBlock
+from mcdm.sigterm import untold
 from mcdm.unet import Block, ResBlock, SpatialTransformer
 
 log = logging.getLogger("mcdm")
@@ -75,7 +76,7 @@ def rate_at(plan: StagePlan, step: int) -> float:
 
 class Loop:
     """One stage of training: from its newest checkpoint, or from the start, to the end of its plan. `show` makes
-    samples with the newest checkpoint, of a step."""
+    samples with the newest checkpoint, of a step; `told` says whether this process is to end."""
 
     def __init__(
         self,
@@ -85,8 +86,9 @@ class Loop:
         options: LoopOptions,
         world: World,
         show: Callable[[int], dict[str, float]] = lambda _: {},
+        told: Callable[[], bool] = lambda: False,
     ) -> None:
-        recipe = objective.recipe
+        recipe, self.told = objective.recipe, told
         self.objective, self.windows, self.options, self.world, self.show = objective, windows, options, world, show
         self.recipe, self.stage, self.plan = recipe, objective.stage, recipe.plans[objective.stage]
         self.share = self.plan.batch // world.size
@@ -115,9 +117,7 @@ class Loop:
             every=options.log_every,
             steps=self.plan.steps,
             flops=flops,
-            device=world.device,
-            world=world.size,
-            rank=world.rank,
+            world=world,
         )
 
     def run(self) -> None:
@@ -126,30 +126,33 @@ class Loop:
         with self.log.pause():
             first = self._resume()
             last = min(self.plan.steps, first + options.stop_after) if options.stop_after else self.plan.steps
-            stream = batches(
-                self.windows,
-                batch=self.plan.batch,
-                micro=self.micro,
-                first_step=first,
-                steps=last,
-                rank=self.world.rank,
-                world=self.world.size,
-                workers=options.workers,
-                pin=self.world.device.type == "cuda",
-            )
+            with untold():
+                stream = batches(
+                    self.windows,
+                    batch=self.plan.batch,
+                    micro=self.micro,
+                    first_step=first,
+                    steps=last,
+                    rank=self.world.rank,
+                    world=self.world.size,
+                    workers=options.workers,
+                    pin=self.world.device.type == "cuda",
+                )
         saved = first
         for step in range(first, last):
-            self._step(step, stream)
+            ends = self._step(step, stream)
             done = step + 1
             with self.log.pause():
                 if done % options.validate_every == 0 or done == self.plan.steps:
                     self.log.write({"stage": self.stage, "step": done, "held_out_loss": self.validate()})
-                if done == last or (done % options.save_every == 0 and self._may_save()):
+                if ends or done == last or (done % options.save_every == 0 and self._may_save()):
                     self._save(done)
                     every = options.samples_every
-                    if every and (done // every > saved // every or done == self.plan.steps):
+                    if every and not ends and (done // every > saved // every or done == self.plan.steps):
                         self._sample(done)
                     saved = done
+            if ends:
+                break
         self.log.close()
 
     def _resume(self) -> int:
@@ -187,7 +190,8 @@ class Loop:
             if self.world.rank == 0 and (numbers := self.show(step)):
                 self.log.write({"stage": self.stage, "step": step, "samples": numbers})
 
-    def _step(self, step: int, stream: Iterator[Drawn]) -> None:
+    def _step(self, step: int, stream: Iterator[Drawn]) -> bool:
+        """Whether it is the last, as a process was told to end."""
         rate = rate_at(self.plan, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -198,12 +202,14 @@ class Loop:
         norm = float(gathered(nn.utils.clip_grad_norm_(self.learning, self.recipe.optimizer.clip_norm)))
         if not math.isfinite(norm):
             raise NotFiniteError(self._not_finite(step, went))
+        ends = distributed.anywhere(self.told, self.world)  # here, where the GPU is waited for anyhow
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if went.seen:
             self.objective.observe(distributed.gather(torch.stack(went.seen), self.world), self.micro)
         self.ema.update(self.objective.model)
         self.log.step(step + 1, rate, norm, norms)
+        return ends
 
     def _accumulate(self, stream: Iterator[Drawn]) -> _Went:
         """Gradients of one global step."""
@@ -244,7 +250,13 @@ class Loop:
         bad = [keys[row] for keys, rows in went.rows for row in (~rows.isfinite()).nonzero().flatten().tolist()]
         keys = distributed.gather_names(bad, self.world) or distributed.gather_names(went.keys, self.world)
         named = ", ".join(sorted(set(keys))[:4])
-        return f"stage {self.stage} step {step + 1}: loss or gradient is not finite, from clip {named}; {kept}"
+        calmer = f"--set plans.{self.stage}.rate below {self.plan.rate:g}" + (
+            " or --precision fp32" if self.options.bf16 else ""
+        )
+        return (
+            f"stage {self.stage} step {step + 1}: loss or gradient is not finite, from clip {named}; {kept}; "
+            f"the next run draws the same clips: give it {calmer}"
+        )
 
     @torch.no_grad()
     def validate(self) -> float:

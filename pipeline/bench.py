@@ -18,7 +18,7 @@ _THREADS = 3
 
 
 class Bench:
-    """Use as a context manager: `scratch` lives inside it.
+    """Use as a context manager: `scratch`, an empty folder of the call's own, lives inside it.
 
     `fetch` turns a `Ref` into a readable file; `keep` turns a file into a `Ref`. Blobs are named by stage key, video
     and name, so doing a call again overwrites what the first try left. What was kept is in the store when the block
@@ -28,18 +28,13 @@ class Bench:
     def __init__(self, store: Store, key: str, video: str) -> None:
         self.store = store
         self._prefix = f"blobs/{key}/{video[:2]}/{video}"
-        self._folder = Path(tempfile.mkdtemp(prefix=prefix("bench")))
+        self.scratch = Path(tempfile.mkdtemp(prefix=prefix("bench")))
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bench")  # none starts before it is needed
         self._keeping: deque[Future[None]] = deque()
 
-    @property
-    def scratch(self) -> Path:
-        """An empty folder of this call's own."""
-        return self._folder
-
     def fetch(self, ref: Ref) -> Path:
         """A readable file with the blob's bytes (read-only by contract); raises `FileNotFoundError`."""
-        return self.store.get_file(ref.path, self._folder)
+        return self.store.get_file(ref.path, self.scratch)
 
     def ahead(self, groups: Iterable[Sequence[Ref]]) -> Iterator[list[Path]]:
         """`fetch` groups of blobs, each while the one before it is in use; in a local store, in turn and in no thread.
@@ -61,8 +56,8 @@ class Bench:
         on, a few files behind; raises `OSError` for one before it that the store did not take.
         """
         at = f"{self._prefix}/{name}"
-        if self.store.local is not None or not path.is_relative_to(self._folder):
-            return self.store.put_file(path, at, move=path.is_relative_to(self._folder))
+        if self.store.local is not None or not path.is_relative_to(self.scratch):
+            return self.store.put_file(path, at, move=path.is_relative_to(self.scratch))
         ref = ref_of(path, at)
         waiting = path.rename(path.with_name(f".{uuid.uuid4().hex}-{path.name}"))  # the work may use the name again
         self._keeping.append(self._threads.submit(self.store.take, waiting, at, move=True))
@@ -91,4 +86,4 @@ class Bench:
                 self._settle()
         finally:
             self._threads.shutdown(cancel_futures=True)  # what is on its way arrives first: it lies in the folder
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self.scratch, ignore_errors=True)

@@ -52,6 +52,9 @@ class Cluster:
     address: str | None = None
     cpus: int | None = None  # of this machine; None: all
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", self.address or os.environ.get("RAY_ADDRESS"))
+
 
 class _Worker(Step):
     """A `Step` in a Ray actor, on no other GPU than Ray gave it.
@@ -145,7 +148,7 @@ def _tell_of_no_gpu(stages: Sequence[Stage[Any]], cluster: Cluster) -> None:
     """Say what a Ray without a GPU will do: a joined one, since what will come of its own no program can see, and one
     of this machine that does not count the GPU which is there, as Ray does where NVML does not answer."""
     asking = ", ".join(stage.name for stage in stages if stage.resources.gpus)
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    address = cluster.address
     passed_over = os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(_DEVICES.glob("nvidia[0-9]*"))
     if asking and (address or passed_over) and not grows() and not gpus():
         where = f"the Ray at {address}"
@@ -202,8 +205,7 @@ def _pool(asked: Resources, pool: Pool) -> Any:
     import ray
 
     low, high = asked.workers
-    if pool.workers > (asked.initial or low):
-        low = pool.workers  # at least: Ray would take back what goes beyond an equal part for every stage
+    low = max(low, pool.workers)  # Ray would take back what goes beyond an equal part for every stage
     # Ray adds one worker per decision by default: those of a pool fill a fixed cluster at once.
     return ray.data.ActorPoolStrategy(
         min_size=low, max_size=high, initial_size=pool.workers, max_tasks_in_flight_per_actor=2
@@ -257,7 +259,7 @@ def _custom(asked: Resources) -> dict[str, float] | None:
 @contextlib.contextmanager
 def connected(cluster: Cluster) -> Iterator[None]:
     """A Ray to work on; one that was running before stays. Raises `ValueError` if none answers at the address."""
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    address = cluster.address
     if address:
         knock(address)
     else:  # a Ray of our own listens on loopback only; a joined one states its mode itself
@@ -346,7 +348,8 @@ def knock(address: str) -> None:
     try:
         socket.create_connection((place[1], int(place[2])), timeout=_KNOCK_S).close()
     except (OSError, OverflowError) as error:
-        raise ValueError(f"no Ray answers at {address} ({error}); leave --address out to start one here") from None
+        way_out = "leave out --address and RAY_ADDRESS to start one here"
+        raise ValueError(f"no Ray answers at {address} ({error}); {way_out}") from None
 
 
 @contextlib.contextmanager

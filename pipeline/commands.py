@@ -1,17 +1,16 @@
 """What the command line does: one function per command, each returns an exit code."""
 
-import shlex
 from argparse import Namespace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from manifests.store import Store, client_errors, results
+from manifests.store import Store, client_errors
 from pipeline.cli import DEFAULT_STORE, store_option
 from pipeline.ending import print_end, print_paths
 from pipeline.finish import Snapshot, finish, snapshot
-from pipeline.job import Job, read_job, read_videos, write_job
+from pipeline.job import Job, job_at, read_videos, write_job
 from pipeline.report import changes_by_language
 from pipeline.run import run
 from pipeline.show import show
@@ -52,7 +51,7 @@ def request_errors() -> tuple[type[Exception], ...]:
 
 def judge(options: Namespace, console: Console) -> int:
     """New thresholds on old measurements; verdicts, shards, catalogue and report follow."""
-    store, job = _job(options)
+    store, job = job_at(options.store)
     foreign = [one for one in options.sets if not one.startswith("policy.")]
     if foreign:
         raise ValueError(f"--set {foreign[0]}: judge changes policy.NAME=VALUE only; run changes stages")
@@ -77,7 +76,7 @@ def judge(options: Namespace, console: Console) -> int:
 
 def shard(options: Namespace, console: Console) -> int:
     """The shards anew from what is known, of another size if wanted."""
-    store, job = _job(options)
+    store, job = job_at(options.store)
     changed = job if options.bytes is None else job.changed(None, [f"shard_bytes={options.bytes}"])
     write_job(store, changed)
     return _finish(store, changed, console)
@@ -85,7 +84,7 @@ def shard(options: Namespace, console: Console) -> int:
 
 def report(options: Namespace, console: Console) -> int:
     """Tables on the terminal, report.html, and a contact sheet if wanted."""
-    store, job = _job(options)
+    store, job = job_at(options.store)
     recipe = job.build()
     seen = snapshot(recipe, read_videos(store), store)
     if options.sheet is not None:
@@ -123,7 +122,7 @@ def score(options: Namespace, console: Console) -> int:
     """Results against the truth of the sample corpus, or of the corpus given."""
     from pipeline.scoring import print_score, score_store
 
-    store, job = _job(options)
+    store, job = job_at(options.store)
     print_score(console, score_store(store, job.build(), options.truth))
     return 0
 
@@ -133,7 +132,7 @@ def calibrate(options: Namespace, console: Console) -> int:
     from pipeline.calibration import print_trusts
     from stages.calibrate import calibrate as trusts_of
 
-    store, job = _job(options)
+    store, job = job_at(options.store)
     recipe = job.build()
     known = snapshot(recipe, read_videos(store), store).known
     try:
@@ -148,7 +147,7 @@ def forget(options: Namespace, console: Console) -> int:
     """Take videos out of the store for good."""
     from pipeline.forget import forget_all
 
-    store, job = _job(options)
+    store, job = job_at(options.store)
     gone = forget_all(store, job.build(), read_videos(store), options.what, dry=options.dry)
     for line in gone.lines():
         console.print(line, soft_wrap=True)
@@ -180,18 +179,9 @@ def models(options: Namespace, console: Console) -> int:
     return 0
 
 
-def _job(options: Namespace) -> tuple[Store, Job]:
-    store = results(options.store)
-    job = read_job(store)
-    if job is None:
-        make = f"python -m pipeline run --store {shlex.quote(options.store)}"
-        raise ValueError(f"{options.store} holds no results; make some: {make}")
-    return store, job
-
-
 def _finish(store: Store, job: Job, console: Console, seen: Snapshot | None = None) -> int:
     recipe = job.build()
     finished = finish(recipe, job, seen or snapshot(recipe, read_videos(store), store), store)
-    print_end(job, finished, console)
+    print_end(finished, console)
     print_paths(store, job, console)
     return 0

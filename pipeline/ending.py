@@ -7,29 +7,30 @@ from rich.text import Text
 
 from manifests.store import Store
 from pipeline.cli import store_option
-from pipeline.finish import Finished, notes
+from pipeline.finish import Finished
 from pipeline.job import Job
 from pipeline.progress import clock
-from pipeline.report import print_tables
-from stages.shard_index import tars
+from pipeline.report import REPORT, print_tables
+from stages.catalogue import CLIPS, VIDEOS
+from stages.shard_index import INDEX, tars
 
 PLACES = (
-    ("shards", "shards/", "WebDataset tars and index.parquet"),
-    ("clips", "clips.parquet", "every clip, kept and dropped, with its measurements"),
-    ("videos", "videos.parquet", "every video"),
-    ("report", "report.html", "the page to look at"),
+    ("shards", "shards/", f"WebDataset tars and {INDEX.removeprefix('shards/')}"),
+    ("clips", CLIPS, "every clip, kept and dropped, with its measurements"),
+    ("videos", VIDEOS, "every video"),
+    ("report", REPORT, "the page to look at"),
 )
 
 
-def print_end(job: Job, finished: Finished, console: Console, seconds: float | None = None) -> None:
+def print_end(finished: Finished, console: Console, seconds: float | None = None) -> None:
     """The funnel, the languages, the reasons; where shards were written, how many."""
-    print_tables(console, finished.figures, notes=notes(job.build(), finished.known, finished.verdicts))
+    print_tables(console, finished.figures, notes=finished.notes)
     index = finished.sharded.index
     took = f" in {clock(seconds)}" if seconds is not None else ""
     console.print(
         f"\n{len(index.rows)} clips in {len(index.shards)} shards "
         f"({len(finished.sharded.written)} written, {len(finished.sharded.found)} unchanged), "
-        f"policy {job.policy_name}{took}"
+        f"policy {finished.policy}{took}"
     )
 
 

@@ -4,23 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from manifests.codec import from_plain
-from manifests.records import Clips, Identities, Seen, Source, Speeches, Syncs, Video
+from manifests.records import Video
 from manifests.store import Store
-from pipeline.ledger import READERS, Ledger, Outcome, Status, forgotten
+from pipeline.figures import STAGES
+from pipeline.ledger import READERS, Ledger, Listed, Outcome, forgotten
 from pipeline.stage import Rejection, Stage, keys
 from stages.judge import Measured
-
-_FIELDS: dict[type, str] = {
-    Source: "source",
-    Seen: "seen",
-    Clips: "clips",
-    Syncs: "syncs",
-    Speeches: "speeches",
-    Identities: "identities",
-}
 
 
 def outcomes(stages: Sequence[Stage[Any]], video: str, store: Store) -> dict[str, Outcome]:
@@ -28,10 +20,6 @@ def outcomes(stages: Sequence[Stage[Any]], video: str, store: Store) -> dict[str
     ledger = Ledger(store)
     found = ((name, ledger.read(key, video)) for name, key in keys(stages, Video).items())
     return {name: outcome for name, outcome in found if outcome is not None}
-
-
-Listed: TypeAlias = Mapping[str, Mapping[str, tuple[Status, int]]]
-"""By stage key and video: the outcome, and its stamp, 0 where none was asked for."""
 
 
 def listed(stages: Sequence[Stage[Any]], store: Store, *, stamped: bool = False) -> Listed:
@@ -71,7 +59,7 @@ def measured(
             if outcome is None:
                 break
             if outcome.status == "ok":
-                facts[_FIELDS[stage.gives]] = from_plain(outcome.body, stage.gives)
+                facts[STAGES[stage.name]] = from_plain(outcome.body, stage.gives)
             elif outcome.status == "rejected":
                 rejection = from_plain(outcome.body, Rejection)
                 return Measured(video=video, **facts, rejected=(stage.name, rejection.reason, rejection.measured))
@@ -91,7 +79,7 @@ def _with_postponed(stages: Sequence[Stage[Any]], found: Sequence[Measured], led
     names = keys(stages, Video)
     waiting: dict[str, set[str]] = defaultdict(set)
     for one in found:
-        stage = next((stage.name for stage in stages if getattr(one, _FIELDS[stage.gives]) is None), None)
+        stage = next((stage.name for stage in stages if getattr(one, STAGES[stage.name]) is None), None)
         if stage and not one.rejected and not one.failed:
             waiting[stage].add(one.video.id)
     why = {

@@ -12,7 +12,7 @@ from manifests.store import Store
 from pipeline.facts import listed, marks, measured
 from pipeline.figures import Figures
 from pipeline.job import Job, masked
-from pipeline.ledger import Ledger, forgotten
+from pipeline.ledger import Ledger, Listed, forgotten
 from pipeline.plan import plan, with_followers
 from pipeline.recipes import TalkingFaces
 from pipeline.report import REPORT, write_report
@@ -22,6 +22,7 @@ from stages.judge import Measured, candidates, judge
 from stages.policies import Policy
 from stages.shard import ChangedBlobsError, Sharded, shard
 from stages.shard_index import INDEX, tars
+from stages.shard_json import SCHEMA
 from stages.split import LEAST_GROUPS
 
 _FINISHED = "finished.json"
@@ -35,6 +36,8 @@ class Finished:
     verdicts: tuple[Verdict, ...]
     sharded: Sharded
     figures: Figures
+    notes: tuple[str, ...]
+    policy: str  # its name
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,12 @@ def snapshot(
 ) -> Snapshot:
     """Read all that is known of the videos; nothing anew that was known `before`, if listings are as they were, or by
     its marks where `before` is marked. Marks cost what stamps do (`Ledger.listed`)."""
-    settled = _settled(recipe, videos, store)
-    if before is not None and (before.videos, before.settled) == (videos, settled):
-        return before
     stages = recipe.stages()
     is_marked = is_marked or bool(before and before.marks)
     found = listed(stages, store, stamped=is_marked)
+    settled = _settled(recipe, videos, store, found)
+    if before is not None and (before.videos, before.settled) == (videos, settled):
+        return before
     now = marks(found, videos) if is_marked else {}
     known = _still_known(before, videos, now) if before and is_marked else {}
     return Snapshot(videos, settled, measured(stages, videos, store, found, known), now)
@@ -104,14 +107,14 @@ def _mark(digest: str, shards: Sequence[str]) -> bytes:
     return to_json({"digest": digest, "shards": sorted(shards)})
 
 
-def _settled(recipe: TalkingFaces, videos: Sequence[Video], store: Store) -> Sequence[Any]:
-    due = plan(recipe.stages(), videos, store)
+def _settled(recipe: TalkingFaces, videos: Sequence[Video], store: Store, found: Listed | None = None) -> Sequence[Any]:
+    due = plan(recipe.stages(), videos, store, found=found)
     return [(d.key, d.ok, d.rejected, d.quarantined, d.failed, d.enter) for d in due]
 
 
 def _digest(recipe: TalkingFaces, videos: Sequence[Video], settled: Sequence[Any]) -> str:
     """Of all that the results depend on: equal digests, equal results."""
-    content: list[Any] = [settled, semantic(recipe.policy), recipe.shard_bytes, videos]
+    content: list[Any] = [SCHEMA, settled, semantic(recipe.policy), recipe.shard_bytes, videos]
     return hashlib.sha256(to_json(content)).hexdigest()
 
 
@@ -156,7 +159,7 @@ def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Fini
         return finish(recipe, job, snapshot(recipe, left, store), store)
     if not any(one.postponed for one in known):  # else a run that is sent away again ends without a word
         store.put(_FINISHED, _mark(_digest(recipe, seen.videos, seen.settled), sharded.index.shards))
-    return Finished(known, verdicts, sharded, figures)
+    return Finished(known, verdicts, sharded, figures, said, recipe.policy.name)
 
 
 def _take_back_clips(recipe: TalkingFaces, videos: Iterable[str], store: Store) -> None:

@@ -202,11 +202,9 @@ def _from_shards(store: Store, videos: set[str], gone: Gone) -> None:
 def _rewrite(store: Store, shard: str, kept: Sequence[Row]) -> list[Row]:
     split, bucket, _ = shard.split("-")
     name = shard_name(split, int(bucket), (row.content for row in kept))
-    with tempfile.TemporaryDirectory(prefix=prefix("forget")) as folder:
-        target = Path(folder) / name
+    with tempfile.TemporaryDirectory(prefix=prefix("forget")) as folder, store.writing(f"shards/{name}") as target:
         source = store.get_file(f"shards/{shard}", Path(folder))
         samples = join_tar(target, source, (row.sample for row in kept))
-        store.put_file(target, f"shards/{name}")
     return [row.moved(name, sample) for row, sample in zip(kept, samples, strict=True)]
 
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from manifests.codec import from_json, to_json
 from manifests.records import MISSING, Video
-from manifests.store import Store
+from manifests.store import Store, results
 from pipeline.ledger import forgotten
 from pipeline.recipes import TalkingFaces, build
 
@@ -42,11 +42,6 @@ class Job:
         if self.cascade is not None:
             object.__setattr__(self, "cascade", (self.cascade[0], _without_access(self.cascade[1])))
         object.__setattr__(self, "command", shlex.join(map(masked, shlex.split(self.command))))
-
-    @property
-    def policy_name(self) -> str:
-        """The name of the policy in force."""
-        return self.build().policy.name
 
     def build(self) -> TalkingFaces:
         """The recipe itself, its stages those of the run: what was spared there is not known under another policy."""
@@ -97,6 +92,16 @@ def read_job(store: Store) -> Job | None:
     if b'"cascade":' in text:
         return job
     return replace(job, overrides=("cascade=false", *job.overrides))  # written before there were any
+
+
+def job_at(url: str) -> tuple[Store, Job]:
+    """The store that a command is told, and its job. Raises `ValueError` where it holds no results or can hold none."""
+    store = results(url)
+    job = read_job(store)
+    if job is None:
+        make = f"python -m pipeline run --store {shlex.quote(url)}"
+        raise ValueError(f"{url} holds no results; make some: {make}")
+    return store, job
 
 
 def refuse_other(store: Store, job: Job) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from manifests.codec import from_json, to_json
 from manifests.store import Store
@@ -18,6 +18,10 @@ from manifests.store import Store
 Status = Literal["ok", "rejected", "failed", "quarantined"]
 STATUSES: tuple[Status, ...] = ("ok", "rejected", "quarantined", "failed")
 """What counts first comes first: of several that two runs left, the first is the outcome."""
+
+Listed: TypeAlias = Mapping[str, Mapping[str, tuple[Status, int]]]
+"""By stage key and video: the outcome, and its stamp, 0 where none was asked for."""
+
 SETTLED: tuple[Status, ...] = ("ok", "rejected", "quarantined")
 
 READERS = 32
@@ -170,7 +174,7 @@ class Ledger:
         """Ids of all videos with that outcome at that stage, or that were ever begun there, by one listing."""
         return {PurePosixPath(path).stem for path in self.store.list(f"ledger/{key}/{folder}")}
 
-    def listed(self, key: str, *, stamped: bool) -> dict[str, tuple[Status, int]]:
+    def listed(self, key: str, *, stamped: bool = False) -> dict[str, tuple[Status, int]]:
         """Of every video with an outcome at that stage which it is, and its stamp (`Store.stamps`), 0 unless `stamped`:
         on a file server each stamp is a round trip."""
         stamps = self.store.stamps if stamped else lambda prefix: dict.fromkeys(self.store.list(prefix), 0)

@@ -1,5 +1,6 @@
 """Change a recipe from the command line: `--set sync.batch=64`."""
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -62,13 +63,21 @@ def checked(changed: T, config: T) -> T:
 
 
 def _read(text: str, kind: Any, path: str) -> Any:
+    choices = typing.get_args(kind)  # of a `Literal`; else of a union, or what a tuple holds
+    if text.lower() == "none" and type(None) in choices:
+        return None
     try:
         value = msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as plain:
-        try:  # tuples, dicts and nested records are written as JSON
+        with contextlib.suppress(msgspec.MsgspecError):  # tuples, dicts and nested records are written as JSON
             return msgspec.json.decode(text, type=kind)
-        except msgspec.MsgspecError:
-            raise OverrideError(f"--set {path}={text}: {plain}") from None
+        if text and text[0] not in "[{":
+            with contextlib.suppress(msgspec.ValidationError):  # tuples as `16,32` too
+                return msgspec.convert(text.split(","), kind, strict=False)
+        said = str(plain).replace("null", "none")
+        if typing.get_origin(kind) is typing.Literal:
+            said = f"expected one of {', '.join(map(str, choices))}"
+        raise OverrideError(f"--set {path}={text}: {said}") from None
     if isinstance(value, float) and not math.isfinite(value):  # with NaN every comparison fails: a limit would be none
-        raise OverrideError(f"--set {path}={text}: expected a finite number, or null where there may be none")
+        raise OverrideError(f"--set {path}={text}: expected a finite number, or none where there may be none")
     return value

@@ -1,6 +1,5 @@
 """Small pictures of clips, for reports and contact sheets."""
 
-import contextlib
 import io
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -16,10 +15,10 @@ from manifests.store import Store
 
 Image: TypeAlias = NDArray[np.uint8]
 
-_AT = (0.1, 0.5, 0.9)  # of the clip
+MOMENTS = (0.1, 0.5, 0.9)  # of the clip
 
 
-def thumbnails(store: Store, clip: Clip, *, size_px: int, at: Sequence[float] = _AT) -> list[Image]:
+def thumbnails(store: Store, clip: Clip, *, size_px: int, at: Sequence[float] = MOMENTS) -> list[Image]:
     """RGB pictures (size_px, size_px, 3) of a clip at some shares of its length.
 
     Each is sought from the key frame before it, so a 30 s clip costs no more than a short one. A clip that is gone or
@@ -53,9 +52,13 @@ def _square(frame: Any, size_px: int) -> Image:
     return picture
 
 
-def jpeg(picture: Image, quality: int = 72) -> bytes:
+def jpeg(picture: Image) -> bytes:
     """A picture (h, w, 3), RGB, as JPEG."""
-    return _encode(picture, "JPEG", quality=quality)
+    from PIL import Image as Picture
+
+    buffer = io.BytesIO()
+    Picture.fromarray(picture).save(buffer, "JPEG", quality=72)
+    return buffer.getvalue()
 
 
 def contact_sheet(
@@ -80,13 +83,4 @@ def contact_sheet(
         draw.text((left, top + size_px), key, fill="black")
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _encode(picture: Image, form: str, **options: int) -> bytes:
-    from PIL import Image as Picture
-
-    buffer = io.BytesIO()
-    with contextlib.closing(Picture.fromarray(picture)) as image:
-        image.save(buffer, form, **options)
     return buffer.getvalue()

@@ -10,7 +10,7 @@ from typing import Any
 
 from manifests.records import Video
 from manifests.store import Store
-from pipeline.ledger import READERS, STATUSES, Ledger, forgotten
+from pipeline.ledger import READERS, STATUSES, Ledger, Listed, forgotten
 from pipeline.stage import Stage, keys
 from stages.fetch import Fetch
 
@@ -67,37 +67,35 @@ def plan(
     retry: bool = False,
     again: Mapping[str, Collection[str]] | None = None,
     if_rejected: Mapping[str, Collection[str]] | None = None,
+    found: Listed | None = None,
 ) -> tuple[Due, ...]:
-    """By listings alone: four per stage, no object is read. Failed videos are due again, and those that `again` names
-    by stage, whatever became of them there, and `if_rejected` if it was that (see `pipeline.changed`). With `retry`
-    quarantined ones are too, and those whose rejection may pass: each one by `Fetch` is read for it. Where nothing can
-    be fetched now, since the file is not there, both stay what they are.
+    """By listings alone: four per stage, none of what was `found` before; no object is read. Failed videos are due
+    again, and those that `again` names by stage, whatever became of them there, and `if_rejected` if it was that (see
+    `pipeline.changed`). With `retry` quarantined ones are too, and those whose rejection may pass: each one by `Fetch`
+    is read for it. Where nothing can be fetched now, since the file is not there, both stay what they are.
     """
     names, ledger = keys(stages, Video), Ledger(store)
     gone = forgotten(store)
     urls = {video.id: video.url for video in videos}
     ids = urls.keys() - gone
-    found = []
+    due = []
     for stage in stages:
         key = names[stage.name]
-        old = ids.difference((again or {}).get(stage.name, ()))
-        listed = {status: ledger.videos(key, status) for status in STATUSES}
-        ok, rejected = listed["ok"] & old, listed["rejected"] & old
+        there = ledger.listed(key) if found is None else found[key]
+        old = (ids & there.keys()).difference((again or {}).get(stage.name, ()))
+        ok, rejected, quarantined, failed = ({id for id in old if there[id][0] == status} for status in STATUSES)
         rejected = rejected.difference((if_rejected or {}).get(stage.name, ()))
-        quarantined = (listed["quarantined"] & old) - ok - rejected
-        failed = (listed["failed"] & old) - ok - rejected - quarantined
         if retry:
-            tried = quarantined | _may_pass(stage, key, rejected - ok, ledger)
+            tried = quarantined | _may_pass(stage, key, rejected, ledger)
             if isinstance(stage, Fetch):
                 tried = {id for id in tried if _is_there(urls[id])}
             failed |= quarantined & tried
             quarantined, rejected = quarantined - tried, rejected - tried
         enter = ids - ok - rejected - quarantined
-        left = gone.intersection(set().union(*listed.values()))
         counts = (len(ok), len(rejected), len(failed), len(quarantined))
-        found.append(Due(stage, key, tuple(sorted(enter)), *counts, frozenset(left)))
+        due.append(Due(stage, key, tuple(sorted(enter)), *counts, frozenset(gone & there.keys())))
         ids = ok
-    return tuple(found)
+    return tuple(due)
 
 
 def _may_pass(stage: Stage[Any], key: str, rejected: AbstractSet[str], ledger: Ledger) -> set[str]:

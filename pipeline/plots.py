@@ -49,10 +49,6 @@ class _Plot:
     both_signs: bool = False  # the limit holds on either side of zero
 
 
-def _of_track(name: str) -> Callable[[Judged], float | None]:
-    return lambda one: getattr(one.clip.track, name) if one.clip.track else None
-
-
 def _speech_share(one: Judged) -> float | None:
     return one.clip.speech.speech_share if one.clip.speech else None
 
@@ -69,10 +65,10 @@ _PLOTS = (
         "Audio offset", "frames", lambda one: one.clip.sync.offset_frames if one.clip.sync else None,
         ("max_offset_frames",), whole=True, both_signs=True,
     ),
-    _Plot("Face size", "px", _of_track("face_px"), ("min_face_px",)),
-    _Plot("Yaw, 95th centile", "°", _of_track("yaw_p95_deg"), ("max_yaw_deg",)),
-    _Plot("Sharpness", "", _of_track("sharpness"), ("min_sharpness",)),
-    _Plot("Motion of the face", "", _of_track("motion"), ("min_motion",)),
+    _Plot("Face size", "px", lambda one: one.clip.clip.face_px, ("min_face_px",)),
+    _Plot("Yaw, 95th centile", "°", lambda one: one.clip.clip.yaw_p95_deg, ("max_yaw_deg",)),
+    _Plot("Sharpness", "", lambda one: one.clip.clip.sharpness, ("min_sharpness",)),
+    _Plot("Motion of the face", "", lambda one: one.clip.clip.motion, ("min_motion",)),
     _Plot("Clip length", "s", lambda one: one.clip.clip.n_frames / RATE_HZ, ("min_duration_s",)),
     _Plot("Speech share", "", _speech_share, ("min_speech_share",)),
     _Plot(

@@ -20,7 +20,6 @@ _TABLE_EVERY_S = 3600.0
 class _Row:
     entering: int
     counts: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
     first: float | None = None
 
     @property
@@ -48,7 +47,6 @@ class Progress:
             row = self._rows[stage]
             row.first = row.first or time.monotonic() - seconds
             row.counts[status] += 1
-            row.seconds += seconds
         now = time.monotonic()
         if not self._console.is_terminal and now - self._said > _LINE_EVERY_S:
             self._said = now
@@ -67,14 +65,6 @@ class Progress:
             self._live.stop()
         else:
             self._console.print(self.table())
-
-    def calls(self) -> Counter[str]:
-        """How many stage calls ended how, over all stages: "ok", "rejected", "failed", ..."""
-        return sum((row.counts for row in self._rows.values()), Counter())
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds spent in calls, by stage, added up over workers."""
-        return {name: row.seconds for name, row in self._rows.items()}
 
     def _expected(self) -> dict[str, float]:
         """How many videos each stage will have seen at the end, if stages go on keeping what they kept so far."""

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from manifests.records import Clip
+from manifests.records import RATE_HZ, Clip
 from manifests.store import Store
+from manifests.tags import ENGLISH_NAMES
 from pipeline.figures import PAPER, Figures, Judged
-from pipeline.pictures import jpeg, thumbnails
-from pipeline.plots import Histogram, by_language, histograms
+from pipeline.pictures import MOMENTS, jpeg, thumbnails
+from pipeline.plots import HEIGHT, WIDTH, Histogram, by_language, histograms
+from stages.catalogue import CLIPS
 from stages.policies import Policy
 
 _KEPT_SHOWN = 48
@@ -61,6 +63,12 @@ def page(store: Store, figures: Figures, policy: Policy, provenance: Mapping[str
         missed=[_card(store, one) for one in missed],
         receipts=receipts(figures)[:_RECEIPTS_SHOWN],
         files={clip.key: clip.video.path for one in figures.judged if isinstance(clip := one.clip.clip, Clip)},
+        clips_table=CLIPS,
+        thumb_px=_THUMB_PX,
+        moments=len(MOMENTS),
+        rate_hz=RATE_HZ,
+        width=WIDTH,
+        height=HEIGHT,
         dropped=sum(not one.verdict.kept for one in figures.judged),
         widest={unit: max(s.entered for s in figures.steps if s.unit == unit) for unit in ("videos", "clips")},
     )
@@ -110,11 +118,7 @@ def receipts(figures: Figures) -> list[tuple[str, str, Any, float | None]]:
 
 def language_name(code: str) -> str:
     """A language in English where we know it, else its code."""
-    names = {
-        "ar": "Arabic", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "hr": "Croatian",
-        "pl": "Polish", "ru": "Russian", "th": "Thai", "zh": "Chinese", "all": "All", "": "Not stated",
-    }  # fmt: skip
-    return names.get(code, code)
+    return {"all": "All", "": "Not stated"}.get(code) or ENGLISH_NAMES.get(code, code)
 
 
 def _relative(one: Judged) -> float | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import shlex
 import sys
 import time
@@ -61,6 +60,16 @@ class _Run:
     id: str
 
     @property
+    def is_corpus(self) -> bool:
+        """Whether its videos are those of the corpus that comes with the project."""
+        return self.job.recipe == "sample" and not self.options.manifest
+
+    @property
+    def cluster(self) -> Cluster:
+        """Where its stages run, and the training after them."""
+        return Cluster(self.options.address, self.options.cpus)
+
+    @property
     def stages(self) -> tuple[Stage[Any], ...]:
         stages = self.recipe.stages()
         until = self.options.until
@@ -108,8 +117,8 @@ def run(options: Namespace, console: Console) -> int:
     if options.dry:
         console.print(_due_table(due))
         return 0
-    if options.address:
-        knock(options.address)
+    if this.cluster.address:
+        knock(this.cluster.address)
     # Hours of search and download are worth nothing where the models are out of reach.
     entering = {id for d in due for id in d.enter}
     expected = {video.language for video in every if video.id in entering}
@@ -127,7 +136,7 @@ def run(options: Namespace, console: Console) -> int:
     _carry(this, as_seen(everything, lost, unseen), due)
     code = _end(this, started, None if wild is None else _search(this, wild, everything))
     if trainer is not None and not code:
-        train_on(this.store, trainer, Cluster(options.address, options.cpus), console)
+        train_on(this.store, trainer, this.cluster, console)
     return code
 
 
@@ -148,7 +157,7 @@ def _refuse_contradictions(name: str, options: Namespace) -> None:
         raise ValueError("--language goes with --manifest: it is the expected language of its videos")
     if options.train and (options.until or options.dry):
         raise ValueError("--train needs the shards, which --until and --dry do not write")
-    if options.cpus is not None and (options.address or os.environ.get("RAY_ADDRESS")):
+    if options.cpus is not None and Cluster(options.address).address:
         raise ValueError(
             "--cpus is for a Ray that is started here; the one at --address (or RAY_ADDRESS) has the cores that it has"
         )
@@ -212,10 +221,9 @@ def _carry(this: _Run, videos: Sequence[Video], due: Sequence[Due]) -> None:
         this.console.print(f"nothing to do: all {len(videos)} videos are settled at every stage")
         return
     this.console.print(_due_table(due))
-    cluster = Cluster(this.options.address, this.options.cpus)
     with _serving(this) as stages, Progress(due, this.console) as progress:
         try:
-            run_on_ray(stages, videos, this.store, this.id, progress, cluster, due)
+            run_on_ray(stages, videos, this.store, this.id, progress, this.cluster, due)
         except StageBrokenError as broken:
             if broken.by_request:
                 raise ValueError(str(broken)) from None
@@ -241,7 +249,7 @@ def _serving(this: _Run) -> Iterator[tuple[Stage[Any], ...]]:
 
     As a proxy, so that the corpus has addresses of its own (http://sample.invalid/...) that no port changes.
     """
-    if this.job.recipe != "sample" or this.options.manifest:
+    if not this.is_corpus:
         yield this.stages
         return
     from manifests.sample.serve import serve
@@ -285,7 +293,7 @@ def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> Snapshot | Non
 def _end(this: _Run, started: float, last: Snapshot | None) -> int:
     from manifests.sample.serve import CORPUS
     from pipeline.ending import print_end, print_paths
-    from pipeline.scoring import has_truth, print_score, score_known
+    from pipeline.scoring import print_score, score_known
 
     if this.options.until:
         return 0
@@ -296,8 +304,8 @@ def _end(this: _Run, started: float, last: Snapshot | None) -> int:
         return 0
     write_job(this.store, this.job)  # again: a `judge` meanwhile has left its own policy
     finished = finish(this.recipe, this.job, snapshot(this.recipe, videos, this.store, last), this.store)
-    print_end(this.job, finished, this.console, seconds)
-    if has_truth(this.job, this.options.manifest):
+    print_end(finished, this.console, seconds)
+    if this.is_corpus:
         print_score(this.console, score_known(this.store, finished.known, finished.verdicts, CORPUS / "truth.json"))
     print_paths(this.store, this.job, this.console)
     return 0

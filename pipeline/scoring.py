@@ -12,7 +12,7 @@ from manifests.sample.serve import CORPUS
 from manifests.sample.truth import read_truth
 from manifests.store import Store
 from pipeline.finish import judged
-from pipeline.job import Job, read_videos
+from pipeline.job import read_videos
 from pipeline.recipes import TalkingFaces
 from stages.judge import Measured
 from stages.score import Score, score
@@ -48,8 +48,3 @@ def print_score(console: Console, found: Score) -> None:
         console.print(Text.assemble(("  missed: ", "dim"), miss), soft_wrap=True)
     if len(found.misses) > _SHOWN_MISSES:
         console.print(f"  ... and {len(found.misses) - _SHOWN_MISSES} more, all in {SCORE}")
-
-
-def has_truth(job: Job, manifest: str | None) -> bool:
-    """Whether the videos of a run are those of the corpus that comes with the project."""
-    return job.recipe == "sample" and manifest is None

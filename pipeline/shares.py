@@ -52,7 +52,7 @@ def divide(
 
 
 def _first(asked: Resources, videos: int, nodes: Sequence[Node] | None, card_gb: float | None) -> Pool:
-    workers = (asked.initial or asked.workers[0]) if videos else 0
+    workers = asked.workers[0] if videos else 0
     if asked.gpus and (nodes is None or any(node.gpus for node in nodes)):
         cpus = asked.cpus if asked.cpus_beside_gpu is None else asked.cpus_beside_gpu
         return Pool(workers, cpus, gpus=max(asked.gpus, min(1.0, asked.gpu_memory_gb / card_gb if card_gb else 0.0)))

@@ -9,10 +9,9 @@ from rich.text import Text
 
 from manifests.codec import to_plain
 from manifests.records import Verdict, Video
-from manifests.store import Store
 from pipeline.facts import outcomes
 from pipeline.finish import verdicts_on
-from pipeline.job import read_job, read_videos
+from pipeline.job import job_at, read_videos
 from pipeline.ledger import forgotten
 from stages.catalogue import text
 
@@ -22,10 +21,7 @@ _SHORT = 400
 
 def show(options: Namespace, console: Console) -> int:
     """Facts, verdicts with receipts, rejections, tracebacks. Raises `ValueError` for an id that fits not one video."""
-    store = Store(options.store)
-    job = read_job(store)
-    if job is None:
-        raise ValueError(f"{options.store} holds no results")
+    store, job = job_at(options.store)
     gone = forgotten(store)
     videos = tuple(video for video in read_videos(store) if video.id not in gone)
     video = _one(options.id, videos, gone)

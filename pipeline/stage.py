@@ -30,7 +30,6 @@ class Resources:
     memory_gb: float = 0.0  # of the machine, where it gets no GPU; 0: so little that it is not reckoned with
     gpu_memory_gb: float = 0.0  # its share of a GPU is no smaller than this, where the GPU's size is known
     workers: tuple[int, int | None] = (1, None)
-    initial: int | None = None
     weight: float = 0.0  # its part in the cores that one worker of each stage leaves (see `pipeline.shares`)
     custom: dict[str, float] = field(default_factory=dict)
 

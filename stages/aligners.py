@@ -3,8 +3,7 @@
 import logging
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,8 @@ class Aligners:
         from whisperx.alignment import align
 
         try:
-            with quiet(), _no_sentence_models():
+            with quiet():
+                _sentence_tables()
                 found = align([{"text": text, "start": start_s, "end": end_s}], network, about, sound, self._device)
         except (ValueError, KeyError, IndexError) as error:
             log.warning("the %s aligner cannot place %r: %s", language, text[:60], error)
@@ -96,20 +96,18 @@ def _load(language: str, device: str) -> tuple[Any, dict[str, Any]]:
     return network, about | {"language": "zh" if language in UNSPACED else language}
 
 
-@contextmanager
-def _no_sentence_models() -> Iterator[None]:
-    """Spare whisperx the download of NLTK's `punkt_tab`: empty tables, which split at full stops, do for word times."""
+@cache
+def _sentence_tables() -> "tempfile.TemporaryDirectory[str]":
+    """Spare whisperx the download of NLTK's `punkt_tab`: empty tables, which split at full stops, do for word times.
+    They stay where NLTK finds them as long as this process."""
     import nltk  # type: ignore[import-untyped]
     from whisperx.utils import PUNKT_LANGUAGES
 
-    with tempfile.TemporaryDirectory(prefix=prefix("nltk")) as folder:
-        for language in {"english", *PUNKT_LANGUAGES.values()}:
-            place = Path(folder) / "tokenizers" / "punkt_tab" / language
-            place.mkdir(parents=True)
-            for table in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
-                (place / table).touch()
-        nltk.data.path.insert(0, folder)
-        try:
-            yield
-        finally:
-            nltk.data.path.remove(folder)
+    folder = tempfile.TemporaryDirectory(prefix=prefix("nltk"))
+    for language in {"english", *PUNKT_LANGUAGES.values()}:
+        place = Path(folder.name) / "tokenizers" / "punkt_tab" / language
+        place.mkdir(parents=True)
+        for table in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
+            (place / table).touch()
+    nltk.data.path.insert(0, folder.name)
+    return folder

@@ -8,12 +8,13 @@ import pyarrow.compute as pc
 
 from manifests import parquet
 from manifests.codec import from_plain, to_plain
-from manifests.records import RATE_HZ, Clip, Track, Verdict
+from manifests.records import RATE_HZ, Clip, FaceMeasures, Verdict
 from manifests.store import Store
-from stages.judge import Candidate, Measured, candidates, shift_frames_of, tightest
+from stages.judge import Candidate, Measured, candidates, tightest
 from stages.language import current
 from stages.origin import origin_of, span_s
 from stages.policies import Policy
+from stages.shard_json import told_language
 
 CLIPS = "clips.parquet"
 VIDEOS = "videos.parquet"
@@ -36,7 +37,7 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "tightest_rule": pa.string(),  # of the rules it keeps or breaks, the one nearest to its limit
     "tightest_margin": pa.float64(),  # in units of the limit
     "language_expected": pa.string(),
-    "language": pa.string(),
+    "language": pa.string(),  # heard, the expected one where nothing was
     "language_probability": pa.float64(),
     "language_verdict": pa.string(),
     "start_s": pa.float64(),  # in what lies at `url`
@@ -48,7 +49,8 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "faces_in_view": pa.int32(),
     "still_s": pa.float64(),
     "effective_face_px": pa.float64(),
-    **{name: pa.float64() for name, kind in Track.__annotations__.items() if kind is float},
+    "filled_share": pa.float64(),
+    **dict.fromkeys(FaceMeasures.__annotations__, pa.float64()),
     "sync_confidence": pa.float64(),
     "sync_distance": pa.float64(),
     "sync_offset_frames": pa.int32(),
@@ -62,6 +64,7 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "aligned": pa.bool_(),  # whether a forced aligner gave the word times; else the recogniser itself
     "speech_model": pa.string(),
     "identity_cosine": pa.float64(),
+    "identity_model": pa.string(),
     "picture_hash": pa.string(),
     "sound_hash": pa.string(),
     "url": pa.string(),
@@ -94,6 +97,8 @@ _VIDEOS_COLUMNS: dict[str, pa.DataType] = {
     "width_px": pa.int32(),
     "height_px": pa.int32(),
     "rate_hz": pa.float64(),
+    "source_sha256": pa.string(),  # of the file in the store
+    "upload_date": pa.string(),  # as the site says it
     "n_tracks": pa.int32(),
     "n_clips": pa.int32(),
     "n_kept": pa.int32(),
@@ -159,8 +164,8 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
     start_s, end_s = span_s(clip, one.measured.source)
     row = {
         **_about(one.measured),
-        **(to_plain(one.track) if one.track else {}),
         **to_plain(clip),
+        "language": told_language(one) or None,
         "start_s": start_s,
         "end_s": end_s,
         "kept": verdict.kept,
@@ -177,7 +182,7 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
         "tightest_margin": narrowest and narrowest[1],
         "faces_in_view": len(clip.others_in_view),
         "duration_s": clip.n_frames / RATE_HZ,
-        "audio_shift_frames": -shift_frames_of(verdict) if verdict.kept else None,
+        "audio_shift_frames": -verdict.shift_frames if verdict.kept else None,
         "video": one.measured.video.id,
     }
     if isinstance(clip, Clip):
@@ -193,7 +198,6 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
         }
     if speech is not None:
         row |= {
-            "language": speech.language,
             "language_probability": speech.language_probability,
             "language_verdict": speech.verdict,
             "speech_share": speech.speech_share,
@@ -205,6 +209,7 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
     if identity is not None:
         row |= {
             "identity_cosine": identity.spread if identity.face else None,
+            "identity_model": one.measured.identities.model if one.measured.identities else None,
             "picture_hash": identity.picture_hash,
             "sound_hash": identity.sound_hash,
         }
@@ -228,6 +233,8 @@ def _video(one: Measured, by_key: Mapping[str, Verdict]) -> dict[str, Any]:
         "width_px": source.video.width_px if source else None,
         "height_px": source.video.height_px if source else None,
         "rate_hz": source.video.rate_hz if source else None,
+        "source_sha256": source.file.sha256 if source else None,
+        "upload_date": source.upload_date if source else None,
         "n_tracks": len(one.seen.tracks) if one.seen else None,
         "n_clips": len(one.clips.items) + len(one.clips.spared) if one.clips else None,
         "n_kept": len(kept),

@@ -2,22 +2,23 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 
-from manifests.records import RATE_HZ, SAMPLES_PER_FRAME, Clip, Clips, Piece, Seen, Source, Track, Video
+from manifests.records import RATE_HZ, Clip, Clips, Piece, Seen, Source, Track, Video
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
-from stages.crop import pieces, windows
+from stages.crop import filled_share, pieces, windows
 from stages.encode import ClipWriter, write_wav
-from stages.judge import Candidate, Measured
+from stages.judge import Measured
 from stages.media import MediaError, audio_array, pictures
 from stages.picture import Picture
-from stages.quality import DETAIL_PX, effective_px, face_power, longest_still_s
-from stages.spare import BY_TRACK, Limits, breaks, policy_of
+from stages.quality import DETAIL_PX, LOOKS, effective_px, face_power, longest_still_s, measures
+from stages.spare import BY_TRACK, Limits, policy_of, useless
 
 _DETAIL_LOOKS = 4
 """Pictures of a clip whose face is looked at in full: the sharpest of them speaks for all, so few are enough."""
@@ -43,7 +44,9 @@ class _Cut:
     window: np.ndarray  # (n, 4) source pixels
     contiguous: bool
     others_in_view: tuple[int, ...]
+    measures: dict[str, float]  # of `FaceMeasures`
     still_s: float
+    filled_share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +62,9 @@ class CutClips(Stage[Clips]):
 
     name = "clip"
     # 2: others_in_view names tracks, it was a number; 3: fractions of pixels by Lanczos filters; 4: interlaced pictures
-    # are made whole, and windows follow a picture that changes its size; 5: still_s and effective_face_px
-    version = 5
+    # are made whole, and windows follow a picture that changes its size; 5: still_s and effective_face_px; 6: pieces
+    # have measures of their own, where their tracks' were read, and filled_share
+    version = 6
     needs = (Video, Source, Seen)
     gives = Clips
 
@@ -68,8 +72,8 @@ class CutClips(Stage[Clips]):
     margin: float = 1.6  # side of the window / longer side of the face's box: chin, hair and a little air
     max_s: float = 30.0
     min_s: float = 2.0  # a shorter track gives no clip
-    min_face_px: float = 32.0  # a smaller face (sqrt of its box's area) gives no clip: nothing could be seen in it
-    spare: Limits = field(default=(), metadata={"absent": ()})  # a piece whose track breaks one of these is not cut
+    min_face_px: float = 32.0  # a piece with a smaller face (sqrt of its box's area) gives no clip: nothing to be seen
+    spare: Limits = field(default=(), metadata={"absent": ()})  # a piece that breaks one of these is not cut
     threads: int = field(default=1, metadata=RUNTIME)  # of the decoder
 
     def __post_init__(self) -> None:
@@ -83,6 +87,7 @@ class CutClips(Stage[Clips]):
 
     def open(self) -> Work[Clips]:
         """Nothing heavy to load."""
+        cv2.setNumThreads(1)  # OpenCV's default takes every core of the machine, for each worker
         return self._work
 
     def _work(self, facts: Facts, bench: Bench) -> Clips | Rejection:
@@ -98,10 +103,10 @@ class CutClips(Stage[Clips]):
                 },
             )
         spared = self._spared(Measured(video, source, seen), cuts)
-        useless = {piece.number for piece in spared}
+        left_out = {piece.number for piece in spared}
         clips: list[Clip] = []
         try:
-            lanes = _lanes({number: cut for number, cut in enumerate(cuts) if number not in useless})
+            lanes = _lanes({number: cut for number, cut in enumerate(cuts) if number not in left_out})
             for run in itertools.chain.from_iterable(map(_runs, lanes)):
                 path = bench.fetch(source.file)
                 size = source.video.width_px, source.video.height_px
@@ -114,33 +119,28 @@ class CutClips(Stage[Clips]):
             return Rejection(error.reason, {"detail": error.detail})
         return Clips(items=tuple(sorted(clips, key=lambda clip: clip.number)), spared=spared)
 
-    def _spared(self, measured: Measured, cuts: list[_Cut]) -> tuple[Piece, ...]:
+    def _spared(self, known: Measured, cuts: list[_Cut]) -> tuple[Piece, ...]:
         """The pieces that are known to be of no use, not even as the one who speaks beside a useful one."""
-        policy = policy_of(self.spare, BY_TRACK)
-        pieces = [
-            Piece(**_piece(measured.video, number, cut, cut.end_frame - cut.start_frame))
+        pieces = tuple(
+            Piece(**_piece(known.video, number, cut, cut.end_frame - cut.start_frame))
             for number, cut in enumerate(cuts)
-        ]
-        broken = [
-            breaks(Candidate(measured, piece, cut.track, None, None, None), policy)
-            for piece, cut in zip(pieces, cuts, strict=True)
-        ]
-        useful = [piece for piece, useless in zip(pieces, broken, strict=True) if not useless]
+        )
+        broken = useless(replace(known, clips=Clips(items=(), spared=pieces)), policy_of(self.spare, BY_TRACK))
+        useful = [piece for piece in pieces if piece.key not in broken]
         return tuple(
             piece
-            for piece, useless in zip(pieces, broken, strict=True)
-            if useless and not any(one.start_s < piece.end_s and piece.start_s < one.end_s for one in useful)
+            for piece in pieces
+            if piece.key in broken
+            and not any(one.start_s < piece.end_s and piece.start_s < one.end_s for one in useful)
         )
 
     def _cuts(self, seen: Seen, bench: Bench, source: Source) -> list[_Cut]:
         """All clips to be, in the order of their start."""
-        cuts = []
-        size = source.video.width_px, source.video.height_px
+        cuts: list[_Cut] = []
+        size = {"width_px": source.video.width_px, "height_px": source.video.height_px}
         with np.load(bench.fetch(seen.arrays)) as arrays:
             boxes = {t.number: (arrays[f"{t.number}/frame"], arrays[f"{t.number}/box"]) for t in seen.tracks}
             for track in seen.tracks:
-                if track.face_px < self.min_face_px:
-                    continue
                 spans = pieces(
                     track.start_frame,
                     track.end_frame,
@@ -149,27 +149,31 @@ class CutClips(Stage[Clips]):
                 )
                 if not spans:
                     continue
-                # Inflated once: of a take of two hours 10 MB, which its pieces share.
-                lmk, pose, motion, sharpness = (
-                    arrays[f"{track.number}/{name}"] for name in ("lmk", "pose", "motion", "sharpness")
-                )
+                # Inflated once: of a take of two hours 11 MB, which its pieces share.
+                whole = {name: arrays[f"{track.number}/{name}"] for name in ("lmk", "pose", *LOOKS)}
+                frame, whole["box"] = boxes[track.number]
                 others = {number: found for number, found in boxes.items() if number != track.number}
                 for start, end in spans:
-                    part = slice(*np.searchsorted(boxes[track.number][0], (start, end)))
-                    box = boxes[track.number][1][part]
-                    window = windows(box[:, :4], margin=self.margin, width_px=size[0], height_px=size[1])
+                    part = slice(*np.searchsorted(frame, (start, end)))
+                    mine = {name: values[part] for name, values in whole.items()}
+                    measured = measures(mine, **size)
+                    if measured["face_px"] < self.min_face_px:
+                        continue
+                    window = windows(mine["box"][:, :4], margin=self.margin, **size)
                     cuts.append(
                         _Cut(
                             track=track,
                             start_frame=start,
                             end_frame=end,
-                            box=box,
-                            landmarks=lmk[part],
-                            pose=pose[part],
+                            box=mine["box"],
+                            landmarks=mine["lmk"],
+                            pose=mine["pose"],
                             window=window,
-                            contiguous=start > track.start_frame,
+                            contiguous=bool(cuts) and cuts[-1].track is track and cuts[-1].end_frame == start,
                             others_in_view=_in_view(window, start, others),
-                            still_s=longest_still_s(motion[part], ~np.isnan(sharpness[part])),
+                            measures=measured,
+                            still_s=longest_still_s(mine["motion"], ~np.isnan(mine["sharpness"])),
+                            filled_share=filled_share(window, **size),
                         )
                     )
         return sorted(cuts, key=lambda cut: (cut.start_frame, cut.track.number))
@@ -233,6 +237,8 @@ def _piece(video: Video, number: int, cut: _Cut, n_frames: int) -> dict[str, Any
         "contiguous_with_prev": cut.contiguous,
         "others_in_view": cut.others_in_view,
         "still_s": cut.still_s,
+        "filled_share": cut.filled_share,
+        **cut.measures,
     }
 
 
@@ -267,8 +273,8 @@ def _runs(cuts: _Run) -> Iterator[_Run]:
 def _finish(
     writer: ClipWriter, path: Path, number: int, cut: _Cut, powers: list[np.ndarray], folder: Path
 ) -> tuple[int, int, float]:
-    start_s, n_samples = cut.start_frame / RATE_HZ, writer.n_frames * SAMPLES_PER_FRAME
-    sound = audio_array(path, start_s=start_s, end_s=start_s + writer.n_frames / RATE_HZ, n_samples=n_samples)
+    start, end = cut.start_frame, cut.start_frame + writer.n_frames
+    sound = audio_array(path, start_s=start / RATE_HZ, end_s=end / RATE_HZ)
     writer.finish(sound)
     write_wav(folder / f"{number:04d}.wav", sound)
     bands = min(len(power) for power in powers)  # a face that comes nearer has more of them

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import av
 import av.error
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.filter import Graph
@@ -197,8 +198,7 @@ def whole(found: Iterator[Decoded]) -> Iterator[Decoded]:
     for one in found:
         before, form = form, (one.frame.width, one.frame.height, one.frame.format.name)
         if graph is not None and form != before:
-            graph.push(None)
-            yield from _pulled(graph, waiting)
+            yield from _made(graph, None, waiting)
             graph = None
         if graph is None and not one.frame.interlaced_frame:
             yield one
@@ -206,11 +206,9 @@ def whole(found: Iterator[Decoded]) -> Iterator[Decoded]:
         if graph is None:
             graph = _deinterlacer(one.frame)
         waiting.append(one)
-        graph.push(one.frame)
-        yield from _pulled(graph, waiting)
+        yield from _made(graph, one.frame, waiting)
     if graph is not None:
-        graph.push(None)
-        yield from _pulled(graph, waiting)
+        yield from _made(graph, None, waiting)
 
 
 def _deinterlacer(frame: VideoFrame) -> Graph:
@@ -226,12 +224,16 @@ def _deinterlacer(frame: VideoFrame) -> Graph:
     return graph
 
 
-def _pulled(graph: Graph, waiting: deque[Decoded]) -> Iterator[Decoded]:
-    while waiting:
-        try:
-            frame = graph.pull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
+def pulled(graph: Graph, put_in: VideoFrame | AudioFrame | None) -> Iterator[VideoFrame | AudioFrame]:
+    """What comes out of a filter graph when a frame is put in; for None, all that it still holds."""
+    graph.push(put_in)
+    with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+        while True:
+            yield graph.pull()
+
+
+def _made(graph: Graph, put_in: VideoFrame | None, waiting: deque[Decoded]) -> Iterator[Decoded]:
+    for frame in pulled(graph, put_in):
         assert isinstance(frame, VideoFrame)
         one = waiting.popleft()
         frame.colorspace, frame.color_range = one.frame.colorspace, one.frame.color_range
@@ -293,16 +295,7 @@ def _last_stamp(container: InputContainer, stream: VideoStream, wanted: Fraction
 def _decoded_packets(
     container: InputContainer, stream: VideoStream, decoding_times: list[int] | None, wanted: Wanted
 ) -> Iterator[list[VideoFrame]]:
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.error.FFmpegError:  # the bytes end, or make no sense from here on: what was decoded so far counts
-            with contextlib.suppress(av.error.FFmpegError):
-                yield stream.decode(None)
-            return
+    for packet in packets_of(container, stream):
         if packet.size and not wanted(packet):
             continue
         if decoding_times is not None and packet.size and packet.dts is not None:
@@ -315,6 +308,8 @@ def _decoded_packets(
                 heapq.heapify(decoding_times)
             continue
         yield pictures
+    with contextlib.suppress(av.error.FFmpegError):  # of bytes that end early, what the decoder still holds
+        yield stream.decode(None)
 
 
 def decoded_keys(path: Path, threads: int) -> Iterator[Decoded]:

@@ -40,6 +40,13 @@ def windows(boxes: np.ndarray, *, margin: float, width_px: int, height_px: int) 
     return moving
 
 
+def filled_share(frames: np.ndarray, *, width_px: int, height_px: int) -> float:
+    """Mean share, 0..1, of the area of windows (n, 4) that lies outside a picture of this size, all in its pixels."""
+    size = frames[:, 2:] - frames[:, :2]
+    within = np.minimum(frames[:, 2:], (width_px, height_px)) - np.maximum(frames[:, :2], 0)
+    return float(1 - (within.clip(min=0) / size).prod(axis=1).mean())
+
+
 def smooth(values: np.ndarray, period: float) -> np.ndarray:
     """Whittaker smoothing of (n, k): least squares plus a penalty on second differences (Eilers 2003).
 

@@ -6,6 +6,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -127,7 +128,7 @@ class _Fetching:
 
         try:
             path, start_s, stop_s = found.path, 0.0, None
-            probed = _probed(path)
+            probed = _probed(path, path.stat().st_mtime_ns)
             if not isinstance(probed, Rejection) and (video.start_s is not None or video.end_s is not None):
                 path = bench.scratch / "part.mp4"
                 start_s, stop_s, probed = _part(found.path, path, video, probed)
@@ -166,8 +167,9 @@ class _Fetching:
 _Streams = tuple[float, VideoStream, AudioStream]
 
 
-def _probed(path: Path) -> _Streams | Rejection:
-    """Duration, picture and sound of a file that has all three. Raises `MediaError`."""
+@lru_cache(maxsize=2)  # reads a file whole, and the parts of one come one after another: that, and the part cut last
+def _probed(path: Path, stamp: int) -> _Streams | Rejection:
+    """Duration, picture and sound of a file that has all three, as it was at `stamp`. Raises `MediaError`."""
     from stages.media import probe
 
     found = probe(path)
@@ -211,7 +213,7 @@ def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, 
     copy = timed and not live and {picture.codec, sound.codec} <= COPYABLE
     size = (picture.width_px, picture.height_px) if live else None
     cut(path, out, zero_s + start_s, zero_s + end_s + _OVERRUN_S, streams=streams, copy=copy, changing=size)
-    return start_s, stop_s, _probed(out)
+    return start_s, stop_s, _probed(out, out.stat().st_mtime_ns)
 
 
 def is_free(licence: str) -> bool:

@@ -22,7 +22,6 @@ from manifests.records import (
     Speeches,
     Sync,
     Syncs,
-    Track,
     Verdict,
     Video,
 )
@@ -71,7 +70,6 @@ class Candidate:
 
     measured: Measured
     clip: Piece
-    track: Track | None
     sync: Sync | None
     speech: Speech | None
     identity: Identity | None
@@ -106,7 +104,8 @@ class Reading:
         return self.margin / self.scale if self.scale else None
 
 
-Value: TypeAlias = Callable[[Candidate], float | None]
+Value: TypeAlias = Callable[[Candidate, Policy], float | None]
+"""What is compared with a limit; other limits of the policy may have a say in it."""
 
 
 def candidates(measured: Iterable[Measured]) -> Iterator[Candidate]:
@@ -114,13 +113,12 @@ def candidates(measured: Iterable[Measured]) -> Iterator[Candidate]:
     for one in measured:
         if one.clips is None:
             continue
-        tracks = {track.number: track for track in one.seen.tracks} if one.seen else {}
         syncs = {sync.key: sync for sync in one.syncs.items} if one.syncs else {}
         speeches = {speech.key: speech for speech in one.speeches.items} if one.speeches else {}
         identities = {identity.key: identity for identity in one.identities.items} if one.identities else {}
         for clip in sorted((*one.clips.items, *one.clips.spared), key=lambda clip: clip.number):
             key = clip.key
-            yield Candidate(one, clip, tracks.get(clip.track), syncs.get(key), speeches.get(key), identities.get(key))
+            yield Candidate(one, clip, syncs.get(key), speeches.get(key), identities.get(key))
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class _Bound:
         limit = policy.limit(self.limit, one.language)
         if limit is None:
             return None
-        limit, value = float(limit), self.value(one)
+        limit, value = float(limit), self.value(one, policy)
         if value is None or not math.isfinite(value):
             return Reading(self.rule, UNMEASURED, limit, -(abs(limit) or 1.0), abs(limit))
         margin = value - limit if self.limit.startswith("min_") else limit - value
@@ -144,19 +142,15 @@ class _Bound:
         return Reading(self.rule, float(value), limit, float(margin), scale)
 
 
-def _of_track(value: Callable[[Track], float]) -> Value:
-    return lambda one: None if one.track is None else value(one.track)
-
-
 def _of_sync(value: Callable[[Sync], float]) -> Value:
-    return lambda one: None if one.sync is None else value(one.sync)
+    return lambda one, _: None if one.sync is None else value(one.sync)
 
 
 def _of_speech(value: Callable[[Speech], float]) -> Value:
-    return lambda one: None if one.speech is None else value(one.speech)
+    return lambda one, _: None if one.speech is None else value(one.speech)
 
 
-def _drift_frames(one: Candidate) -> float | None:
+def _drift_frames(one: Candidate, policy: Policy) -> float | None:
     """From end to end of the clip, at least: a slope is noise where the clip is short."""
     return None if one.sync is None else abs(one.sync.drift_least_frames_per_min) * one.clip.n_frames / RATE_HZ / 60
 
@@ -180,20 +174,8 @@ def _effective_face_px(one: Candidate) -> float | None:
     return one.clip.effective_face_px if isinstance(one.clip, Clip) else None
 
 
-def _face_cosine(one: Candidate) -> float | None:
+def _face_cosine(one: Candidate, policy: Policy) -> float | None:
     return one.identity.spread if one.identity and one.identity.face else None
-
-
-@dataclass(frozen=True)
-class _BoundBesides:
-    """A bound on a value that another limit of the policy has a say in."""
-
-    rule: str
-    limit: str
-    value: Callable[[Candidate, Policy], float | None]
-
-    def read(self, one: Candidate, policy: Policy) -> Reading | None:
-        return _Bound(self.rule, self.limit, lambda known: self.value(known, policy)).read(one, policy)
 
 
 def _others_at_once(one: Candidate, policy: Policy) -> float | None:
@@ -239,23 +221,24 @@ class _Licensed:
         return Reading(self.rule, licence or "none stated", " or ".join(policy.licences), 1.0 if allowed else -1.0)
 
 
-RULES: tuple[_Bound | _BoundBesides | _SpokenLanguage | _Licensed, ...] = (
-    _Bound("too_short", "min_duration_s", lambda one: one.clip.n_frames / RATE_HZ),
-    _Bound("face_too_small", "min_face_px", _of_track(lambda track: track.face_px)),
-    _Bound("face_too_large", "max_face_share", _of_track(lambda track: track.face_share)),
-    _Bound("off_frame", "min_inside_share", _of_track(lambda track: track.inside_share), best=1.0),
-    _Bound("face_lost", "min_detected_share", _of_track(lambda track: track.detected_share), best=1.0),
-    _Bound("face_doubtful", "min_detector_score", _of_track(lambda track: track.score), best=1.0),
-    _Bound("yaw", "max_yaw_deg", _of_track(lambda track: track.yaw_p95_deg)),
-    _Bound("pitch", "max_pitch_deg", _of_track(lambda track: track.pitch_deg)),
-    _Bound("roll", "max_roll_deg", _of_track(lambda track: track.roll_deg)),
-    _Bound("blurred", "min_sharpness", _of_track(lambda track: track.sharpness)),
-    _Bound("low_detail", "min_effective_face_px", _effective_face_px),
-    _Bound("dark", "min_exposure", _of_track(lambda track: track.exposure)),
-    _Bound("bright", "max_exposure", _of_track(lambda track: track.exposure)),
-    _Bound("still_face", "min_motion", _of_track(lambda track: track.motion)),
-    _Bound("frozen", "max_still_s", lambda one: one.clip.still_s),
-    _BoundBesides("several_faces", "max_other_faces", _others_at_once),
+RULES: tuple[_Bound | _SpokenLanguage | _Licensed, ...] = (
+    _Bound("too_short", "min_duration_s", lambda one, _: one.clip.n_frames / RATE_HZ),
+    _Bound("face_too_small", "min_face_px", lambda one, _: one.clip.face_px),
+    _Bound("face_too_large", "max_face_share", lambda one, _: one.clip.face_share),
+    _Bound("off_frame", "min_inside_share", lambda one, _: one.clip.inside_share, best=1.0),
+    _Bound("face_lost", "min_detected_share", lambda one, _: one.clip.detected_share, best=1.0),
+    _Bound("face_doubtful", "min_detector_score", lambda one, _: one.clip.score, best=1.0),
+    _Bound("yaw", "max_yaw_deg", lambda one, _: one.clip.yaw_p95_deg),
+    _Bound("pitch", "max_pitch_deg", lambda one, _: one.clip.pitch_deg),
+    _Bound("roll", "max_roll_deg", lambda one, _: one.clip.roll_deg),
+    _Bound("blurred", "min_sharpness", lambda one, _: one.clip.sharpness),
+    _Bound("low_detail", "min_effective_face_px", lambda one, _: _effective_face_px(one)),
+    _Bound("dark", "min_exposure", lambda one, _: one.clip.exposure),
+    _Bound("bright", "max_exposure", lambda one, _: one.clip.exposure),
+    _Bound("still_face", "min_motion", lambda one, _: one.clip.motion),
+    _Bound("frozen", "max_still_s", lambda one, _: one.clip.still_s),
+    _Bound("filled", "max_filled_share", lambda one, _: one.clip.filled_share),
+    _Bound("several_faces", "max_other_faces", _others_at_once),
     _Bound("no_speech", "min_speech_share", _of_speech(lambda speech: speech.speech_share), best=1.0),
     _SpokenLanguage("wrong_language", "allow_other_language"),
     _SpokenLanguage("mixed_language", "allow_mixed_language"),
@@ -265,7 +248,7 @@ RULES: tuple[_Bound | _BoundBesides | _SpokenLanguage | _Licensed, ...] = (
     _Bound("low_sync", "min_confidence", _of_sync(lambda sync: sync.confidence)),
     _Bound("far_sync", "max_distance", _of_sync(lambda sync: sync.distance)),
     _Bound("offset", "max_offset_frames", _of_sync(lambda sync: abs(sync.offset_frames))),
-    _BoundBesides("sync_jump", "max_jump_frames", _jump_frames),
+    _Bound("sync_jump", "max_jump_frames", _jump_frames),
     _Bound("drift", "max_drift_frames", _drift_frames),
     _Bound("unsteady_identity", "min_identity_cosine", _face_cosine, best=1.0),
     _Licensed(),
@@ -295,7 +278,6 @@ def judge(measured: Iterable[Measured], policy: Policy) -> tuple[Verdict, ...]:
 
     A dropped clip has a receipt for every rule that it is known to break, or one that says what was spared it. Of
     near-duplicates that break no other rule the best stays. A kept clip has its person, group and split.
-    `extra["correct_offset_frames"]` is the offset that `shard` takes out where the policy shifts audio.
     """
     ordered = sorted(measured, key=lambda one: one.video.id)
     clips = sorted(candidates(ordered), key=lambda one: one.clip.key)
@@ -333,7 +315,7 @@ def _contender(one: Candidate) -> Contender:
         n_frames=one.clip.n_frames,
         confidence=one.sync.confidence if one.sync else None,
         effective_face_px=_effective_face_px(one) or 0.0,
-        sharpness=one.track.sharpness if one.track else 0.0,
+        sharpness=one.clip.sharpness,
     )
 
 
@@ -361,7 +343,6 @@ def _placements(sound: list[Candidate], copied: Iterable[Copy], kept: set[str], 
 
 def _verdict(one: Candidate, broken: tuple[Receipt, ...], placed: Placement | None, policy: Policy) -> Verdict:
     kept = not broken
-    offset = one.sync.offset_frames if one.sync else 0
     return Verdict(
         key=one.clip.key,
         video=one.measured.video.id,
@@ -371,10 +352,5 @@ def _verdict(one: Candidate, broken: tuple[Receipt, ...], placed: Placement | No
         person=placed.person if placed else "",
         group=placed.group if placed else "",
         split=placed.split if placed and kept else "",
-        extra={"correct_offset_frames": float(offset)} if policy.shift_audio and kept and offset else {},
+        shift_frames=one.sync.offset_frames if policy.shift_audio and kept and one.sync else 0,
     )
-
-
-def shift_frames_of(verdict: Verdict) -> int:
-    """By how many frames the sound of a kept clip is moved earlier for its policy; later if negative."""
-    return int(verdict.extra.get("correct_offset_frames", 0))

@@ -90,7 +90,6 @@ class Frames:
 
     first_frame: int  # grid number of the first, counted from the `start_s` asked for
     images: Sequence[NDArray[np.uint8]]  # each (h, w, 3), BGR, upright, square pixels; one that is held comes again
-    times_s: np.ndarray  # (n,) float64: presentation times of the source pictures shown, from the first picture
     scale: float  # image pixels per source pixel (upright, square); smaller than 1 where pictures were shrunk
 
 
@@ -210,7 +209,7 @@ def _forward(found: Iterator[Decoded], start_s: float) -> Iterator[Decoded]:
 def pictures(path: Path, *, start_s: float = 0.0, end_s: float | None = None, threads: int = 1) -> Iterator[Picture]:
     """Every grid instant's picture, not yet converted, for cropping; see `frames` for times and errors."""
     for number, found in _on_grid(path, start_s, end_s, threads):
-        yield Picture(number, found.time_s, found.frame, Shape.of(found.frame, found.aspect))
+        yield Picture(number, found.frame, Shape.of(found.frame, found.aspect))
 
 
 def frames(
@@ -233,19 +232,17 @@ def frames(
     """
     scaler = _Scaler(short_side_px)
     images: list[np.ndarray] = []
-    times: list[float] = []
     first = 0
     last: tuple[VideoFrame, np.ndarray] | None = None
     for number, found in _on_grid(path, start_s, end_s, threads, rough=rough):
         if last is None or found.frame is not last[0]:
             last = found.frame, scaler.image(found.frame, found.aspect)
         images.append(last[1])
-        times.append(found.time_s)
         if len(images) == batch:
-            yield Frames(first, images, np.array(times), scaler.scale)
-            first, images, times = number + 1, [], []
+            yield Frames(first, images, scaler.scale)
+            first, images = number + 1, []
     if images:
-        yield Frames(first, images, np.array(times), scaler.scale)
+        yield Frames(first, images, scaler.scale)
 
 
 def frames_at(path: Path, numbers: Collection[int], *, threads: int = 1) -> Iterator[tuple[int, np.ndarray]]:

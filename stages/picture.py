@@ -106,7 +106,6 @@ class Picture:
     """A decoded picture and its place on the 25 fps grid; valid until the next one is asked for."""
 
     number: int
-    time_s: float
     frame: VideoFrame
     shape: Shape
 

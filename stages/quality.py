@@ -1,7 +1,12 @@
-"""Measures of faces: sharpness, exposure, whether one moves by itself, for how long it does not, and its detail."""
+"""Measures of faces: sharpness, exposure, whether one moves by itself, for how long it does not, and its detail.
 
+And what is made of them over a span of frames, a whole track or a piece of it: `FaceMeasures`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +15,9 @@ from numpy.typing import NDArray
 from manifests.records import RATE_HZ
 
 Image = NDArray[np.uint8]
+
+LOOKS = ("sharpness", "exposure", "motion")
+"""What `Quality.measure` gives, in its order."""
 
 # Where the five landmarks lie in an aligned face of side 1: the ArcFace template (insightface.utils.face_align), drawn
 # in by a fifth so that chin and forehead stay in the picture.
@@ -93,6 +101,35 @@ def motion(before: Image, now: Image) -> float:
     inner = (slice(half, -edge), slice(edge, -edge))
     contrast = max(float(now[edge:-edge, edge:-edge].std()), _LEAST_CONTRAST)
     return float(cv2.absdiff(before[inner], now[inner]).mean()) * _CONTRAST / contrast
+
+
+def measures(arrays: Mapping[str, NDArray[Any]], *, width_px: int, height_px: int) -> dict[str, float]:
+    """The values of `FaceMeasures` by name, over n consecutive frames of a track in a picture of this size.
+
+    `arrays` are those that `stages.watch` keeps of the track, or the same slice of each: `box` (n, 5), `pose` (n, 3)
+    and those of `LOOKS` (n,), NaN where not looked. 0 where nothing is known.
+    """
+    x0, y0, x1, y1, score = (arrays["box"][:, i].astype(np.float64) for i in range(5))
+    turned = np.abs(arrays["pose"])
+    inside = (x0 >= 0) & (y0 >= 0) & (x1 <= width_px) & (y1 <= height_px)
+    return {
+        "detected_share": float((score > 0).mean()),
+        "face_px": _median(np.sqrt((x1 - x0) * (y1 - y0))),
+        "face_share": _median((y1 - y0) / height_px),
+        "score": _median(score[score > 0]),
+        "yaw_deg": _median(turned[:, 0]),
+        "pitch_deg": _median(turned[:, 1]),
+        "roll_deg": _median(turned[:, 2]),
+        "yaw_p95_deg": float(np.percentile(turned[:, 0], 95)),
+        "inside_share": float(inside.mean()),
+        **{name: _median(arrays[name]) for name in LOOKS},
+    }
+
+
+def _median(values: NDArray[Any]) -> float:
+    """Of the values that are known; 0 where none is (a face seen only in the first frames has no motion)."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else 0.0
 
 
 def longest_still_s(moved: NDArray[np.floating], found: NDArray[np.bool_]) -> float:

@@ -161,11 +161,9 @@ def _precision(truth: Truth, placed: list[Placed], misses: list[str]) -> Rate:
 
 
 def _recall(truth: Truth, by_segment: Mapping[int, list[Placed]], misses: list[str]) -> tuple[Rate, Rate]:
-    copies: dict[int, list[Segment]] = defaultdict(list)
-    for video in truth.videos:
-        for segment in video.segments:
-            if (original := originals(truth).get(id(segment))) is not None:
-                copies[id(original)].append(segment)
+    copies: dict[int, list[int]] = defaultdict(list)  # by identity, as `originals` has them
+    for copied, original in originals(truth).items():
+        copies[id(original)].append(copied)
     right = of = 0
     right_s = of_s = 0.0
     for video in truth.videos:
@@ -173,7 +171,7 @@ def _recall(truth: Truth, by_segment: Mapping[int, list[Placed]], misses: list[s
             length_s = segment.end_s - segment.start_s
             if not segment.should_keep or length_s < _MIN_SEGMENT_S:
                 continue
-            shown = [p for s in (segment, *copies[id(segment)]) for p in by_segment.get(id(s), ())]
+            shown = [p for s in (id(segment), *copies[id(segment)]) for p in by_segment.get(s, ())]
             covered_s = _union_s([_clipped(p.span, segment) for p in shown if p.kept])
             of, of_s, right_s = of + 1, of_s + length_s, right_s + covered_s
             if covered_s >= _COVERED * length_s:

@@ -23,21 +23,17 @@ from typing import Any
 import numpy as np
 
 from manifests.ahead import map_ahead
-from manifests.codec import to_json, to_plain
-from manifests.records import RATE_HZ, Clip, Ref, Verdict, Word
+from manifests.codec import to_json
+from manifests.records import RATE_HZ, Clip, Ref, Verdict
 from manifests.scratch import prefix
 from manifests.store import Store
-from stages.judge import Candidate, Measured, candidates, shift_frames_of
-from stages.language import current
-from stages.origin import origin_of, span_s
+from stages.judge import Candidate, Measured, candidates
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, tars, write_index
+from stages.shard_json import describe
 from stages.shift import shift_audio
 from stages.tars import Content, Sample, TarError, read_tar, write_tar
 
-SCHEMA = 1
-"""Raised when the meaning or the set of a sample's members changes; in every sample's json."""
-
-_ARRAYS = ("box.npy", "lmk.npy", "pose.npy")
+_ARRAYS = ("box.npy", "lmk.npy", "pose.npy", "crop.npy")
 
 _AHEAD = 8
 """Clips of a shard that are fetched while one is written: of an object store each of three files is a wait."""
@@ -162,10 +158,9 @@ def entries(measured: Iterable[Measured], verdicts: Iterable[Verdict]) -> list[E
     found = []
     for before, one in zip([None, *clips], clips, strict=False):
         verdict = kept[one.clip.key]
-        shift = shift_frames_of(verdict)
         follows = before is not None and _follows(before, one)
         assert isinstance(one.clip, Clip), "what is kept was cut"
-        described = describe(one, verdict, n_clips=n_clips[one.measured.video.id], follows=follows, shift_frames=shift)
+        described = describe(one, verdict, n_clips=n_clips[one.measured.video.id], follows=follows)
         found.append(
             Entry(
                 clip=one.clip,
@@ -175,7 +170,7 @@ def entries(measured: Iterable[Measured], verdicts: Iterable[Verdict]) -> list[E
                 language=described["language"],
                 contiguous_with_prev=follows,
                 face=one.identity.face if one.identity else (),
-                shift_frames=shift,
+                shift_frames=verdict.shift_frames,
                 description=to_json(described),
             )
         )
@@ -186,78 +181,6 @@ def _follows(before: Candidate, one: Candidate) -> bool:
     """Whether the clip goes on where the clip shipped before it ends: a dropped clip between them is a gap."""
     same = before.measured.video.id == one.measured.video.id and before.clip.track == one.clip.track
     return same and one.clip.contiguous_with_prev and abs(before.clip.end_s - one.clip.start_s) < 0.5 / RATE_HZ
-
-
-def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool, shift_frames: int) -> dict[str, Any]:
-    """The json member. Times in seconds of what lies at `url`, except the words', which are inside the shipped sound.
-
-    Words have times from a forced aligner where it is `aligned`, else the recogniser's own. `sync_offset` is what
-    remains in the shipped sound, in frames, positive when the audio is late. `hashes` holds perceptual hashes, and the
-    digests of the clip's bytes before any shift of its sound.
-    """
-    clip, video, source = one.clip, one.measured.video, one.measured.source
-    assert isinstance(clip, Clip), "what is kept was cut"
-    sync, speech, track, identity = one.sync, one.speech, one.track, one.identity
-    origin, (start_s, end_s) = origin_of(video, source), span_s(clip, source)
-    quality: dict[str, float | None] = (
-        {} if track is None else {k: v for k, v in to_plain(track).items() if isinstance(v, float)}
-    )
-    quality |= {"still_s": clip.still_s, "effective_face_px": clip.effective_face_px}
-    cosine = identity.spread if identity and identity.face else None
-    quality |= {"faces_in_view": len(clip.others_in_view), "identity_cosine": cosine}
-    return {
-        "schema": SCHEMA,
-        "video_id": video.id,
-        "clip_no": clip.number,
-        "n_clips_in_video": n_clips,
-        "fps": RATE_HZ,
-        "n_frames": clip.n_frames,
-        "size_px": clip.size_px,
-        "start_sec": start_s,
-        "end_sec": end_s,
-        "contiguous_with_prev": follows,
-        "track": clip.track,
-        "speaker_id": verdict.person,
-        "split": verdict.split,
-        "language": (speech.language if speech else "") or current(video.language or ""),
-        "language_expected": current(video.language or ""),
-        "language_probability": speech.language_probability if speech else None,
-        "language_verdict": speech.verdict if speech else "",
-        "transcript": speech.text if speech else "",
-        "transcript_source": one.measured.speeches.model if one.measured.speeches else "",
-        "words": [_word(word, clip, shift_frames) for word in speech.words] if speech else [],
-        "aligned": speech.aligned if speech else False,
-        "speech_share": speech.speech_share if speech else None,
-        "sync_conf": sync.confidence if sync else None,
-        "sync_offset": sync.offset_frames - shift_frames if sync else None,
-        "sync_distance": sync.distance if sync else None,
-        "sync_source": one.measured.syncs.model if one.measured.syncs else "",
-        "audio_shift_frames": -shift_frames,
-        "quality": quality,
-        "policy": verdict.policy,
-        "licence": origin.licence,
-        "uploader": origin.uploader,
-        "uploader_url": source.uploader_url if source else "",
-        "url": origin.url,
-        "title": origin.title,
-        "hashes": {
-            "picture": identity.picture_hash if identity else "",
-            "sound": identity.sound_hash if identity else "",
-            "mp4": clip.video.sha256,
-            "wav": clip.audio.sha256,
-        },
-    }
-
-
-def _word(word: Word, clip: Clip, shift_frames: int) -> list[str | float | None]:
-    """Text, start, end and score of a word as the shipped sound has it; no times where the shift has cut it off."""
-    moved_s, last_s = shift_frames / RATE_HZ, clip.n_frames / RATE_HZ
-    if word.start_s is None or word.end_s is None or not shift_frames:
-        return [word.text, word.start_s, word.end_s, word.score]
-    if word.end_s <= moved_s or word.start_s >= last_s + moved_s:
-        return [word.text, None, None, word.score]
-    start_s, end_s = (round(min(max(at_s - moved_s, 0.0), last_s), 3) for at_s in (word.start_s, word.end_s))
-    return [word.text, start_s, end_s, word.score]
 
 
 def _settle(

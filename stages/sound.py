@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from manifests.records import SAMPLE_RATE_HZ
-from stages.container import MediaError, only, opened, packets_of, picture_stream, seek, sound_stream, zero_s
+from stages.container import MediaError, only, opened, packets_of, picture_stream, pulled, seek, sound_stream, zero_s
 
 _PREROLL_S = 0.5
 """Decoding begins this much before the wanted part: AAC and Opus need up to 80 ms to settle, MP3 its bit reservoir."""
@@ -67,14 +67,11 @@ def audio(path: Path, *, start_s: float = 0.0, end_s: float | None = None) -> It
             return
 
 
-def audio_array(path: Path, *, start_s: float, end_s: float, n_samples: int | None = None) -> np.ndarray:
-    """Sound (n,) int16 at 16 kHz from `start_s`, of exactly `n_samples` (else the span's length), zeros at the end
-    where there is none. Raises `MediaError`.
-    """
-    wanted = round((end_s - start_s) * SAMPLE_RATE_HZ) if n_samples is None else n_samples
-    out = np.zeros(wanted, np.int16)
+def audio_array(path: Path, *, start_s: float, end_s: float) -> np.ndarray:
+    """Sound (n,) int16 at 16 kHz of exactly this span, zeros at the end where there is none. Raises `MediaError`."""
+    out = np.zeros(round((end_s - start_s) * SAMPLE_RATE_HZ), np.int16)
     at = 0
-    for block in audio(path, start_s=start_s, end_s=start_s + wanted / SAMPLE_RATE_HZ):
+    for block in audio(path, start_s=start_s, end_s=end_s):
         out[at : at + len(block)] = block
         at += len(block)
     return out
@@ -119,19 +116,16 @@ def _on_clock(frames: Iterator[AudioFrame], origin: Fraction) -> Iterator[tuple[
         before, form = form, (frame.sample_rate, frame.format.name, frame.layout.name, opposed)
         anew = abs(time_s - expected_s) > _RESTART_S or form != before  # broadcasts change channels
         if graph is not None and anew:
-            graph.push(None)
-            yield from _pulled(graph)
+            yield from _numbered(graph, None)
             graph = None
         if graph is None:
             graph = _graph(frame, first_only=opposed)
         expected_s = time_s + frame.samples / frame.sample_rate
         # twice, as half a sample would go up or down by the noise in its last digits
         frame.pts, frame.time_base = round(round(time_s * frame.sample_rate, 3)), Fraction(1, frame.sample_rate)
-        graph.push(frame)
-        yield from _pulled(graph)
+        yield from _numbered(graph, frame)
     if graph is not None:
-        graph.push(None)
-        yield from _pulled(graph)
+        yield from _numbered(graph, None)
 
 
 def _timed(frames: Iterator[AudioFrame], origin: Fraction) -> Iterator[tuple[AudioFrame, float]]:
@@ -237,12 +231,8 @@ def _graph(frame: AudioFrame, *, first_only: bool) -> Graph:
     return graph
 
 
-def _pulled(graph: Graph) -> Iterator[tuple[int, np.ndarray]]:
-    while True:
-        try:
-            frame = graph.pull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
+def _numbered(graph: Graph, put_in: AudioFrame | None) -> Iterator[tuple[int, np.ndarray]]:
+    for frame in pulled(graph, put_in):
         assert isinstance(frame, AudioFrame)
         assert frame.pts is not None
         yield frame.pts, frame.to_ndarray().reshape(-1)

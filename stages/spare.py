@@ -6,7 +6,7 @@ A stage that spares work is told limits by name and number, as `stages.policies`
 import dataclasses
 from typing import Any, TypeAlias
 
-from stages.judge import UNMEASURED, Candidate, readings
+from stages.judge import UNMEASURED, Measured, candidates, readings
 from stages.policies import Policy
 
 Limits: TypeAlias = tuple[tuple[str, float], ...]
@@ -15,7 +15,7 @@ Limits: TypeAlias = tuple[tuple[str, float], ...]
 BY_TRACK = (
     "min_duration_s", "min_face_px", "max_face_share", "min_inside_share", "min_detected_share", "min_detector_score",
     "max_yaw_deg", "max_pitch_deg", "max_roll_deg", "min_sharpness", "min_exposure", "max_exposure", "min_motion",
-    "max_still_s", "max_other_faces",
+    "max_still_s", "max_filled_share", "max_other_faces",
 )  # fmt: skip
 """Limits on what is known of a piece of a track before anything is cut."""
 
@@ -50,6 +50,10 @@ def policy_of(limits: Limits, names: tuple[str, ...]) -> Policy:
     return dataclasses.replace(_NONE, **given)
 
 
-def breaks(one: Candidate, policy: Policy) -> bool:
-    """Whether a clip, or a piece that may become one, breaks a limit by what is known of it."""
-    return any(reading.margin < 0 and reading.value != UNMEASURED for reading in readings(one, policy))
+def useless(known: Measured, policy: Policy) -> frozenset[str]:
+    """Keys of a video's clips, and pieces that may become one, that break a limit by what is known of them."""
+    return frozenset(
+        one.clip.key
+        for one in candidates([known])
+        if any(reading.margin < 0 and reading.value != UNMEASURED for reading in readings(one, policy))
+    )

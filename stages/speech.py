@@ -20,10 +20,10 @@ from pipeline.stage import RUNTIME, Facts, Stage, Work, put_off_deadline
 from stages import weights
 from stages.aligners import Aligners, alignable
 from stages.cuda import spoiled_by, torch_device
-from stages.judge import Measured, candidates
+from stages.judge import Measured
 from stages.language import Heard, called, languages_heard, likeliest, overall, same, spread, together, verdict
 from stages.registry import ALIGNERS
-from stages.spare import BY_SYNC, Limits, breaks, policy_of
+from stages.spare import BY_SYNC, Limits, policy_of, useless
 from stages.sync import read_wav
 from stages.transcript import MAX_REPETITION, repetition
 from stages.whisper import Encoded, Recogniser, Said, Voiced
@@ -156,9 +156,9 @@ class Transcribe(Stage[Speeches]):
         clips = facts[Clips].items
         if not self.spare:
             return clips
-        known, policy = Measured(facts[Video], clips=facts[Clips], syncs=facts[Syncs]), policy_of(self.spare, BY_SYNC)
-        useless = {one.clip.key for one in candidates([known]) if breaks(one, policy)}
-        return tuple(clip for clip in clips if clip.key not in useless)
+        known = Measured(facts[Video], clips=facts[Clips], syncs=facts[Syncs])
+        spared = useless(known, policy_of(self.spare, BY_SYNC))
+        return tuple(clip for clip in clips if clip.key not in spared)
 
     def _measure(
         self,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from manifests.records import Video
+
 SPLITS = ("train", "val", "test")
 
 LEAST_GROUPS = {"val": 2, "test": 10}
@@ -71,10 +73,11 @@ def place(
 
 
 def assign(frames: Mapping[str, int], *, val_share: float, test_share: float) -> dict[str, str]:
-    """A split for every group, by the hash of its name, so that it stays there when other groups come.
+    """A split for every group, by the hash of its name, so that it stays there when other groups come. Two exceptions:
 
-    A group larger than a split's whole share is trained on. With two groups there is a val, with ten a test, however
-    small the shares: then the group with the lowest hash moves, of those with at most half of all frames.
+    A group larger than a split's whole share is trained on; more frames elsewhere may make it small enough. With two
+    groups there is a val, with ten a test, however small the shares: where the hashes give none, the group with the
+    lowest hash moves, of those with at most half of all frames, and when others come another may take its place.
     """
     order = sorted(frames, key=lambda group: (_unit(group), group))
     total = sum(frames.values())
@@ -101,7 +104,7 @@ def _move_one(chosen: dict[str, str], shipped: Sequence[str], frames: Mapping[st
 
 
 def _name(kind: str, first: str) -> str:
-    """A name made from the smallest key or id inside, that does not show it: it may outlive a forgotten video."""
+    """A name of the smallest key, channel or id inside, that does not show it: it may outlive a forgotten one."""
     return f"{kind}-{hashlib.sha256(first.encode()).hexdigest()[:12]}"
 
 
@@ -265,14 +268,15 @@ def _groups(
 ) -> dict[str, str]:
     """Per clip the name of its group: all that hangs together by video or its address, channel, person or copy.
 
-    Then by `doubts`, in their order, each where the group it makes has at most `_MAX_DOUBTED` clips.
+    Then by `doubts`, in their order, each where the group it makes has at most `_MAX_DOUBTED` clips. The smallest
+    channel names a group, as it stays when more of its videos come; without one the smallest file, of more parts.
     """
     from scipy.cluster.hierarchy import DisjointSet
 
     together = DisjointSet(member.key for member in members)
     first: dict[tuple[str, str], str] = {}
     for member in members:
-        bonds = {"video": member.video, "url": member.url, "channel": member.channel.strip().casefold()}
+        bonds = {"video": member.video, "url": member.url, "channel": _channel(member)}
         for kind, name in (*bonds.items(), ("person", persons[member.key])):
             if name:
                 together.merge(first.setdefault((kind, name), member.key), member.key)
@@ -282,6 +286,17 @@ def _groups(
         if together.subset_size(one) + together.subset_size(other) <= _MAX_DOUBTED:
             together.merge(one, other)
     named: dict[str, str] = {}
-    for member in sorted(members, key=lambda member: member.video):
-        named.setdefault(together[member.key], _name("g", member.video))
+    for _, origin, key in sorted((*_origin(member), member.key) for member in members):
+        named.setdefault(together[key], _name("g", origin))
     return {member.key: named[together[member.key]] for member in members}
+
+
+def _channel(member: Member) -> str:
+    return member.channel.strip().casefold()
+
+
+def _origin(member: Member) -> tuple[bool, str]:
+    """Where a clip comes from, channels before files: its channel, else the id that its file has as a whole."""
+    if channel := _channel(member):
+        return False, f"channel {channel}"
+    return True, Video.of(member.url).id if member.url else member.video

@@ -21,13 +21,15 @@ from manifests.npy import read_npy
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from manifests.scratch import prefix
 from manifests.store import Store
-from stages.shard import SCHEMA
 from stages.shard_index import Row, read_index
+from stages.shard_json import SCHEMA
 from stages.split import SPLITS
 from stages.tars import Sample, TarError, read_tar
 
-_SHAPES: dict[str, tuple[int, ...]] = {"box.npy": (5,), "lmk.npy": (5, 2), "pose.npy": (3,)}
-_REQUIRED = ("mp4", "wav", "json", *_SHAPES)
+_SHAPES: dict[str, tuple[int, ...]] = {"box.npy": (5,), "lmk.npy": (5, 2), "pose.npy": (3,), "crop.npy": (4,)}
+_SINCE = dict.fromkeys(("mp4", "wav", "json", *_SHAPES), 1) | {"crop.npy": 2}
+"""What every sample must have, by the schema it came with: sets of older ones are whole as they are."""
+
 _COPIED = 4  # shards of an object store in scratch at a time, 1 GB each
 _SHARED = ("split", "language", "video_id", "speaker_id")
 
@@ -262,7 +264,11 @@ def _twice(sample: _Known, shard: str, places: _Places) -> Iterator[str]:
 def _against(row: Row | None, sample: Sample, found: _Content) -> Iterator[str]:
     """What our own samples must be beyond WebDataset's rules: the index's row, and the json's word."""
     about = found.about
-    yield from (f"has no {name}" for name in _REQUIRED if name not in found.names)
+    schema: Any = about.get("schema")
+    if schema not in range(1, SCHEMA + 1):
+        yield f"schema is {schema!r}, this version reads 1 to {SCHEMA}"
+        schema = SCHEMA
+    yield from (f"has no {name}" for name, since in _SINCE.items() if since <= schema and name not in found.names)
     if row is None:
         yield "in the tar, not in the index"
     else:
@@ -275,8 +281,6 @@ def _against(row: Row | None, sample: Sample, found: _Content) -> Iterator[str]:
             for name, value in zip(fields, said, strict=True)
             if about.get(name) != value
         )
-    if about.get("schema") != SCHEMA:
-        yield f"schema is {about.get('schema')!r}, this version writes {SCHEMA}"
     if about.get("split") not in SPLITS:
         yield f"split is {about.get('split')!r}, none of {', '.join(SPLITS)}"
     if sample.key != f"{about.get('video_id')}-{str(about.get('clip_no')).zfill(4)}":

@@ -14,12 +14,11 @@ from stages.cuts import Cuts
 from stages.faces import Detector, Faces, FaceWatcher, Seeing
 from stages.glance import Glance
 from stages.pose import angles
-from stages.quality import Quality
+from stages.quality import LOOKS, Quality, measures
 from stages.tracks import Linked, Linking, link
 from stages.voice import Listener, Voice
 
 _BATCH_FRAMES = 64
-_MEASURES = ("sharpness", "exposure", "motion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +126,15 @@ class Watch(Stage[Seen]):
         for number, track in enumerate(linked):
             mine = _arrays(track, seeing)
             arrays |= {f"{number}/{name}": values for name, values in mine.items()}
-            tracks.append(_track(number, track, mine, source))
+            tracks.append(
+                Track(
+                    number=number,
+                    scene=track.scene,
+                    start_frame=track.start,
+                    end_frame=track.end,
+                    **measures(mine, width_px=source.video.width_px, height_px=source.video.height_px),
+                )
+            )
         file = bench.scratch / "tracks.npz"
         with file.open("wb") as f:
             np.savez_compressed(f, **arrays)
@@ -142,41 +149,12 @@ class Watch(Stage[Seen]):
 
 
 def _arrays(track: Linked, seeing: Seeing) -> dict[str, NDArray[Any]]:
-    measures = np.full((len(track.box), len(_MEASURES)), np.nan, np.float32)
-    measures[seeing.found.frame[track.rows] - track.start] = seeing.measures[track.rows]
+    looks = np.full((len(track.box), len(LOOKS)), np.nan, np.float32)
+    looks[seeing.found.frame[track.rows] - track.start] = seeing.measures[track.rows]
     return {
         "frame": np.arange(track.start, track.end, dtype=np.int32),
         "box": track.box,
         "lmk": track.lmk,
         "pose": angles(track.lmk),
-        **{name: measures[:, i] for i, name in enumerate(_MEASURES)},
+        **{name: looks[:, i] for i, name in enumerate(LOOKS)},
     }
-
-
-def _track(number: int, track: Linked, arrays: dict[str, NDArray[Any]], source: Source) -> Track:
-    x0, y0, x1, y1, score = (arrays["box"][:, i].astype(np.float64) for i in range(5))
-    turned = np.abs(arrays["pose"])
-    inside = (x0 >= 0) & (y0 >= 0) & (x1 <= source.video.width_px) & (y1 <= source.video.height_px)
-    medians = {name: _median(arrays[name]) for name in _MEASURES}
-    return Track(
-        number=number,
-        scene=track.scene,
-        start_frame=track.start,
-        end_frame=track.end,
-        detected_share=float((score > 0).mean()),
-        face_px=_median(np.sqrt((x1 - x0) * (y1 - y0))),
-        face_share=_median((y1 - y0) / source.video.height_px),
-        score=_median(score[score > 0]),
-        yaw_deg=_median(turned[:, 0]),
-        pitch_deg=_median(turned[:, 1]),
-        roll_deg=_median(turned[:, 2]),
-        yaw_p95_deg=float(np.percentile(turned[:, 0], 95)),
-        inside_share=float(inside.mean()),
-        **medians,
-    )
-
-
-def _median(values: NDArray[Any]) -> float:
-    """Of the values that are known; 0 where none is (a face seen only in the first frames has no motion)."""
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else 0.0

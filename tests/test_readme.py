@@ -10,7 +10,7 @@ from mcdm.__main__ import parser as trainer
 from pipeline.cli import parser
 from stages.judge import candidates, judge
 from stages.policies import PAPER
-from stages.shard import describe
+from stages.shard_json import describe
 from tests.stages.measured import measured
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +80,6 @@ def test_the_readme_names_every_key_of_a_clips_json():
     one = measured()
     (verdict,) = judge([one], PAPER)
     (clip,) = candidates([one])
-    described = describe(clip, verdict, n_clips=1, follows=False, shift_frames=0)
+    described = describe(clip, verdict, n_clips=1, follows=False)
     named = set(re.findall(r"`(\w+)`", (ROOT / "README.md").read_text().partition("## The shards")[2]))
-    assert {*described, *described["quality"], *described["hashes"]} <= named
+    assert {*described, *described["quality"], *described["hashes"], *described["words"][0]} <= named

@@ -9,6 +9,7 @@ import numpy as np
 from manifests.records import RATE_HZ, SAMPLES_PER_FRAME, Clip, Clips, Ref
 from manifests.store import Store
 from stages.encode import write_wav
+from stages.quality import LOOKS, measures
 from tests.benchmarks.material import rendered_head, to_and_fro
 from tests.media import times_at, write_video
 
@@ -45,6 +46,7 @@ def _clip(store: Store, folder: Path, number: int, n: int, video: Path) -> Clip:
     name = f"{number:04d}"
     box = np.tile(np.array(_BOX, np.float32), (n, 1))
     lmk, pose, crop = np.zeros((n, 5, 2)), np.zeros((n, 3)), np.tile((0.0, 0.0, SIZE_PX, SIZE_PX), (n, 1))
+    looked: dict[str, np.ndarray] = {"box": box, "pose": pose, **dict.fromkeys(LOOKS, np.full(n, np.nan))}
     arrays = folder / f"{name}.npz"
     np.savez(arrays, box=box, lmk=lmk.astype(np.float32), pose=pose.astype(np.float32), crop=crop.astype(np.float32))
 
@@ -65,5 +67,7 @@ def _clip(store: Store, folder: Path, number: int, n: int, video: Path) -> Clip:
         contiguous_with_prev=False,
         others_in_view=(),
         still_s=0.0,
+        filled_share=0.0,
         effective_face_px=100.0,
+        **measures(looked, width_px=SIZE_PX, height_px=SIZE_PX),
     )

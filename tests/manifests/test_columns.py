@@ -1,8 +1,15 @@
 """What a list calls its entries stays with them, and rows that come to nothing are told."""
 
+import dataclasses
 import json
 
-from manifests.table import read, to_json_lines
+from manifests.store import Store
+from manifests.table import read
+from stages.catalogue import CLIPS, write_catalogue
+from stages.judge import judge
+from stages.policies import PAPER
+from tests.manifests.lists import to_json_lines
+from tests.stages.measured import measured
 
 
 def test_what_a_list_calls_an_entry_stays_with_it(tmp_path):
@@ -18,6 +25,13 @@ def test_what_a_list_calls_an_entry_stays_with_it(tmp_path):
         assert [video.name for video in read(str(tmp_path / "b.json"))] == ["-bE1_0", "its own"]
     (tmp_path / "c.jsonl").write_bytes(to_json_lines(read(str(tmp_path / "b.json"))))
     assert read(str(tmp_path / "c.jsonl")) == read(str(tmp_path / "b.json"))
+
+
+def test_clips_of_our_own_table_are_called_by_their_keys_where_their_video_has_no_name(tmp_path):
+    store, found = Store(str(tmp_path)), [measured("v1"), measured("v2")]
+    found[1] = dataclasses.replace(found[1], video=dataclasses.replace(found[1].video, name="second"))
+    write_catalogue(store, found, judge(found, PAPER), PAPER)
+    assert [video.name for video in read(str(tmp_path / CLIPS))] == ["v1-0000", "second"]
 
 
 def test_a_name_is_no_part_of_what_a_video_is():

@@ -9,8 +9,9 @@ import pytest
 from pyarrow import parquet
 
 from manifests.records import Video
-from manifests.table import ManifestError, read, to_json_lines
+from manifests.table import ManifestError, read
 from manifests.urls import canonical
+from tests.manifests.lists import to_json_lines
 
 EXAMPLES = Path(__file__).parents[2] / "manifests/examples"
 

@@ -12,7 +12,8 @@ import webdataset
 
 from mcdm.data import Drawn, RandomWindows, Source, Window, batches
 from mcdm.encode import Encoded, encode
-from mcdm.shards import SampleError, Shards, decode, read_wav
+from mcdm.shards import SampleError, Shards, chains, decode, read_wav
+from mcdm.sound import SoundFile
 from tests.mcdm.nano import nano
 from tests.mcdm.shards import draw, npy, person, wav, write_shards
 
@@ -135,6 +136,23 @@ def test_windows_stay_inside_their_clip_and_the_reference_outside_the_window(fol
         assert not window.start <= window.reference < window.start + 4
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_as_many_windows_start_cold_as_the_recipe_says(folder, share):
+    shards, recipe = Shards(str(folder)), nano()
+    recipe = dataclasses.replace(recipe, archive=dataclasses.replace(recipe.archive, start_share=share))
+    windows = RandomWindows(Source(shards, recipe, None, ("head",)), shards.clips, 0)
+    cold = sum(windows.window(number).cold for number in range(2000))
+    assert cold / 2000 == pytest.approx(share, abs=share / 10)
+
+
+def test_a_clip_of_ten_times_the_frames_comes_some_ten_times_as_often(folder):
+    shards = Shards(str(folder))
+    short, long = (dataclasses.replace(shards.clips[0], n_frames=n_frames) for n_frames in (40, 400))
+    windows = RandomWindows(Source(shards, nano(), None, ("head",)), [short, long], 0)
+    drawn = [windows.window(number).clip for number in range(2000)]
+    assert 10 < drawn.count(long) / drawn.count(short) < 20
+
+
 def test_a_world_that_does_not_divide_the_batch_is_refused(folder):
     with pytest.raises(ValueError, match="does not divide"):
         drawn(folder, 0, 3)
@@ -243,6 +261,24 @@ def test_a_missing_shard_is_named(folder, tmp_path):
 def test_stereo_sound_is_refused():
     with pytest.raises(SampleError, match="wav cannot be read"):
         read_wav("k", b"RIFF")
+
+
+def test_a_sound_of_full_scale_reads_1_in_a_shard_and_in_a_file(tmp_path):
+    samples = np.random.default_rng(0).integers(-32768, 32768, 1280).astype(np.int16)
+    samples[:2] = -32768, 32767
+    (tmp_path / "full.wav").write_bytes(wav(samples))
+    read = read_wav("k", wav(samples), 2)
+    assert read[0] == -1 and read[1] == pytest.approx(1, abs=1e-4)
+    assert np.array_equal(np.concatenate(list(SoundFile(tmp_path / "full.wav", 2))), read)
+
+
+@pytest.mark.parametrize(("other", "found"), [({}, [2, 2, 2]), ({"contiguous_with_prev": False}, [1, 1, 2, 2])])
+def test_a_clip_is_of_the_chain_of_the_one_before_only_where_it_goes_on_from_it(folder, other, found):
+    first, second, third, *rest = sorted(Shards(str(folder)).clips, key=lambda clip: clip.key)
+    third = dataclasses.replace(third, contiguous_with_prev=True)  # of another video, whatever it says
+    clips = [first, dataclasses.replace(second, **other), third, *rest]
+    made = chains(clips, {clip.key for clip in clips})
+    assert [len(chain) for chain in made] == found and [clip for chain in made for clip in chain] == clips
 
 
 def test_a_window_of_clips_in_a_row_ends_inside_its_clip_and_has_its_reference_outside(folder):

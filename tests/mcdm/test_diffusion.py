@@ -1,5 +1,7 @@
 """Schedules, predictions, weights, seeded noise."""
 
+import math
+
 import pytest
 import torch
 
@@ -27,6 +29,13 @@ def test_scaled_linear_is_stable_diffusions():
     bar = diffusion.make_schedule("scaled_linear").alpha ** 2
     assert float(bar[0]) == pytest.approx(1 - 0.00085)
     assert float(bar[-1]) == pytest.approx(0.0047, abs=1e-4)
+
+
+def test_cosine_is_squaredcos_cap_v2():
+    bar = [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(1001)]
+    noise = diffusion.make_schedule("cosine").sigma ** 2
+    for t in (0, 499, 998):
+        assert float(noise[t]) == pytest.approx(1 - bar[t + 1] / bar[0], rel=1e-3)
 
 
 def test_sampling_with_the_true_answer_arrives_at_the_picture():

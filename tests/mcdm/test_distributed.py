@@ -75,18 +75,32 @@ drawn = [[windows.window(2 * step + rank).clip.key for rank in (0, 1)] for step 
 bad = next(step for step in range(4) if len(set(drawn[step])) == 2)
 class Poisoned(LearnArchive):
     steps = 0
-    def latents(self, batch, name):
-        encoded = super().latents(batch, name)
-        if self.training and name == "present":
+    def encoded(self, batch):
+        batch = super().encoded(batch)
+        if self.training:
             if (self.steps, world.rank) == (bad, 1):
-                encoded.fill_(float("nan"))
+                batch["present"].fill_(float("nan"))
             self.steps += 1
-        return encoded
+        return batch
 try:
     course.fit(Poisoned(nano()), data, course.Options(run=run, **given), world)
 except NotFiniteError as error:
     (run / f"{world.rank}.json").write_text(json.dumps([str(error), *drawn[bad]]))
+
+from mcdm import log
+from mcdm.objectives import Loss
+log.memory_gb = lambda device: 1.0 + world.rank
+(run / "told").mkdir(exist_ok=True)
+told = log.TrainingLog(run / "told", 1, every=1, steps=2, flops=1.0, world=world)
+for step, skipped in enumerate(([("both", "x"), (f"of {world.rank}", "x")], [("both", "x"), ("late", "x")])):
+    rows = torch.tensor([1.0, 4.0]) + world.rank
+    told.micro(Loss(rows.mean(), {}, rows, torch.tensor([0, 300 * world.rank])), world.rank * 1e6, 2, skipped)
+    told.step(step + 1, 1.0, 1.0, {})
 """
+
+
+GIVEN = {"workers": 0, "device": "cpu", "cache": "off", "held_out": 2}
+SAID = ("loss", "loss_by_timestep", "data_wait_share", "memory_gb", "skipped_clips")
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +186,23 @@ def test_two_processes_learn_the_motion_tokens_of_one_with_their_mean_and_spread
     assert same(one, two)
     for name in ("mean", "spread"):
         assert torch.allclose(one[name], two[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_two_processes_log_the_losses_of_one(shards, beside, tmp_path, stage):
+    train(nano_of(2), Options(run=tmp_path, stages=(stage,), **GIVEN, shards=str(shards)))
+    for name in ("loss", "loss_parts", "loss_by_timestep"):
+        one, two = logged(tmp_path, stage, name), logged(beside / "two", stage, name)
+        # the first step's weights are equal, the second's but for what `same` says
+        assert two[0] == pytest.approx(one[0], rel=1e-5) and two[1] == pytest.approx(one[1], rel=1e-3), name
+
+
+def test_what_is_logged_is_of_all_processes_the_longest_wait_the_fullest_memory_every_skipped_clip(beside):
+    first, second = ({name: logged(beside / "told", 1, name)[n] for name in SAID} for n in (0, 1))
+    assert first["loss"] == second["loss"] == pytest.approx(3.0)
+    assert first["loss_by_timestep"] == {"0-200": pytest.approx((1 + 4 + 2) / 3), "200-400": 5.0}
+    assert first["data_wait_share"] > 1 and first["memory_gb"] == 2.0, "of the second process"
+    assert (first["skipped_clips"], second["skipped_clips"]) == (3, 4)
 
 
 def test_all_processes_name_the_clip_that_is_bad_on_one_of_them(beside):

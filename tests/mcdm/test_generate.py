@@ -1,9 +1,11 @@
 """A trained run to video, and its evaluation: exactness, lengths, constant memory, faults, the page."""
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import cv2
@@ -93,13 +95,15 @@ def test_the_shortest_video_is_one_frame(world, tmp_path):
     assert len(read(tmp_path / "o.mp4")[0]) == 1
 
 
-def test_a_folder_in_the_video_s_place_is_refused_before_anything_is_made(world, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_video_s_place_is_refused_before_anything_is_made(
+    make, world, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr("mcdm.generate.Talker", None)
-    assert generate(world, tmp_path) == 2
-    assert (
-        capsys.readouterr().err == f"mcdm generate: --out {tmp_path}: a folder; expected the name of an mp4 to write\n"
-    )
-    assert not list(tmp_path.iterdir()) and not list(tmp_path.parent.glob(f".{tmp_path.stem}.*"))
+    make(out := tmp_path / "o.mp4")
+    assert generate(world, out) == 2
+    assert capsys.readouterr().err == f"mcdm generate: --out {out}: not a file; expected the name of an mp4 to write\n"
+    assert list(tmp_path.iterdir()) == [out] and not out.is_file()
 
 
 def test_a_video_that_cannot_be_named_leaves_nothing_behind(tmp_path):

@@ -16,13 +16,16 @@ from mcdm.train import Loop, LoopOptions
 from tests.mcdm.nano import nano
 from tests.mcdm.shards import write_shards
 
+CPU = torch.device("cpu")
+ALONE = World(0, 1, CPU)
+
 
 def logged(folder, losses, **given):
     """A log of one step with these micro-batches, and its record."""
     made = log.TrainingLog(
         folder,
         1,
-        **{"every": 1, "steps": 1, "flops": 6e9, "device": torch.device("cpu"), "world": 1, "rank": 0, **given},
+        **{"every": 1, "steps": 1, "flops": 6e9, "world": ALONE, **given},
     )
     for loss in losses:
         made.micro(loss, 0.0, 2, [])
@@ -54,8 +57,7 @@ def small_loop(folder, show=lambda step: {}, **options):
     shards = Shards(str(write_shards(folder, people=2, clips=1, n_frames=40)))
     data, objective = Data(shards, divide(shards, folder), None), LearnArchive(nano())
     windows = data.windows(objective, data.division.train, 0)
-    fixed, world = collate([windows[0]]), World(0, 1, torch.device("cpu"))
-    return Loop(objective, windows, fixed, LoopOptions(run=folder, **options), world, show)
+    return Loop(objective, windows, collate([windows[0]]), LoopOptions(run=folder, **options), ALONE, show)
 
 
 def loss(*rows_and_t):
@@ -73,7 +75,9 @@ def test_mfu_is_the_flops_of_the_steps_over_time_and_peak(tmp_path, monkeypatch)
     times = iter((10.0, 12.0, 12.0))  # the log begins; the step is written; the next count begins
     monkeypatch.setattr(log.time, "perf_counter", lambda: next(times))
     monkeypatch.setattr(log, "peak_flops", lambda device: 1e9)
-    record = logged(tmp_path, [loss((1.0, 0))], world=2)
+    for name in ("total", "gather", "gather_names"):
+        monkeypatch.setattr(log.distributed, name, lambda value, world: value)
+    record = logged(tmp_path, [loss((1.0, 0))], world=World(0, 2, CPU))
     assert record["mfu"] == pytest.approx(6e9 / 2.0 / (1e9 * 2)) and record["samples_per_s"] == pytest.approx(
         2 * 2 / 2.0
     )
@@ -81,7 +85,7 @@ def test_mfu_is_the_flops_of_the_steps_over_time_and_peak(tmp_path, monkeypatch)
 
 def test_what_is_done_in_a_pause_is_not_the_steps_time(tmp_path, monkeypatch):
     now = clock(monkeypatch)
-    sizes = {"every": 2, "steps": 4, "flops": 6e9, "device": torch.device("cpu"), "world": 1, "rank": 0}
+    sizes = {"every": 2, "steps": 4, "flops": 6e9, "world": ALONE}
     made = log.TrainingLog(tmp_path, 1, **sizes)
     for step in range(5):
         with made.pause():  # at first what comes before the first step
@@ -109,7 +113,7 @@ def test_a_step_is_not_slower_for_what_is_restored_validated_saved_and_shown_bes
 
 
 def test_only_the_first_process_writes(tmp_path):
-    assert logged(tmp_path, [loss((1.0, 0))], rank=1) is None and list(tmp_path.iterdir()) == []
+    assert logged(tmp_path, [loss((1.0, 0))], world=World(1, 1, CPU)) is None and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(find_spec("tensorboard") is None, reason="TensorBoard is not installed")

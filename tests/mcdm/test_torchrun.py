@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mcdm.__main__ import main
 from tests.mcdm.shards import write_shards
 
 ROOT = Path(__file__).parents[2]
@@ -22,3 +25,12 @@ def test_torchrun_trains_one_run_with_two_processes(tmp_path):
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "loss" in record] == [1, 2], "one process writes, once"
     assert [path.name for path in (tmp_path / "run" / "stage0").iterdir()] == ["step-00000002.pt"]
+
+
+@pytest.mark.parametrize("command", ["evaluate --shards x", "generate --reference x.png --audio x.wav --out x.mp4"])
+def test_what_one_process_does_is_refused_to_several(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*command.split(), "--run", str(tmp_path), "--device", "cpu"]) == 2
+    said, name = capsys.readouterr().err, command.split()[0]
+    assert said == f"mcdm {name}: {name} is the work of one process, and torchrun started 2: start it without\n"

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from mcdm import checkpoint
+from mcdm import checkpoint, diffusion
 from mcdm.config import override
 from mcdm.course import Options, make_objective, train
 from mcdm.denoiser import Denoiser
@@ -64,6 +64,15 @@ def test_what_is_past_the_archived_clip_reaches_the_next_clip_through_the_memory
     _, losses = clip_losses(objective, batch, monkeypatch)
     (reached,) = torch.autograd.grad(losses[1], oldest, allow_unused=True)
     assert (reached is not None and float(reached.abs().sum()) > 0) == memory
+
+
+def test_the_clips_of_a_row_have_one_timestep_and_noise_of_their_own(monkeypatch):
+    objective, add, drawn = stage_3(unroll=2), diffusion.add_noise, []
+    monkeypatch.setattr(diffusion, "add_noise", lambda s, x, eps, t: drawn.append((eps, t)) or add(s, x, eps, t))
+    with torch.no_grad():
+        objective.loss(row_of(objective, 2))
+    (first, t), (second, t_of_second) = drawn
+    assert torch.equal(t, t_of_second) and not torch.allclose(first, second)
 
 
 def test_a_row_that_is_cut_in_the_middle_of_training_goes_on_bit_by_bit(tmp_path):

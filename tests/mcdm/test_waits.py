@@ -48,8 +48,6 @@ def test_nothing_of_a_step_is_looked_at_before_all_of_it_is_asked_for(tmp_path, 
     )[stage]()
     drawn = Drawn(random_batch(recipe, 1), ["clip"])
     loop = Loop(objective, None, drawn, LoopOptions(run=tmp_path, micro_batch=1), World(0, 1, CPU))
-    if stage in (1, 3):
-        objective.the_codec(SHAPES)
     objective.to(SHAPES)
     loop.wrapped = lambda *given: objective(*_to_kwargs(given, {}, SHAPES, False)[0][0])
     went = loop._accumulate(iter([drawn, drawn]))

@@ -84,7 +84,8 @@ def test_no_option_comes_or_goes_unseen():
         ("run --set train.frames=4", "--set train.frames=4: belongs to --train"),
         ("run --train tiny --set train.wings=2", "--set wings: the recipe has no such setting"),
         ("judge", "holds no results; make some: python -m pipeline run"),
-        ("show abc", "holds no results"),
+        ("show abc", "holds no results; make some: python -m pipeline run"),
+        ("show abc --store http://x.invalid/set", "http://x.invalid/set: a web server takes no results"),
         ("verify", "no tar in"),
         ("verify /shards-of-nobody --store mine", "these shards, or those of --store mine, not both"),
         ("verify /shards-of-nobody", "no tar in /shards-of-nobody"),
@@ -128,6 +129,18 @@ def test_an_address_where_nobody_answers_is_refused_at_once():
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
         with pytest.raises(ValueError, match=f"no Ray answers at {address}"), connected(Cluster(address)):
             pass
+
+
+@pytest.mark.parametrize("said", ["run", "run wild --langs de"])
+def test_an_address_in_the_environment_is_refused_before_anything_is_written_and_its_way_out_is_named(
+    said, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert main(said.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: no Ray answers at 127.0.0.1:9") and err.count("\n") == 1
+    assert "leave out --address and RAY_ADDRESS" in err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("arguments", ["run --manifest list.txt", "run wild --langs de"])

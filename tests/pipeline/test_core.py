@@ -182,6 +182,8 @@ def test_workers_that_die_of_every_video_on_one_machine_stop_the_run_in_one_line
             assert given_up(n)
             old(to_plain(videos(n + 21)[n + 20]))  # another on the machine gets on
     assert not store.list("died") and all(given_up(n) for n in range(5, 9))
+    assert Step(Get(log=str(log), unavailable=0), (), store, "a")(to_plain(videos(12)[11])) == []  # divides by it
+    assert store.list("died"), "a video that fails tells nothing of the machine"
     with monkeypatch.context() as other:
         other.setattr("socket.gethostname", lambda: "elsewhere")
         assert given_up(10)
@@ -307,7 +309,7 @@ def test_override_reads_text_by_the_type_of_the_field():
         ("rate.threshold", "expects name=value"),
         ("rate.threshold.x=1", "float has no 'x', only nothing"),
         ("rate.threshold=nan", "rate.threshold=nan: expected a finite number"),
-        ("get.resources.cpus_beside_gpu=-inf", "expected a finite number, or null where there may be none"),
+        ("get.resources.cpus_beside_gpu=-inf", "expected a finite number, or none where there may be none"),
     ],
 )
 def test_a_wrong_override_says_what_is_allowed(assignment, says):

@@ -89,6 +89,15 @@ def test_of_what_is_read_once_no_stamp_is_asked_for(store, monkeypatch):
     assert snapshot(RECIPE, known(store, "v2"), store, before).known[:2] == before.known
 
 
+@pytest.mark.parametrize("is_marked", [False, True])
+def test_of_one_reading_each_folder_of_the_ledger_is_listed_once(store, monkeypatch, is_marked):
+    videos, listed, real = known(store, "v0"), [], Store.list
+    monkeypatch.setattr(Store, "list", lambda self, prefix: listed.append(prefix) or real(self, prefix))
+    snapshot(RECIPE, videos, store, is_marked=is_marked)
+    folders = sorted(prefix for prefix in listed if prefix.startswith("ledger/"))
+    assert folders == sorted(f"ledger/{key}/{status}" for key in KEYS.values() for status in STATUSES)
+
+
 def heard_anew(store):
     now = Speeches(items=(speech("v0-0000", text="Guten Abend"),), model="made up")
     Ledger(store).write(KEYS["speech"], "v0", Outcome(status="ok", body=to_plain(now)))

@@ -21,6 +21,7 @@ from pipeline.show import show
 from pipeline.stage import keys
 from stages.policies import PAPER
 from stages.shard import Sharded
+from stages.shard_json import SCHEMA
 from tests.stages.measured import measured, put, source, speech, stored_clip, sync
 
 
@@ -52,6 +53,15 @@ def test_results_that_were_deleted_are_not_vouched_for(finished, lost):
     store, job, videos = finished
     store.delete(lost)
     assert not is_finished(store, job.build(), videos)
+
+
+def test_results_of_an_older_schema_are_not_vouched_for(finished, monkeypatch):
+    store, job, videos = finished
+    monkeypatch.setattr(finishing, "SCHEMA", SCHEMA - 1)
+    finish(job.build(), job, snapshot(job.build(), videos, store), store)
+    assert is_finished(store, job.build(), videos)
+    monkeypatch.undo()
+    assert not is_finished(store, job.build(), videos), "the next run writes them anew"
 
 
 def test_shards_that_another_command_left_or_removed_are_not_vouched_for(finished, monkeypatch):

@@ -22,7 +22,8 @@ from pipeline.plan import plan
 from pipeline.recipes import TalkingFaces
 from pipeline.stage import keys
 from stages.catalogue import CLIPS, VIDEOS, read_catalogue
-from stages.policies import PAPER
+from stages.judge import candidates
+from stages.policies import LATENTSYNC, PAPER
 from stages.shard_index import read_index
 from stages.verify import verify
 from tests.stages.measured import identity, measured, put, random_hash, source, stored_clip
@@ -50,7 +51,8 @@ def store(tmp_path):
             identities=(dataclasses.replace(identity(key, person=0 if n == 5 else n), **copied),),
         )
         file = put(store, f"blobs/{names['fetch']}/v{n}/v{n}/source.mp4", b"source")
-        one = dataclasses.replace(one, source=source(file))
+        address = "https://tube.example/@Anna" if n in (1, 2) else ""
+        one = dataclasses.replace(one, source=source(file, uploader_url=address))
         add_videos(store, [one.video])
         for stage, field in zip(names, FIELDS, strict=True):
             ledger.write(names[stage], f"v{n}", Outcome(status="ok", body=to_plain(getattr(one, field))))
@@ -95,7 +97,17 @@ def test_the_shards_without_it_are_those_that_sharding_anew_would_write(store):
     assert again == after
 
 
+def test_a_shard_is_written_anew_where_it_is_to_lie_and_not_copied_there(store, monkeypatch):
+    written, join = [], forgetting.join_tar
+    monkeypatch.setattr(
+        forgetting, "join_tar", lambda target, *tar: written.append(target.parent) or join(target, *tar)
+    )
+    assert forget(store, "video:v0").rewritten
+    assert set(written) == {store.local / "shards"}
+
+
 def test_a_channel_goes_with_all_its_videos(store):
+    assert forget(store, "channel:https://tube.example/@anna", dry=True).videos == ["v1", "v2"]
     assert forget(store, "channel:anna").videos == ["v1", "v2"]
 
 
@@ -126,6 +138,19 @@ def test_a_copy_does_not_take_the_place_of_what_was_forgotten(store):
     assert gone.videos == ["v3", "v4"] and gone.copies == [({"v3", "v4"} - {kept}).pop()]
     finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
     assert {row.video for row in read_index(store).rows} == {"v0", "v1", "v2", "v5"}
+
+
+@pytest.mark.parametrize("policy", [PAPER, LATENTSYNC], ids=["drops copies", "ships copies"])
+def test_a_copy_of_a_copy_goes_too_under_any_policy(policy):
+    """b is like a and like c, which are not alike; d is like none."""
+    picture, sound = int(random_hash("picture", 128), 16), random_hash("sound", 256)
+    changed = {"a": "0000000000000000", "b": "0fff000000000000", "c": "0fff0fff00000000"}  # of each of eight pictures
+    shown = [
+        measured(video, identities=(identity(f"{video}-0000", picture_hash=hash, sound_hash=sound),))
+        for video, hash in ((video, f"{picture ^ int(bits * 8, 16):0128x}") for video, bits in changed.items())
+    ]
+    clips = list(candidates([*shown, measured("d")]))
+    assert forgetting._with_copies({"a"}, clips, policy) == {"a", "b", "c"}
 
 
 def test_a_dry_call_says_the_same_and_touches_nothing(store):

@@ -44,6 +44,14 @@ def test_what_one_run_found_out_outlives_the_failure_of_another(store, found, st
     assert ledger.read("k", "v") == found
 
 
+def test_of_two_outcomes_that_two_runs_left_a_plan_counts_the_one_that_is_read(store):
+    ledger, (key,), (video,) = Ledger(store), keys([Fetch()], Video).values(), videos(1)
+    ledger.write(key, video.id, OK)
+    ledger.write(key, video.id, GONE)
+    (due,) = plan([Fetch()], [video], store)
+    assert ledger.read(key, video.id) == OK and (due.ok, due.rejected, due.enter) == (1, 0, ())
+
+
 @pytest.mark.parametrize(("listed", "found"), [(FAILED, GONE), (GONE, None)])
 def test_a_video_that_is_tried_again_or_forgotten_while_it_is_read_counts_as_it_is_read(
     store, listed, found, monkeypatch

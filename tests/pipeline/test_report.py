@@ -10,11 +10,12 @@ from PIL import Image
 from rich.console import Console
 
 from manifests.store import Store
+from pipeline import plots, report_html
 from pipeline.figures import collect
 from pipeline.pictures import contact_sheet, thumbnails
 from pipeline.plots import by_language, histograms
 from pipeline.report import REPORT, print_tables, write_report
-from pipeline.report_html import gallery, receipts
+from pipeline.report_html import gallery, language_name, receipts
 from stages.judge import judge
 from stages.policies import PAPER, ForLanguage
 from tests.stages.measured import clip, measured, speech, stored_clip, sync, track
@@ -159,6 +160,28 @@ def test_the_page_tells_funnel_receipts_provenance_and_notes(reported):
     for said in ("no_face", "v2-0001", "2.90", "-0.10", "python -m pipeline run", "2.8", "Polish", "Timeout"):
         assert said in page
     assert "&lt;b&gt;random&lt;/b&gt; weights" in page and "<b>random</b>" not in page
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [("it", "Italian"), ("zh", "Chinese"), ("yue", "Cantonese"), ("tlh", "tlh"), ("all", "All"), ("", "Not stated")],
+)
+def test_a_language_that_lists_may_call_by_its_english_name_is_shown_by_it(code, name):
+    assert language_name(code) == name
+
+
+def test_pictures_and_plots_are_drawn_as_large_as_they_are_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_html, "_THUMB_PX", 64)
+    for module in (report_html, plots):
+        monkeypatch.setattr(module, "HEIGHT", 500)
+    store = Store(str(tmp_path))
+    known = [measured("v1", clips=(stored_clip(store, "v1"),))]
+    write_report(store, known, judge(known, POLICY), POLICY, provenance={})
+    page = store.get(REPORT).decode()
+    assert set(re.findall(r'<img [^>]*alt="" width="(\d+)" height="(\d+)"', page)) == {("64", "64")}
+    bars = re.findall(r'<rect class="k" x="[\d.]+" y="(-?[\d.]+)" width="[\d.]+" height="([\d.]+)"', page)
+    assert bars and {float(y) + float(height) for y, height in bars} == {500.0}
+    assert set(re.findall(r'viewBox="0 -16 300 (\d+)"', page)) == {"518"}
 
 
 def test_equal_inputs_give_an_equal_page(reported):

@@ -1,7 +1,5 @@
 """How cores, GPUs and memory are divided among the workers of stages."""
 
-from dataclasses import replace
-
 import pytest
 
 from pipeline.recipes import build
@@ -114,9 +112,3 @@ def test_shares_of_a_gpu_let_no_more_hear_than_its_memory_holds(card_gb, hear):
 
 def test_on_a_gpu_too_small_for_all_one_worker_of_each_still_starts():
     assert sum(round(pool.gpus, 4) for pool in pools(Node(16, 1), card_gb=6.0).values()) <= 1.0
-
-
-def test_what_a_stage_asks_to_begin_with_is_where_it_grows_from():
-    asked = Resources(workers=(2, None), initial=3, weight=1.0)
-    assert divide([(asked, 99)], [Node(4)])[0].workers == 3
-    assert divide([(replace(asked, weight=0.0), 99)], [Node(64)])[0].workers == 3

@@ -1,5 +1,6 @@
 """Made-up measurements, and the small real files that they speak of."""
 
+import dataclasses
 import hashlib
 import io
 import wave
@@ -34,13 +35,14 @@ from stages.judge import Measured
 NO_FILE = Ref("nowhere", 1, "0" * 64)
 
 
+GOOD_FACE = {
+    "detected_share": 1.0, "face_px": 220.0, "face_share": 0.4, "score": 0.9, "yaw_deg": 5.0, "pitch_deg": 4.0,
+    "roll_deg": 2.0, "yaw_p95_deg": 12.0, "sharpness": 150.0, "exposure": 120.0, "inside_share": 1.0, "motion": 3.0,
+}  # fmt: skip
+
+
 def track(number=0, **known):
-    good = {
-        "scene": 0, "start_frame": 0, "end_frame": 250, "detected_share": 1.0, "face_px": 220.0, "face_share": 0.4,
-        "score": 0.9, "yaw_deg": 5.0, "pitch_deg": 4.0, "roll_deg": 2.0, "yaw_p95_deg": 12.0, "sharpness": 150.0,
-        "exposure": 120.0, "inside_share": 1.0, "motion": 3.0,
-    }  # fmt: skip
-    return Track(number=number, **(good | known))
+    return Track(number=number, **({"scene": 0, "start_frame": 0, "end_frame": 250} | GOOD_FACE | known))
 
 
 def sync(key, confidence=7.0, offset_frames=0, drift=0.0):
@@ -92,7 +94,8 @@ def source(file=NO_FILE, **known):
 
 def clip(video, number=0, *, track=0, start_s=0.0, n_frames=100, files=(NO_FILE,) * 3, **known):
     good = {
-        "size_px": 64, "contiguous_with_prev": False, "others_in_view": (), "still_s": 0.0, "effective_face_px": 220.0,
+        "size_px": 64, "contiguous_with_prev": False, "others_in_view": (), "still_s": 0.0, "filled_share": 0.0,
+        "effective_face_px": 220.0, **GOOD_FACE,
     }  # fmt: skip
     return Clip(
         key=f"{video}-{number:04d}", number=number, track=track, start_s=start_s, end_s=start_s + n_frames / 25,
@@ -104,8 +107,11 @@ def measured(
     video="v0", clips=None, tracks=None, syncs=None, speeches=None, identities=None, language="de", channel="",
     person=None, **known,
 ):  # fmt: skip
-    """One good video with one clip, where nothing else is said."""
+    """One good video with one clip, where nothing else is said. Clips of a track that is given are all of it."""
     clips = (clip(video),) if clips is None else clips
+    for of in tracks or ():
+        read = {name: getattr(of, name) for name in GOOD_FACE}
+        clips = tuple(dataclasses.replace(one, **read) if one.track == of.number else one for one in clips)
     return Measured(
         video=Video(id=video, url=f"file:///{video}.mp4", language=language, channel=channel, licence="CC BY 4.0"),
         source=source(),

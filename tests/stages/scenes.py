@@ -64,6 +64,7 @@ class Scene:
             f"{number}/pose": np.zeros((n, 3), np.float32),
             f"{number}/motion": np.full(n, np.nan, np.float32) if motion is None else motion,
             f"{number}/sharpness": np.full(n, np.nan, np.float32) if sharpness is None else sharpness,
+            f"{number}/exposure": np.full(n, np.nan, np.float32),
         }
         return self
 

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from manifests.records import Clips
 from stages.calibrate import FAR_FRAMES, calibrate
+from stages.judge import judge
 from stages.policies import LATENTSYNC, PAPER
 from tests.stages.measured import clip, identity, measured, speech, sync, track
 
@@ -41,6 +43,19 @@ def test_what_the_limit_loses_and_lets_pass_is_told_by_language_without_labels()
     assert zh.lost_range[0] < 0.202 < zh.lost_range[1] < 0.3
 
 
+@pytest.mark.parametrize(("alike", "n"), [(False, 400), (True, 200)], ids=["clips", "videos of clips alike"])
+def test_the_range_is_as_wide_as_nine_in_ten_of_a_share_that_is_counted_among_so_many(alike, n):
+    videos = world("zh", 4.0, 400, 0)
+    if alike:
+        firsts = [video.syncs.items[0] for video in videos]
+        pairs = [(one, dataclasses.replace(one, key=one.key[:-1] + "1")) for one in firsts]
+        videos = [measured(v.video.id, v.clips.items, syncs=two) for v, two in zip(videos, pairs, strict=True)]
+    (told,) = calibrate(videos, UNIFORM)
+    low, high = told.lost_range
+    # Nine in ten of a normal lie within 1.645 of its deviations; were no clip counted twice, it would be 1.25.
+    assert high - low == pytest.approx(2 * 1.645 * np.sqrt(told.lost * (1 - told.lost) / n), rel=0.15)
+
+
 def test_the_proposed_limits_let_pass_equal_shares_and_lose_less_where_a_language_reads_lower():
     zh = world("zh", 4.0, 2000, 600)
     (told,) = calibrate(zh, UNIFORM, wrong=0.01)
@@ -61,11 +76,28 @@ def test_still_faces_that_end_at_the_last_offset_change_nothing():
 
 def test_clips_that_break_another_rule_are_not_looked_at():
     good = world("de", 6.0, 200, 40)
-    small = (track(face_px=20.0),)
     unseen = world("de-AT", 1.0, 100, 0, seed=1)
-    bad = [dataclasses.replace(one, seen=dataclasses.replace(one.seen, tracks=small)) for one in unseen]
+    small = [tuple(dataclasses.replace(clip, face_px=20.0) for clip in one.clips.items) for one in unseen]
+    bad = [dataclasses.replace(one, clips=Clips(items=clips)) for one, clips in zip(unseen, small, strict=True)]
     (told,) = calibrate(good + bad, UNIFORM)
     assert told.clips == 240
+
+
+OUT_OF_SYNC = {
+    "low_sync": {"confidence": 1.0},
+    "far_sync": {"distance": 12.0},
+    "offset": {"offset_frames": 4, "curve_offset_frames": (4,)},
+    "sync_jump": {"curve_offset_frames": (8,)},
+    "drift": {"drift_least_frames_per_min": 30.0},
+}
+
+
+@pytest.mark.parametrize(("rule", "known"), OUT_OF_SYNC.items(), ids=OUT_OF_SYNC)
+def test_a_clip_that_breaks_a_rule_of_sync_alone_is_looked_at(rule, known):
+    near = dataclasses.replace(UNIFORM, max_distance=9.0)
+    one = measured(syncs=(dataclasses.replace(reading("v0-0000", 6.0, 0), **known),))
+    assert [receipt.rule for receipt in judge([one], near)[0].receipts] == [rule]
+    assert [told.clips for told in calibrate([one], near)] == [1]
 
 
 @pytest.mark.parametrize(("n_sync", "n_wrong"), [(20, 60), (400, 0)], ids=["few clips", "no wrong clips"])

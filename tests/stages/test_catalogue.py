@@ -6,6 +6,7 @@ import pandas as pd
 import pyarrow.compute as pc
 import pytest
 
+from manifests.records import Ref
 from manifests.store import Store
 from stages.catalogue import CLIPS, VIDEOS, keep_rows, read_catalogue, write_catalogue
 from stages.judge import judge
@@ -20,7 +21,14 @@ def store(tmp_path):
     videos = [
         dataclasses.replace(
             measured("v1", clips=two, syncs=(sync("v1-0000", 7.5), sync("v1-0001", 2.0)), language="pl"),
-            source=source(uploader="Anna", uploader_url="https://example.org/anna", licence="CC BY", title="Rozmowa"),
+            source=source(
+                file=Ref("in/v1.mp4", 1, "5ab" * 21 + "c"),
+                uploader="Anna",
+                uploader_url="https://example.org/anna",
+                licence="CC BY",
+                title="Rozmowa",
+                upload_date="20260131",
+            ),
         ),
         dataclasses.replace(measured("v2"), clips=None, rejected=("watch", "no_face", {"faces_share": 0.0})),
         dataclasses.replace(measured("v3"), seen=None, clips=None, failed=("watch", "quarantined", "Killed")),
@@ -35,7 +43,7 @@ def test_pandas_reads_one_row_per_clip_kept_and_dropped(store):
     kept, dropped = clips.loc["v1-0000"], clips.loc["v1-0001"]
     assert (kept.sync_confidence, kept.split, kept.face_px, kept.duration_s) == (7.5, "train", 220.0, 4.0)
     assert (kept.uploader, kept.licence, kept.title, kept.language_expected) == ("Anna", "CC BY", "Rozmowa", "pl")
-    assert kept.aligned and kept.transcript == "Guten Tag"
+    assert kept.aligned and kept.transcript == "Guten Tag" and kept.identity_model == "made up"
     assert dropped.first_broken_rule == "low_sync" and pd.isna(dropped.split)
     assert dict(dropped.receipts[0]) == {"rule": "low_sync", "value": "2", "limit": "3", "margin": -1.0}
     assert (dropped.tightest_rule, round(dropped.tightest_margin, 3)) == ("low_sync", -0.333)
@@ -46,6 +54,7 @@ def test_every_video_has_a_row_that_says_how_far_it_came(store):
     assert list(videos.status) == ["measured", "rejected", "quarantined"]
     assert (videos.loc["v2"].stage, videos.loc["v2"].reason) == ("watch", "no_face")
     assert dict(videos.loc["v2"].measured[0]) == {"name": "faces_share", "value": "0"}
+    assert (videos.loc["v1"].source_sha256, videos.loc["v1"].upload_date) == ("5ab" * 21 + "c", "20260131")
     assert (videos.loc["v1"].n_clips, videos.loc["v1"].n_kept, videos.loc["v1"].kept_s) == (2, 1, 4.0)
 
 

@@ -120,7 +120,9 @@ def test_the_arrays_of_a_track_are_inflated_once_however_many_pieces_it_has(tmp_
     get = np.lib.npyio.NpzFile.__getitem__
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda file, name: read.append(name) or get(file, name))
     assert len(scene.cut(max_s=4.0).items) == 3
-    assert sorted(read) == ["0/box", "0/frame", "0/lmk", "0/motion", "0/pose", "0/sharpness", "1/box", "1/frame"]
+    assert sorted(read) == [
+        "0/box", "0/exposure", "0/frame", "0/lmk", "0/motion", "0/pose", "0/sharpness", "1/box", "1/frame"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("rate", ["23.976", "25", "29.97", "30", "50", "59.94", "variable"])
@@ -348,6 +350,16 @@ def test_nothing_is_spared_unless_it_is_asked_for(tmp_path, twelve_seconds):
     assert len(clips.items) == 1 and clips.spared == ()
     with pytest.raises(ValueError, match="spare: no limit 'face_px'"):
         CutClips(spare=(("face_px", 1.0),))
+
+
+def test_a_worker_that_cuts_has_opencv_take_one_core():
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        CutClips().open()
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_a_freeze_counts_against_the_piece_that_it_lies_in_and_no_other(tmp_path, twelve_seconds):

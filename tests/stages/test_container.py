@@ -1,18 +1,20 @@
 """Files as the world writes them: B-frames in AVI, codecs that nobody knows, several programmes in one stream."""
 
+import io
 import struct
 import subprocess
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error
 import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from av.video.frame import PictureType
 
-from stages.container import opened, picture_stream, sound_stream
+from stages.container import decoded, opened, packets_of, picture_stream, sound_stream
 from stages.media import MediaError, audio, frames, pictures, probe
 from tests import media
 
@@ -41,6 +43,24 @@ def test_pictures_of_an_avi_with_b_frames_have_their_times_after_a_seek_as_well(
     for first in (0, 40, 76, 101, 130):
         seen = [media.read_number(i) for i in images(path, start_s=first / 25, end_s=first / 25 + 0.4, threads=threads)]
         assert seen == list(range(first, first + 10))
+
+
+class HalfReadable(io.FileIO):
+    """A file that makes no sense from its middle on."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() > Path(self.name).stat().st_size // 2:
+            raise av.error.InvalidDataError(0, "made no sense")
+        return super().read(size)
+
+
+def test_where_bytes_can_be_read_no_further_the_pictures_of_all_that_was_read_are_there(tmp_path):
+    path = encoded(tmp_path / "v.mkv", "libx264", "-x264-params", OPEN)
+    with av.open(HalfReadable(path), buffer_size=4096) as container:
+        n_read = sum(packet.size > 0 for packet in packets_of(container, picture_stream(container)))
+    with av.open(HalfReadable(path), buffer_size=4096) as container:
+        seen = list(decoded(container, picture_stream(container)))
+    assert 20 < len(seen) == n_read < 150
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".mpg"])

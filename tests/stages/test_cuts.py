@@ -1,13 +1,14 @@
 """Cuts of pictures made on the spot, each frame of which is known."""
 
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from stages.cuts import Cuts
-from stages.media import Frames
+from stages.media import Frames, frames
 
 
 def room(seed: int, shape: tuple[int, int] = (180, 320)) -> np.ndarray:
@@ -39,7 +40,7 @@ def cuts_of(images: list[np.ndarray], config: Cuts | None = None, batch: int = 6
     watcher = (config or Cuts()).watcher()
     for first in range(0, len(images), batch):
         part = np.stack(images[first : first + batch])
-        watcher.see(Frames(first, part, (first + np.arange(len(part))) / 25, 1.0))
+        watcher.see(Frames(first, part, 1.0))
     return watcher.done()
 
 
@@ -105,3 +106,47 @@ def test_cuts_ascend_and_lie_inside(seed):
     cuts = cuts_of(images)
     assert all(0 < cut < len(images) for cut in cuts)
     assert all(b - a >= Cuts().min_scene_frames for a, b in pairwise(cuts))
+
+
+def still_take(seed: int) -> list[np.ndarray]:
+    """One take of a head before a still background, which leans slowly from side to side."""
+    rng = np.random.default_rng(seed)
+    background = room(seed)
+    images = []
+    for k in range(300):
+        x, y = 160 + 24 * np.sin(k / 25), 100 + 5 * np.sin(k / 9)
+        image = head(background, x, y, abs(np.sin(k / 1.7)))
+        images.append(np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8))
+    return images
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_jump_cuts_before_a_still_background_are_cuts(seed):
+    take = still_take(seed)
+    joined = take[:40] + take[80:130] + take[170:220]
+    assert (cuts_of(take), cuts_of(joined)) == ((), (40, 90))
+    assert cuts_of(joined, Cuts(jump_ratio=None)) == ()  # they change the picture by less than `min_change`
+
+
+@pytest.mark.parametrize("step", [1.08, 0.9])
+def test_a_step_of_exposure_is_no_cut(step):
+    take = still_take(1)
+    assert cuts_of([*take[:60], *(np.clip(image * step, 0, 255).astype(np.uint8) for image in take[60:120])]) == ()
+
+
+def test_a_picture_shown_twice_and_the_double_step_after_it_are_no_cut():
+    images = take(1, 120)
+    for k in range(20, 110, 15):
+        images[k] = images[k - 1]
+    assert cuts_of(images) == ()
+
+
+TALK = Path(__file__).parents[3] / "shared" / "clips" / "talk" / "de_mimictalk_german20s.mp4"
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not TALK.is_file(), reason="real footage is not here")
+def test_jump_cuts_of_a_real_speaker_are_found_and_none_in_the_take():
+    images = [image for batch in frames(TALK, short_side_px=320) for image in batch.images]
+    joined = images[20:120] + images[170:270] + images[330:430]
+    assert (cuts_of(images), cuts_of(joined)) == ((), (100, 200))

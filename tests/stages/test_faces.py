@@ -40,7 +40,7 @@ def watched(script: Script, n: int, *, batch: int = 64, config: Faces | None = N
         numbers = np.arange(first, min(first + batch, n))
         images = np.zeros((len(numbers), 90, 160, 3), np.uint8)
         images[:, 0, 0, 0], images[:, 0, 0, 1] = numbers % 256, numbers // 256
-        watcher.see(Frames(first, images, numbers / 25, scale))
+        watcher.see(Frames(first, images, scale))
     return watcher.done()
 
 

@@ -12,7 +12,7 @@ import pytest
 from manifests.records import MISSING, Source
 from pipeline.stage import PostponedError
 from stages.ffmpeg import ffmpeg_path
-from stages.media import audio_array, frames
+from stages.media import audio_array, frames, probe
 from stages.outcomes import NetworkError
 from tests.media import (
     Look,
@@ -284,6 +284,19 @@ def test_the_parts_of_one_source_share_one_download(fetch, clip):
         assert isinstance(fetch(other, start_s=1.0), Source)
         assert isinstance(fetch(url, start_s=1.0), Source)
         assert web.asked("/talk.mp4") == 2 * once
+
+
+def test_a_source_is_read_whole_once_for_all_its_parts_and_again_after_it_has_changed(
+    fetch, clip, tmp_path, monkeypatch
+):
+    probed: list[str] = []
+    monkeypatch.setattr("stages.media.probe", lambda path: (probed.append(path.name), probe(path))[1])
+    talk = Path(shutil.copy(clip, tmp_path / "talk.mp4"))
+    parts = [fetch(talk, start_s=start_s, end_s=start_s + 1.0) for start_s in (0.0, 1.0)]
+    assert [one.duration_s for one in parts] == [1.0, 1.0]
+    assert probed == ["talk.mp4", "part.mp4", "part.mp4"]
+    talk.write_bytes(b"no video")
+    assert reason(fetch(talk, start_s=2.0, end_s=3.0)) == "not_a_video"
 
 
 def test_a_whole_video_is_not_held_on_the_disk_after_its_call(fetch, clip):

@@ -10,6 +10,7 @@ import pytest
 
 from stages.fingerprint import picture_distance, picture_hash, sound_distance, sound_hash
 from stages.identity import Recognise, embed, look, open_recogniser
+from stages.policies import PAPER, STRICT
 from stages.weights import WeightsMissingError
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -54,19 +55,53 @@ def test_frames_without_landmarks_are_not_embedded():
     assert len(aligned) == 1 and len(whole) == 2
 
 
-def test_the_mean_is_a_unit_and_the_spread_its_lowest_cosine():
-    class TwoAnswers:
-        input_size = (112, 112)
-        answers = iter([np.array([[3.0, 0.0]]), np.array([[0.0, 2.0]])])
+def test_faces_come_in_order_of_time():
+    rng = np.random.default_rng(0)
+    grain, strength = rng.choice([-1, 1], (224, 224, 3)), rng.integers(0, 20, 40)  # not in order of sharpness
+    pictures = np.stack([(20 + 5 * i + strength[i] * grain).astype(np.uint8) for i in range(40)])
+    pose = np.abs(rng.normal(0, 20, (40, 3))).astype(np.float32)
+    aligned, _ = look(shown(pictures), template(40), pose, faces=8, pictures=1)
+    assert len(aligned) == 8 and np.all(np.diff([face.mean() for face in aligned]) > 0)
 
-        def get_feat(self, imgs: list[np.ndarray]) -> np.ndarray:
-            return next(self.answers)
 
-    face = np.zeros((112, 112, 3), np.uint8)
-    mean, spread = embed(TwoAnswers(), [face, face])
-    assert np.allclose(mean, [0.5**0.5, 0.5**0.5]) and spread == pytest.approx(0.5**0.5)
-    empty, none = embed(TwoAnswers(), [])
+class Answers:
+    """A recogniser that gives one embedding after the other."""
+
+    input_size = (112, 112)
+
+    def __init__(self, embeddings: np.ndarray) -> None:
+        self.left = iter(embeddings.astype(np.float32))
+
+    def get_feat(self, imgs: list[np.ndarray]) -> np.ndarray:
+        return next(self.left)[None]
+
+
+def embedded(embeddings: np.ndarray) -> tuple[np.ndarray, float]:
+    return embed(Answers(embeddings), [np.zeros((112, 112, 3), np.uint8)] * len(embeddings))
+
+
+def people(who: str, noise: float) -> np.ndarray:
+    """Embeddings of faces, one for each letter of `who`; two faces of one letter have a cosine of 1 / (1 + noise²)."""
+    rng = np.random.default_rng(0)
+    return np.eye(512)[[ord(one) - ord("a") for one in who]] + rng.normal(0, noise / 512**0.5, (len(who), 512))
+
+
+def test_the_face_of_a_clip_is_the_unit_mean_of_unit_embeddings():
+    mean, spread = embedded(np.array([[3.0, 0.0], [0.0, 2.0]]))
+    assert np.allclose(mean, [0.5**0.5, 0.5**0.5]) and spread == 0
+    empty, none = embedded(np.empty((0, 2)))
     assert empty.shape == (0,) and none == 0.0
+
+
+@pytest.mark.parametrize("who", ["aaaabbbb", "aaaaabbb", "aaaaaabb", "aaaaaaab", "abaaaaaa", "aabbbbaa", "abababab"])
+def test_two_people_in_one_clip_read_as_two_however_they_share_it(who):
+    assert embedded(people(who, noise=0.6))[1] < 0.1 < (PAPER.min_identity_cosine or 0)
+
+
+def test_one_person_with_noise_reads_as_one():
+    spread = embedded(people("aaaaaaaa", noise=0.6))[1]
+    assert (STRICT.min_identity_cosine or 1) < spread < 0.8
+    assert embedded(people("a", noise=0.6))[1] == pytest.approx(1)
 
 
 def test_a_pack_without_recognition_is_refused(tmp_path: Path):
@@ -120,6 +155,30 @@ class TestReal:
         other = np.array([cosine[i, j] for i in range(len(people)) for j in range(i) if i // 2 != j // 2])
         assert len(same) >= 4
         assert same.min() > 0.6 > 0.45 > other.max()
+
+    def test_a_dissolve_from_one_person_to_another_reads_as_two(self):
+        from insightface.app import FaceAnalysis
+
+        finder = FaceAnalysis(name=str(PACK), allowed_modules=["detection"], providers=["CPUExecutionProvider"])
+        finder.prepare(-1, det_thresh=0.4, det_size=(320, 320))
+        recogniser = open_recogniser(PACK)
+
+        def spread(pictures: list[np.ndarray]) -> float:
+            points = np.full((len(pictures), 5, 2), np.nan, np.float32)
+            for number, picture in enumerate(pictures):
+                if found := finder.get(picture):
+                    points[number] = found[0].kps
+            level = np.zeros((len(points), 3), np.float32)
+            return embed(recogniser, look(shown(np.stack(pictures)), points, level, faces=8, pictures=1)[0])[1]
+
+        names = ("de_mimictalk_german20s", "en_hdtf_rd_radio2_000")
+        one, other = (decoded(CLIPS / f"talk/{name}.mp4", 5)[0][:30] for name in names)
+        mixed = [
+            cv2.addWeighted(a, 1 - k / 5, b, k / 5, 0) for k, a, b in zip(range(1, 5), one[-4:], other, strict=False)
+        ]
+        assert spread(one) > 0.6 and spread(other) > 0.6
+        assert spread([*one[:-4], *mixed, *other[4:]]) < 0.2 < (PAPER.min_identity_cosine or 0)
+        assert spread([*one[:-4], *mixed, *other[4:10]]) < 0.2
 
     def test_near_duplicates_are_found_and_others_are_not(self):
         origin = "talk/de_mimictalk_german20s.mp4"

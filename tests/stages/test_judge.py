@@ -49,6 +49,7 @@ BAD = {
     "still_face": {"tracks": (track(motion=0.0),)},
     "low_detail": {"clips": (clip("v0", effective_face_px=28.0),)},
     "frozen": {"clips": (clip("v0", still_s=2.0),)},
+    "filled": {"clips": (clip("v0", filled_share=0.25),)},
     "several_faces": {"clips": (clip("v0", others_in_view=(1,)),), "tracks": (track(), track(1))},
     "no_speech": {"speeches": (speech("v0-0000", speech_share=0.0, verdict="", language=""),)},
     "wrong_language": {"speeches": (speech("v0-0000", language="en", verdict="other"),)},
@@ -69,6 +70,7 @@ BAD = {
 @pytest.mark.parametrize("rule", [rule.rule for rule in RULES])
 def test_each_rule_alone_drops_a_clip_with_its_receipt(rule):
     policy = dataclasses.replace(PAPER, allow_unsure_language=False, max_distance=6.0 if rule == "far_sync" else None)
+    policy = dataclasses.replace(policy, max_filled_share=STRICT.max_filled_share)
     if rule == "licence":
         policy = dataclasses.replace(policy, licences=("public domain", "CC0"))
     verdict = only(judge([measured(**BAD[rule])], policy))
@@ -106,6 +108,10 @@ def test_a_window_that_is_near_or_reads_noise_is_no_jump(at_frames, clearness):
     assert only(judge([measured(syncs=(jumping(at_frames, clearness),))], PAPER)).kept
 
 
+def test_a_window_earlier_than_its_clip_is_a_jump_as_a_later_one_is():
+    assert rules(only(judge([measured(syncs=(jumping(-8, clearness=5.0),))], PAPER))) == ["sync_jump"]
+
+
 def test_a_jump_is_told_from_the_clip_s_own_offset_and_counts_where_the_window_alone_would_be_kept():
     late = dataclasses.replace(jumping(1, clearness=2.9), offset_frames=-2, confidence=3.5)
     lenient = dataclasses.replace(PAPER, max_offset_frames=2)
@@ -114,6 +120,12 @@ def test_a_jump_is_told_from_the_clip_s_own_offset_and_counts_where_the_window_a
     low = dataclasses.replace(late, curve_confidence=(2.9, 2.9, 2.9))
     assert only(judge([measured(syncs=(low,))], lenient)).kept
     assert not only(judge([measured(syncs=(low,), language="zh")], lenient)).kept
+
+
+@pytest.mark.parametrize(("drift", "least"), [(60.0, 0.0), (6.0, 6.0)], ids=["of which none is sure", "over 4 s"])
+def test_a_drift_counts_as_far_as_it_is_sure_and_from_end_to_end_of_its_clip(drift, least):
+    one = dataclasses.replace(sync("v0-0000", drift=drift), drift_least_frames_per_min=least)
+    assert only(judge([measured(syncs=(one,))], PAPER)).kept
 
 
 def test_a_language_may_have_its_own_limit():
@@ -168,12 +180,20 @@ def test_other_faces_are_counted_at_once_and_not_one_after_the_other():
     assert rules(beside) == ["several_faces"] and beside.receipts[0].value == 2
 
 
-def test_of_two_faces_seen_at_once_the_one_whose_lips_match_is_kept_and_named():
+def dialogue():
     clips = (clip("v0", 0, track=0), clip("v0", 1, track=1))
-    one = measured(clips=clips, syncs=(sync("v0-0000", 3.5), sync("v0-0001", 8.0)))
-    loser, winner = judge([one], PAPER)
+    return measured(clips=clips, syncs=(sync("v0-0000", 3.5), sync("v0-0001", 8.0)))
+
+
+def test_of_two_faces_seen_at_once_the_one_whose_lips_match_is_kept_and_named():
+    loser, winner = judge([dialogue()], PAPER)
     assert winner.kept and rules(loser) == ["not_the_speaker"]
     assert loser.receipts[0].limit == "v0-0001" and loser.receipts[0].margin == pytest.approx(-4.5)
+
+
+def test_a_policy_that_does_not_ask_for_one_speaker_keeps_both_faces():
+    both = dataclasses.replace(PAPER, one_speaker=False)
+    assert all(verdict.kept for verdict in judge([dialogue()], both))
 
 
 def test_equal_lips_do_not_lose_both_faces():
@@ -187,10 +207,11 @@ def test_faces_that_follow_each_other_do_not_compete():
     assert all(verdict.kept for verdict in judge([one], PAPER))
 
 
-def test_a_long_clip_is_not_lost_to_a_short_one_beside_it():
-    clips = (clip("v0", 0, track=0, n_frames=700), clip("v0", 1, track=1, n_frames=100))
+@pytest.mark.parametrize(("n_frames", "kept"), [(80, True), (120, False)])
+def test_a_clip_is_lost_to_a_better_one_that_is_beside_it_for_half_of_it_and_not_for_less(n_frames, kept):
+    clips = (clip("v0", 0, track=0, n_frames=200), clip("v0", 1, track=1, n_frames=n_frames))
     one = measured(clips=clips, syncs=(sync("v0-0000", 6.0), sync("v0-0001", 8.0)))
-    assert [verdict.kept for verdict in judge([one], PAPER)] == [True, True]
+    assert [verdict.kept for verdict in judge([one], PAPER)] == [kept, True]
 
 
 def copies_of(video, key, **known):
@@ -268,9 +289,9 @@ def test_the_licence_of_the_site_counts_before_that_of_the_manifest():
 
 def test_only_a_policy_that_shifts_sound_records_an_offset_to_take_out():
     one = measured(clips=(clip("v0", n_frames=250),), syncs=(sync("v0-0000", offset_frames=-3),))
-    assert only(judge([one], LATENTSYNC)).extra == {"correct_offset_frames": -3.0}
+    assert only(judge([one], LATENTSYNC)).shift_frames == -3
     near = measured(syncs=(sync("v0-0000", offset_frames=1),))
-    assert only(judge([near], PAPER)).extra == {}
+    assert only(judge([near], PAPER)).shift_frames == 0
 
 
 def test_strict_keeps_nothing_that_paper_drops():
@@ -336,13 +357,3 @@ def test_every_clip_has_one_verdict_every_dropped_one_a_receipt_and_order_means_
     shuffled = list(videos)
     random.shuffle(shuffled)
     assert judge(shuffled, PAPER) == verdicts
-
-
-def test_parts_of_one_page_share_a_group_though_its_address_is_spelled_in_two_ways():
-    pages = []
-    for video, url in (("v2", "https://youtu.be/abc"), ("v3", "https://www.youtube.com/watch?v=abc")):
-        one = measured(video)
-        page = dataclasses.replace(one.source, extractor="youtube", page_url="https://www.youtube.com/watch?v=abc")
-        pages.append(dataclasses.replace(one, video=dataclasses.replace(one.video, url=url), source=page))
-    first, second = judge(pages, PAPER)
-    assert first.group == second.group and first.person != second.person

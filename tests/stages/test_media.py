@@ -134,7 +134,7 @@ def test_a_hole_in_the_sound_is_silence_of_its_length(tmp_path):
 def test_without_sound_there_is_silence_of_the_wanted_length(tmp_path):
     path = media.numbered_video(tmp_path / "v.mp4", media.times_at(Fraction(25), 1))
     assert list(audio(path)) == [] and probe(path).audio is None
-    assert not audio_array(path, start_s=0.2, end_s=1.0, n_samples=999).any()
+    assert audio_array(path, start_s=0.2, end_s=1.0).tolist() == [0] * 12_800
 
 
 def as_ffmpeg_shows(path: Path) -> np.ndarray:
@@ -216,14 +216,13 @@ def test_single_frames_are_those_of_the_whole_and_nothing_after_them_is_decoded(
     assert list(frames_at(path, {148, 999})) != [] and list(frames_at(path, set())) == []
 
 
-def test_batches_are_scaled_numbered_and_timed(tmp_path):
+def test_batches_are_scaled_and_numbered(tmp_path):
     path = media.numbered_video(tmp_path / "v.mp4", media.times_at(Fraction(25), 3), width_px=320, height_px=180)
     batches = list(frames(path, short_side_px=90, batch=32))
     assert [b.first_frame for b in batches] == [0, 32, 64]
     assert [len(b.images) for b in batches] == [32, 32, 11]
     assert all(isinstance(b, Frames) and b.scale == 0.5 for b in batches)
     assert {image.shape for b in batches for image in b.images} == {(90, 160, 3)}
-    assert np.allclose(np.concatenate([b.times_s for b in batches]), np.arange(75) / 25)
     assert next(frames(path, short_side_px=999)).scale == 1.0
 
 

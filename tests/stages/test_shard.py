@@ -14,19 +14,17 @@ import wave
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 import webdataset
 
-from manifests.records import Word
 from manifests.scratch import machine
 from manifests.store import Store
 from stages.judge import judge
-from stages.policies import LATENTSYNC, PAPER
+from stages.policies import PAPER
 from stages.shard import ChangedBlobsError, plan, shard
 from stages.shard_index import INDEX, read_index
 from stages.verify import verify
-from tests.stages.measured import clip, measured, put, speech, stored_clip, sync, word
+from tests.stages.measured import NO_FILE, clip, measured, put, speech, stored_clip, sync
 
 POLICY = dataclasses.replace(PAPER, min_duration_s=None)
 
@@ -69,6 +67,7 @@ def test_webdataset_reads_them_and_decodes_the_members(shards):
         assert (about["n_frames"], about["fps"], about["transcript"]) == (20, 25, "Guten Tag")
         assert sample["box.npy"].shape == (20, 5) and sample["lmk.npy"].shape == (20, 5, 2)
         assert sample["pose.npy"].shape == (20, 3) and sample["id.npy"].shape == (64,)
+        assert sample["crop.npy"].shape == (20, 4)
         with av.open(io.BytesIO(sample["mp4"])) as video:
             assert sum(1 for _ in video.decode(video=0)) == 20
         with wave.open(io.BytesIO(sample["wav"])) as sound:
@@ -265,12 +264,20 @@ def test_the_old_set_stands_until_the_new_one_is_whole(tmp_path, monkeypatch):
     assert {row.video for row in new.index.rows} == {"video1", "video2"}
 
 
+def videos_of_100_bytes(n):
+    file = dataclasses.replace(NO_FILE, size_bytes=50)
+    names = [f"video{i}" for i in range(n)]
+    return [measured(name, clips=(clip(name, files=(file,) * 3),), person=i) for i, name in enumerate(names)]
+
+
+def test_the_mean_of_shards_is_at_most_their_size():
+    videos = videos_of_100_bytes(60)
+    verdicts = judge(videos, dataclasses.replace(POLICY, val_share=0.0, test_share=0.0))
+    assert len(plan(videos, verdicts, size_bytes=1000)) == 8
+
+
 def test_one_video_less_leaves_the_other_shards_alone():
-    videos = [
-        measured(f"video{n}", clips=(clip(f"video{n}", files=(file, file, file)),), person=n)
-        for n in range(200)
-        for file in [dataclasses.replace(measured().clips.items[0].video, size_bytes=50)]
-    ]
+    videos = videos_of_100_bytes(200)
     verdicts = judge(videos, POLICY)
     whole = {one.name for one in plan(videos, verdicts, size_bytes=1000)}
     less = {one.name for one in plan(videos[1:], [v for v in verdicts if v.video != "video0"], size_bytes=1000)}
@@ -303,6 +310,22 @@ def test_a_dropped_clip_between_two_is_a_gap():
     assert {json.loads(entry.description)["n_clips_in_video"] for entry in planned.entries} == {3}
 
 
+@pytest.mark.parametrize("policy", [POLICY, dataclasses.replace(POLICY, one_speaker=False)], ids=["one", "both"])
+def test_a_clip_does_not_go_on_from_another_face_s_clip_that_ends_when_it_begins(policy):
+    again = clip("v0", 2, track=0, start_s=4.0, contiguous_with_prev=True)
+    clips = (clip("v0", 0, track=0), clip("v0", 1, track=1), again)
+    syncs = tuple(sync(one.key, 6.0 + one.number) for one in clips)
+    (planned,) = plan([one := measured(clips=clips, syncs=syncs)], judge([one], policy), size_bytes=10**9)
+    assert [entry.clip.number for entry in planned.entries] == ([1, 2] if policy.one_speaker else [0, 1, 2])
+    assert not planned.entries[-1].contiguous_with_prev
+
+
+def test_a_clip_that_was_heard_otherwise_gives_a_shard_of_another_name():
+    heard = [measured(speeches=(speech("v0-0000", text=text),)) for text in ("Guten Tag", "Guten Abend")]
+    (one,), (other,) = (plan([video], judge([video], POLICY), size_bytes=10**9) for video in heard)
+    assert one.name != other.name
+
+
 def test_bytes_that_were_not_scored_are_not_shipped(tmp_path):
     store = Store(str(tmp_path))
     videos = three_videos(store, 1)
@@ -323,38 +346,9 @@ def test_all_videos_whose_bytes_were_not_scored_are_named_at_once_and_the_other_
         with pytest.raises(ChangedBlobsError) as changed:
             shard(store, videos, judge(videos, POLICY), size_bytes=size_bytes)
         assert changed.value.videos == {"video0", "video1"}
-        assert len(store.list("shards")) == 1
-
-
-def test_a_policy_that_shifts_sound_moves_it_by_the_offset_without_encoding(tmp_path):
-    store = Store(str(tmp_path))
-    one = stored_clip(store, "v0", n_frames=150)
-    cut_off, untimed = (Word(text="ja", start_s=at, end_s=at, score=None) for at in (0.1, None))
-    spoken = speech(one.key, words=(cut_off, word("Guten", 0.1), word("Tag", 0.5), untimed))
-    video = measured(clips=(one,), syncs=(sync(one.key, offset_frames=3),), speeches=(spoken,))
-    done = shard(store, [video], judge([video], dataclasses.replace(LATENTSYNC, max_offset_frames=6)))
-    path = store.local / "shards" / done.index.shards[0]
-    (sample,) = webdataset.WebDataset(str(path), shardshuffle=False)
-    assert verify(store).problems == []
-    about = json.loads(sample["json"])
-    assert (about["sync_offset"], about["audio_shift_frames"]) == (0, -3)
-    assert about["aligned"] is True
-    nowhere = ["ja", None, None, None]
-    assert about["words"] == [nowhere, ["Guten", 0.0, 0.28, 0.9], ["Tag", 0.38, 0.68, 0.9], nowhere]
-    with wave.open(io.BytesIO(sample["wav"])) as sound:
-        moved = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
-    assert len(moved) == 150 * 640 and np.flatnonzero(moved)[0] == 150 * 640 // 5 - 3 * 640
-    before, after = clicks_s(store.get(one.video.path)), clicks_s(sample["mp4"])
-    assert after == pytest.approx(before - 3 / 25, abs=0.001)
-
-
-def clicks_s(mp4):
-    with av.open(io.BytesIO(mp4)) as source:
-        for frame in source.decode(audio=0):
-            loud = np.flatnonzero(np.abs(frame.to_ndarray()[0]) > 0.1)
-            if len(loud):
-                return frame.time + loud[0] / frame.sample_rate
-    raise AssertionError("no click")
+        planned = plan(videos, judge(videos, POLICY), size_bytes=size_bytes)
+        whole = {one.name for one in planned if {entry.video for entry in one.entries} == {"video2"}}
+        assert set(tars(store)) == whole
 
 
 def test_no_kept_clip_leaves_an_empty_index_and_no_shard(tmp_path):

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.records import Clip, Clips, Piece, Speeches
-from stages.judge import UNMEASURED, candidates, judge
+from stages.judge import UNMEASURED, judge
 from stages.policies import PAPER, POLICIES, ForLanguage, Policy
-from stages.spare import BY_SYNC, BY_TRACK, breaks, loosest, policy_of
-from tests.stages.measured import clip, measured, speech, sync, track
+from stages.spare import BY_SYNC, BY_TRACK, loosest, policy_of, useless
+from tests.stages.measured import clip, measured, speech, sync
 
 
 def spared(of: Clip) -> Piece:
@@ -33,9 +33,9 @@ EXCEPTIONS = tuple(
     )
 )
 
-TRACKS = st.builds(
-    track,
-    st.just(0),
+CLIPS = st.builds(
+    clip,
+    st.just("v0"),
     face_px=st.floats(20, 300),
     face_share=st.floats(0.05, 1.0),
     score=st.floats(0.4, 1.0),
@@ -43,20 +43,23 @@ TRACKS = st.builds(
     yaw_p95_deg=st.floats(0, 90),
     sharpness=st.floats(0, 200),
     motion=st.floats(0, 3),
+    still_s=st.floats(0, 2),
+    filled_share=st.floats(0, 0.5),
 )
 
 
-@given(of=TRACKS, policy=st.sampled_from(sorted(POLICIES)), language=st.sampled_from(["zh", "de", None]))
+@given(of=CLIPS, policy=st.sampled_from(sorted(POLICIES)), language=st.sampled_from(["zh", "de", None]))
 @settings(max_examples=200, deadline=None)
-def test_what_its_track_breaks_the_policy_drops_and_what_it_keeps_is_not_spared(of, policy, language):
+def test_what_a_piece_breaks_the_policy_drops_and_what_it_keeps_is_not_spared(of, policy, language):
     policy = POLICIES[policy]
-    one = measured(tracks=(of,), language=language)
+    one = measured(clips=(of,), language=language)
     early = policy_of(loosest(policy, BY_TRACK), BY_TRACK)
-    (candidate,) = candidates([known_before_the_cut(one)])
     (verdict,) = judge([one], policy)
     by_track = {"too_short", "face_too_small", "face_too_large", "off_frame", "face_lost", "face_doubtful", "yaw",
-                "pitch", "roll", "blurred", "dark", "bright", "still_face", "several_faces"}  # fmt: skip
-    assert breaks(candidate, early) == bool(by_track & {receipt.rule for receipt in verdict.receipts})
+                "pitch", "roll", "blurred", "dark", "bright", "still_face", "frozen", "filled",
+                "several_faces"}  # fmt: skip
+    broken = by_track & {receipt.rule for receipt in verdict.receipts}
+    assert bool(useless(known_before_the_cut(one), early)) == bool(broken)
 
 
 def test_the_most_patient_language_says_what_is_spared():
@@ -72,15 +75,15 @@ def test_where_languages_differ_on_what_is_a_face_their_number_spares_nothing():
     assert plain["max_other_faces"] == 0 and "max_other_faces" not in dict(loosest(differing, BY_TRACK))
 
 
-@given(of=TRACKS, exceptions=st.lists(st.sampled_from(EXCEPTIONS), unique_by=lambda one: (one.language, one.limit)))
+@given(of=CLIPS, exceptions=st.lists(st.sampled_from(EXCEPTIONS), unique_by=lambda one: (one.language, one.limit)))
 @settings(max_examples=200, deadline=None)
 def test_no_language_would_have_kept_what_is_spared_where_none_was_stated(of, exceptions):
     policy = dataclasses.replace(PAPER, by_language=tuple(exceptions))
-    (candidate,) = candidates([known_before_the_cut(measured(tracks=(of,), language=None))])
-    if breaks(candidate, policy_of(loosest(policy, BY_TRACK), BY_TRACK)):
+    known = known_before_the_cut(measured(clips=(of,), language=None))
+    if useless(known, policy_of(loosest(policy, BY_TRACK), BY_TRACK)):
         for heard in ("de", "zh", "th"):
             (verdict,) = judge(
-                [measured(tracks=(of,), language=None, speeches=(speech("v0-0000", language=heard),))], policy
+                [measured(clips=(of,), language=None, speeches=(speech("v0-0000", language=heard),))], policy
             )
             assert not verdict.kept
 
@@ -92,20 +95,21 @@ def test_only_limits_that_a_stage_can_know_are_taken(name, names):
 
 
 def test_what_was_not_measured_spares_nothing():
-    (one,) = candidates([measured(tracks=(track(sharpness=float("nan")),))])
-    assert not breaks(one, policy_of((("min_sharpness", 20.0),), BY_TRACK))
-    assert not breaks(dataclasses.replace(one, sync=None), policy_of((("min_confidence", 3.0),), BY_SYNC))
+    one = measured(clips=(clip("v0", sharpness=float("nan")),))
+    assert not useless(one, policy_of((("min_sharpness", 20.0),), BY_TRACK))
+    assert not useless(dataclasses.replace(one, syncs=None), policy_of((("min_confidence", 3.0),), BY_SYNC))
 
 
 def test_a_limit_that_is_not_named_spares_nothing():
-    (one,) = candidates([known_before_the_cut(measured(tracks=(track(face_px=10.0, motion=0.0),)))])
-    assert breaks(one, policy_of((("min_face_px", 60.0),), BY_TRACK))
-    assert not breaks(one, policy_of((("min_sharpness", 1.0),), BY_TRACK))
+    one = known_before_the_cut(measured(clips=(clip("v0", face_px=10.0, motion=0.0),)))
+    assert useless(one, policy_of((("min_face_px", 60.0),), BY_TRACK)) == {"v0-0000"}
+    assert not useless(one, policy_of((("min_sharpness", 1.0),), BY_TRACK))
 
 
-def test_a_piece_that_was_not_cut_has_the_receipts_of_its_track():
-    whole = measured(tracks=(track(face_px=40.0, motion=0.0),))
-    cut = dataclasses.replace(whole, clips=Clips(items=(), spared=(spared(clip("v0")),)))
+def test_a_piece_that_was_not_cut_has_the_receipts_of_what_it_broke():
+    bad = clip("v0", face_px=40.0, motion=0.0)
+    whole = measured(clips=(bad,))
+    cut = dataclasses.replace(whole, clips=Clips(items=(), spared=(spared(bad),)))
     for one in (whole, known_before_the_cut(cut)):
         (verdict,) = judge([one], PAPER)
         assert [receipt.rule for receipt in verdict.receipts] == ["face_too_small", "still_face"]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manifests.records import Video
 from stages import split as splitting
 from stages.split import Member, assign, place
 from tests.stages.measured import face
@@ -66,10 +67,11 @@ def test_persons_are_told_apart_and_found_again_in_other_videos():
     assert len(by_person) == 7 and all(len(true) == 1 for true in by_person.values())
 
 
-def test_one_doubtful_face_between_two_persons_does_not_make_them_one():
-    def unit(angle):
-        return (float(np.cos(angle)), float(np.sin(angle)))
+def unit(angle, other=0.0):
+    return (float(np.cos(angle)), float(np.sin(angle)), other)
 
+
+def test_one_doubtful_face_between_two_persons_does_not_make_them_one():
     angles = [0.0, 0.1, 0.2, 1.0, 1.8, 1.9, 2.0]  # cosine 0.6 reaches 0.93 rad: the fourth links both sides
     clips = [
         Member(key=f"v{n}-0000", video=f"v{n}", channel="", track=0, face=unit(angle), frames=9)
@@ -91,6 +93,19 @@ def of_faces(faces, channels=None):
 
 def sizes(placed, of):
     return sorted(Counter(getattr(one, of) for one in placed.values()).values())
+
+
+def test_three_tracks_of_which_two_pairs_are_alike_are_two_persons():
+    placed = place(of_faces([unit(0.0), unit(0.9), unit(1.8)]), [], **SHARES | {"same_person_cosine": 0.6})
+    assert sizes(placed, "person") == [1, 2]
+
+
+def test_persons_are_the_same_whatever_the_size_of_a_block_of_cosines(monkeypatch):
+    clips = of_faces(np.random.default_rng(0).normal(size=(6, 64))[np.arange(24) % 6])
+    placed = place(clips, [], **SHARES)
+    assert sizes(placed, "person") == [4] * 6
+    monkeypatch.setattr(splitting, "_BLOCK_ROWS", 4)
+    assert place(clips, [], **SHARES) == placed
 
 
 def test_thousands_of_people_linked_by_doubtful_pairs_are_not_one_person():
@@ -133,9 +148,6 @@ def test_doubtful_pairs_hold_a_small_set_together_but_not_a_large_one():
 
 
 def test_two_names_for_one_person_are_held_together_before_two_people_with_one_odd_face(monkeypatch):
-    def unit(angle, other=0.0):
-        return (float(np.cos(angle)), float(np.sin(angle)), other)
-
     odd = [unit(0.1, 0.9)]
     faces = [*([unit(0.1)] * 3), *odd, *([(0.0, 0.0, 1.0)] * 3), *([unit(1.0)] * 3)]
     monkeypatch.setattr(splitting, "_MAX_DOUBTED", 7)
@@ -149,6 +161,12 @@ def test_parts_of_one_file_stay_together_and_no_address_holds_nothing_together()
     placed = place(clips, [], **SHARES)
     groups = [placed[clip.key].group for clip in clips]
     assert groups[0] == groups[1] and len(set(groups)) == 3
+
+
+def test_channels_that_differ_by_case_or_blanks_are_one():
+    clips = [member(f"v{n}", channel=name) for n, name in enumerate(("Anna", " anna ", "Aaron"))]
+    placed = place(clips, [(clips[1].key, clips[2].key)], **SHARES)
+    assert len({one.group for one in placed.values()}) == 1
 
 
 def test_a_clip_without_a_face_has_no_person_and_a_group_all_the_same():
@@ -165,16 +183,55 @@ def test_shares_are_met_and_a_split_does_not_change_when_others_come():
     assert all(more[group] == split for group, split in splits.items())
 
 
+def of_channels(per_channel, *, parts=False):
+    """Clips of 300 channels, or of parts of 300 files without one."""
+    clips = []
+    for n, part in ((n, part) for n in range(300) for part in range(per_channel)):
+        video = Video.of(f"talk{n}.mp4", start_s=60.0 * part) if parts else Video.of(f"talk{n}-{part}.mp4")
+        known = {"channel": "" if parts else f"https://example.org/@c{n}", "url": video.url}
+        clips.append(Member(key=f"{video.id}-0000", video=video.id, track=0, face=(), frames=100, **known))
+    return clips
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["channels", "parts of files"])
+def test_clips_keep_group_and_split_when_their_channel_or_file_gives_more(parts):
+    before = place(of_channels(5, parts=parts), [], **SHARES)
+    assert {one.split for one in before.values()} == {"train", "val", "test"}
+    for n in (1, 6, 10):
+        now = place(of_channels(n, parts=parts), [], **SHARES)
+        assert all(now[key] == before[key] for key in now.keys() & before.keys())
+
+
+def test_a_group_keeps_its_name_when_a_video_without_a_channel_or_a_later_channel_joins():
+    one, again = member("v5", channel="Bees"), member("v4", channel=" BEES")
+    name = place([one], [], **SHARES)[one.key].group
+    for other in (again, member("v1"), member("v1", channel="cats")):
+        placed = place([one, other], [(one.key, other.key)], **SHARES)
+        assert placed[one.key].group == placed[other.key].group == name
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 9, 10, 30])
 def test_a_small_set_has_a_val_if_there_are_two_groups_and_a_test_from_ten(n):
     splits = set(assign({f"g-{i}": 100 for i in range(n)}, val_share=0.05, test_share=0.05).values())
     assert splits == {"train"} | ({"val"} if n >= 2 else set()) | ({"test"} if n >= 10 else set())
 
 
-def test_a_giant_group_is_trained_on():
+@pytest.mark.parametrize("frames", [1_500, 100_000], ids=["a share and a half", "most of all"])
+def test_a_group_larger_than_a_share_is_trained_on(frames):
     for name in (f"g-{n}" for n in range(50)):
-        splits = assign({name: 100_000} | {f"h-{i}": 100 for i in range(100)}, val_share=0.1, test_share=0.1)
+        splits = assign({name: frames} | {f"h-{i}": 100 for i in range(85)}, val_share=0.1, test_share=0.1)
         assert splits[name] == "train"
+
+
+def test_a_group_of_more_than_half_of_all_frames_is_never_moved_into_a_val():
+    for n in range(20):
+        splits = assign({f"a-{n}": 1000, f"b-{n}": 100, f"c-{n}": 90}, val_share=0.05, test_share=0.05)
+        assert splits[f"a-{n}"] == "train"
+
+
+def test_a_share_of_nothing_makes_no_split():
+    frames = {f"g-{n}": 100 for n in range(20)}
+    assert set(assign(frames, val_share=0.0, test_share=0.0).values()) == {"train"}
 
 
 def test_groups_that_ship_nothing_do_not_count_as_a_val():

@@ -22,6 +22,7 @@ from stages.identity import Recognise
 from stages.nets import syncnet
 from stages.sync import ScoreSync
 from tests.media import write_video
+from tests.stages.measured import GOOD_FACE
 
 SIZES = syncnet.Sizes(audio=(4, 6, 6, 6, 6, 8), lip=(4, 6, 6, 6, 6, 8), hidden=8, embedding=16, colours=1)
 TEMPLATE = np.array([(38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2)], np.float32)
@@ -92,7 +93,9 @@ def kept_clip(bench: Bench, number: int, n_frames: int, seed: int) -> Clip:
         contiguous_with_prev=False,
         others_in_view=(),
         still_s=0.0,
+        filled_share=0.0,
         effective_face_px=100.0,
+        **GOOD_FACE,
     )
 
 
@@ -157,8 +160,8 @@ def test_clips_that_are_all_too_short_are_a_rejection_with_the_number(bench, mod
 def test_no_clips_at_all_are_a_rejection_unless_they_were_spared(bench, model):
     work = ScoreSync(model=model).open()
     assert work(Facts([Clips(items=())]), bench) == Rejection("clips_too_short_for_sync", {"longest_frames": 0})
-    piece = Piece(key="v-0000", number=0, track=0, start_s=0.0, end_s=4.0, n_frames=100,
-                  contiguous_with_prev=False, others_in_view=(), still_s=0.0)  # fmt: skip
+    piece = Piece(key="v-0000", number=0, track=0, start_s=0.0, end_s=4.0, n_frames=100, contiguous_with_prev=False,
+                  others_in_view=(), still_s=0.0, filled_share=0.0, **GOOD_FACE)  # fmt: skip
     assert work(Facts([Clips(items=(), spared=(piece,))]), bench).items == ()
 
 

@@ -94,6 +94,14 @@ def test_a_face_that_jumps_across_the_picture_is_another_face():
     assert len(link(seen([path], range(0, 100, 5)), (), 100)) == 2
 
 
+def test_a_face_that_comes_out_of_reach_moves_nobody_s_track_to_another_face():
+    goes: Path = lambda k: (100, 100, 80) if k < 50 else None  # noqa: E731
+    stays: Path = lambda k: (140 if k < 50 else 130, 100, 80)  # noqa: E731
+    comes: Path = lambda k: None if k < 50 else (500, 100, 80)  # noqa: E731
+    tracks = link(seen([goes, stays, comes], range(0, 100, 5)), (), 100)
+    assert [(t.start, t.end) for t in tracks] == [(0, 46), (0, 100), (50, 100)]
+
+
 def test_a_face_of_another_size_at_the_same_place_is_another_face():
     path: Path = lambda k: (200, 100, 40 if k < 50 else 160)  # noqa: E731
     assert len(link(seen([path], range(0, 100, 5)), (), 100)) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manifests.records import Seen, Source
+from manifests.records import AudioStream, FaceMeasures, Seen, Source, Video, VideoStream
 from manifests.sample.motion import still, talk
 from manifests.sample.person import person
 from manifests.sample.render import render, render_empty, seat
@@ -15,6 +15,7 @@ from manifests.sample.scene import scene
 from manifests.store import Store
 from pipeline.bench import Bench
 from pipeline.stage import Facts, Rejection, semantic
+from stages.clip import CutClips
 from stages.faces import Faces
 from stages.media import probe
 from stages.quality import longest_still_s
@@ -95,6 +96,20 @@ def test_the_arrays_are_as_promised(two_shots, store):
         assert arrays["frame"].tolist() == list(range(track.start_frame, track.end_frame))
         assert np.isfinite(arrays["box"]).all() and np.isfinite(arrays["lmk"]).all()
         assert np.isfinite(arrays["sharpness"]).any()
+
+
+def test_a_track_that_is_one_piece_is_judged_by_what_it_reads_itself(two_shots, store):
+    video = VideoStream(width_px=480, height_px=270, rate_hz=25.0, codec="h264")
+    sound = AudioStream(rate_hz=48_000, channels=2, codec="aac")
+    source = Source(file=two_shots.arrays, duration_s=3.2, video=video, audio=sound)  # which is not opened: none is cut
+    cut = CutClips(min_s=0.4, min_face_px=0.0, spare=(("min_duration_s", 60.0),)).open()
+    with Bench(store, "clip", "two") as bench:
+        pieces = cut(Facts([Video(id="two", url="x"), source, two_shots]), bench).spared
+    tracks = {track.number: track for track in two_shots.tracks}
+    assert {piece.track for piece in pieces} == set(tracks)
+    for piece in pieces:
+        for name in FaceMeasures.__annotations__:
+            assert getattr(piece, name) == getattr(tracks[piece.track], name), name
 
 
 def test_boxes_lie_on_the_rendered_face_in_source_pixels(work, store, tmp_path):
