@@ -116,8 +116,9 @@ def _of_the_programme(container: InputContainer, known: list[AudioStream]) -> Au
 
 
 def packets_of(container: InputContainer, *streams: Stream) -> "Iterator[Packet[Any]]":
-    """Of these streams as they lie in the file, up to where the bytes end, or make no sense."""
-    with contextlib.suppress(av.error.FFmpegError):
+    """Of these streams as they lie in the file, up to where the bytes end, make no sense, or, in FLV, begin a stream
+    that was not there before: PyAV knows no place for it."""
+    with contextlib.suppress(av.error.FFmpegError, IndexError):
         yield from container.demux(*streams)
 
 

@@ -208,3 +208,18 @@ def test_pictures_that_become_too_large_midway_are_left_out_as_damaged_ones_are(
     shown = [media.read_number(image) for image in images(tmp_path / "v.ts")]
     assert shown == [*range(25), *[24] * 25, *range(25)]
     assert max(picture.frame.width for picture in pictures(tmp_path / "v.ts")) == 320
+
+
+def test_a_sound_that_begins_after_megabytes_of_an_flv_ends_it_and_is_no_crash(tmp_path):
+    """FLV names no streams beforehand: FFmpeg looks for them in the first five megabytes."""
+    noise = ("-f", "lavfi", "-i", "nullsrc=s=320x240:r=25:d=2,geq=random(1)*255:128:128", "-c:v", "flv1", "-q:v", "1")
+    for name, given in {"v": noise, "a": ("-f", "lavfi", "-i", "sine=d=1", "-c:a", "libmp3lame")}.items():
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *given, str(tmp_path / f"{name}.flv")]
+        subprocess.run(command, check=True)
+    pictures_alone, sound = ((tmp_path / f"{name}.flv").read_bytes() for name in "va")
+    late = tmp_path / "late.flv"
+    late.write_bytes(pictures_alone + sound[13:])  # past its header
+    assert len(pictures_alone) > 5_000_000
+    found = probe(late)
+    assert found.audio is None and found.video is not None
+    assert len(images(late)) == pytest.approx(50, abs=1)
