@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manifests.store import client_errors
-from mcdm.config import RECIPES, STAGES, Recipe, override
+from mcdm.config import RECIPES, STAGES, Recipe
+from pipeline.override import override
 
 if TYPE_CHECKING:
     from mcdm.course import Options
@@ -89,7 +90,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="of the computation")
     train.add_argument("--micro-batch", type=int, default=0, help="clips at once per process; default: its whole share")
     train.add_argument(
-        "--workers", type=int, help="reading processes per rank, and clips it encodes at once (default 1; on a GPU 4)"
+        "--workers", type=int, help="reading processes per rank (default 1; on a GPU 4), and clips it encodes at once (2 at least)"
     )
     train.add_argument("--compile", action="store_true", help="torch.compile the blocks")
     train.add_argument("--fsdp", action="store_true", help="shard weights and optimizer over the processes (FSDP2)")
@@ -133,7 +134,7 @@ def stages_of(text: str) -> tuple[int, ...]:
 
 
 def _recipe(given: argparse.Namespace) -> Recipe:
-    return override(RECIPES[given.recipe](), given.assignments)
+    return override(RECIPES[given.recipe](), *given.assignments)
 
 
 def _train(given: argparse.Namespace) -> None:

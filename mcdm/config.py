@@ -12,7 +12,6 @@ from typing import Literal
 
 from mcdm.limits import above_zero, at_least, between, check_together, check_unet, divides, even, share
 from mcdm.local_weights import digest_at
-from mcdm.override import override as override
 
 STAGES = (0, 1, 2, 3)
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline`: run, report, show, judge, shard, verify, score, models, forget."""
+"""`python -m pipeline`: run, report, show, judge, calibrate, shard, verify, score, models, forget."""
 
 from pipeline.environment import ensure
 

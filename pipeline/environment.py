@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,9 @@ def _alone() -> Iterator[None]:
 
 
 def _make(environment: Path, python: Path) -> None:
+    system = f"{platform.system()} {platform.machine()}"
+    if system != "Linux x86_64":  # onnxruntime-gpu and the CUDA packages of the lock have no wheels for others
+        _stop(f"Linux on x86-64 is needed, this is {system}; a container or another machine may have it")
     if not (3, 11) <= sys.version_info[:2] < (3, 13):
         _stop(f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}")
     asking = [str(python), "-c", "import pip"]  # fails where the making was broken off

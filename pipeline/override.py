@@ -1,4 +1,4 @@
-"""Change a recipe from the command line: `--set sync.batch=64`."""
+"""Change a recipe of the pipeline or the trainer from the command line: `--set sync.batch=64`."""
 
 import contextlib
 import copy
@@ -26,19 +26,25 @@ def override(config: T, *assignments: str) -> T:
         path, sep, text = assignment.partition("=")
         if not sep:
             raise OverrideError(f"--set expects name=value, got {assignment!r}")
-        changed = _set(changed, path.split("."), text, path)
+        changed = _set(changed, type(changed), path.split("."), path, text)
     return checked(changed, config)
 
 
-def _set(config: Any, names: list[str], text: str, path: str) -> Any:
-    kinds = typing.get_type_hints(type(config)) if dataclasses.is_dataclass(config) else {}
-    known = [f.name for f in dataclasses.fields(config) if f.init] if kinds else []
-    if names[0] not in known:
-        allowed = ", ".join(known) if known else "nothing"
-        raise OverrideError(f"--set {path}: {type(config).__name__} has no {names[0]!r}, only {allowed}")
+def _set(old: Any, kind: Any, names: list[str], path: str, text: str) -> Any:
+    """`old`, a value of type `kind`, replaced, or what `names` say inside it; entries of tuples go by their number."""
+    if not names:
+        return _read(text, kind, path)
     name, deeper = names[0], names[1:]
-    value = _set(getattr(config, name), deeper, text, path) if deeper else _read(text, kinds[name], path)
-    return with_value(config, name, value)
+    if isinstance(old, tuple) and name.isdigit() and int(name) < len(old):
+        at, (first, *others) = int(name), typing.get_args(kind)
+        inside = first if not at or Ellipsis in others else others[at - 1]
+        return (*old[:at], _set(old[at], inside, deeper, path, text), *old[at + 1 :])
+    kinds = typing.get_type_hints(type(old)) if dataclasses.is_dataclass(old) else {}
+    known = [f.name for f in dataclasses.fields(old) if f.init] if kinds else []
+    if name not in known:
+        allowed = ", ".join(known) if known else "nothing"
+        raise OverrideError(f"--set {path}: {type(old).__name__} has no {name!r}, only {allowed}")
+    return with_value(old, name, _set(getattr(old, name), kinds[name], deeper, path, text))
 
 
 def with_value(config: T, name: str, value: object) -> T:
@@ -77,6 +83,8 @@ def _read(text: str, kind: Any, path: str) -> Any:
         said = str(plain).replace("null", "none")
         if typing.get_origin(kind) is typing.Literal:
             said = f"expected one of {', '.join(map(str, choices))}"
+        if any(map(dataclasses.is_dataclass, (kind, *choices))):
+            said = "a group of settings; name one inside it"
         raise OverrideError(f"--set {path}={text}: {said}") from None
     if isinstance(value, float) and not math.isfinite(value):  # with NaN every comparison fails: a limit would be none
         raise OverrideError(f"--set {path}={text}: expected a finite number, or none where there may be none")

@@ -61,7 +61,7 @@ _HOURS = 3600.0
 def own() -> TalkingFaces:
     """The full models, for one's own material: any licence, its owner knows. Wants a GPU; runs without one, slowly."""
     # Shares of a GPU are turns at it, so small that at 24 GB the cores are what bounds the number of workers: two that
-    # hear (large-v3, some 6 GB each) fit beside nine that watch (below 1 GB each). On a GPU sync and speech compute on
+    # hear (large-v3, some 6 GB each) fit beside six that watch (below 1 GB each). On a GPU sync and speech compute on
     # one core; an hour watched takes 6 parts of a core's time to watch and 5 to cut. On a processor large-v3 is 1.55
     # billion weights of 4 bytes, with an aligner beside them.
     return TalkingFaces(

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from manifests.store import Store
 from pipeline.cluster import Cluster, connected, gpus
+from pipeline.override import override
 
 if TYPE_CHECKING:
     from mcdm.config import Recipe
@@ -28,11 +29,11 @@ def trainer_settings(sets: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def trainer_recipe(name: str, assignments: list[str]) -> "Recipe":
     """A recipe of the trainer; raises `ValueError` for an unknown name or setting."""
-    from mcdm.config import RECIPES, override
+    from mcdm.config import RECIPES
 
     if name not in RECIPES:
         raise ValueError(f"--train {name}: no such recipe; there are {', '.join(RECIPES)}")
-    return override(RECIPES[name](), assignments)
+    return override(RECIPES[name](), *assignments)
 
 
 def train_on(store: Store, recipe: "Recipe", cluster: Cluster, console: Console) -> Path:

@@ -1,4 +1,4 @@
-"""The verbs: one file per idea. Imports `manifests` and `pipeline.stage`, never ray."""
+"""The verbs: one file per idea. Imports `manifests`, `pipeline.stage` and `pipeline.bench`, never ray."""
 
 import os
 

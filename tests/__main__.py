@@ -1,5 +1,6 @@
 """`python3 -m tests [pytest arguments]`: the suite in the locked environment; `-m slow` for what takes minutes each."""
 
+import os
 import sys
 
 from pipeline.environment import ROOT, ensure
@@ -8,4 +9,6 @@ if __name__ == "__main__":
     ensure()
     import pytest
 
-    raise SystemExit(pytest.main(["--rootdir", str(ROOT), *(sys.argv[1:] or ["-m", "not slow", str(ROOT / "tests")])]))
+    workers = min(os.cpu_count() or 1, 4)  # most tests keep one core busy; each worker holds 1 to 2 GB
+    usual = ["-m", "not slow", "-n", str(workers), "--dist", "loadgroup", str(ROOT / "tests")]
+    raise SystemExit(pytest.main(["--rootdir", str(ROOT), *(sys.argv[1:] or usual)]))

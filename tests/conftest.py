@@ -17,13 +17,15 @@ SHARED = Path(__file__).parents[2] / "shared"
 """Real footage and weights beside the checkout; the project does not need them."""
 
 # Two cores are the least that the project promises to run on: tests must not oversubscribe them.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, saying why, what this machine cannot run."""
+    """Skip, saying why, what this machine cannot run; keep the tests of a file, and all that start a Ray, together."""
     for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
         if item.get_closest_marker("real") and not (SHARED / "clips").is_dir():
             item.add_marker(pytest.mark.skip(reason="../shared with real footage and weights is not here"))
         if item.get_closest_marker("gpu"):

@@ -9,9 +9,10 @@ import torch
 
 from mcdm import alike
 from mcdm.alike import check_told, settings
-from mcdm.config import override, paper, tiny
+from mcdm.config import paper, tiny
 from mcdm.course import Options
 from mcdm.distributed import World
+from pipeline.override import override
 from tests.mcdm.nano import nano
 from tests.mcdm.processes import run_processes
 from tests.mcdm.shards import write_shards
@@ -109,4 +110,4 @@ def test_every_setting_goes_by_the_name_that_set_takes(recipe):
     found = settings(recipe)
     assert found["plans.1.rate"] == recipe.plans[1].rate and found["optimizer.betas"] == recipe.optimizer.betas
     spelled = {name: value if isinstance(value, tuple) else (value,) for name, value in found.items()}
-    assert override(recipe, [f"{name}={','.join(map(str, values))}" for name, values in spelled.items()]) == recipe
+    assert override(recipe, *[f"{name}={','.join(map(str, values))}" for name, values in spelled.items()]) == recipe

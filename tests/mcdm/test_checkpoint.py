@@ -11,10 +11,11 @@ import torch
 
 from manifests.scratch import machine
 from mcdm import checkpoint, course, distributed
-from mcdm.config import override, paper, tiny
+from mcdm.config import paper, tiny
 from mcdm.course import Options
 from mcdm.ema import Ema
 from mcdm.objectives import LearnMotion
+from pipeline.override import override
 from tests.mcdm.nano import nano
 from tests.mcdm.shards import write_shards
 from tests.mcdm.test_log import clock, small_loop, takes
@@ -46,12 +47,12 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_and_another_s_stays(
 
 def test_settings_that_are_others_than_before_are_told_and_noted_once(tmp_path, caplog):
     caplog.set_level("INFO", "mcdm")
-    checkpoint.write_recipe(tmp_path, override(nano(), ["plans.0.batch=4"]))
+    checkpoint.write_recipe(tmp_path, override(nano(), "plans.0.batch=4"))
     checkpoint.write_recipe(tmp_path, nano())
     assert not caplog.text and not (tmp_path / "log.jsonl").exists(), "nothing has been learned yet"
     checkpoint.write(tmp_path, contents())
     for _ in range(2):
-        checkpoint.write_recipe(tmp_path, override(nano(), ["plans.1.rate=1e-5", "unet.mouth_weight=10"]))
+        checkpoint.write_recipe(tmp_path, override(nano(), "plans.1.rate=1e-5", "unet.mouth_weight=10"))
     assert caplog.messages == ["unet.mouth_weight 10.0, until now 0.0", "plans.1.rate 1e-05, until now 0.001"]
     (record,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
     changed = {"unet.mouth_weight": [0.0, 10.0], "plans.1.rate": [1e-3, 1e-5]}

@@ -12,11 +12,12 @@ import torch
 from mcdm import course
 from mcdm import encode as encoding
 from mcdm.__main__ import main
-from mcdm.config import RECIPES, override, small, tiny
+from mcdm.config import RECIPES, small, tiny
 from mcdm.course import Options
 from mcdm.distributed import World
 from mcdm.encode import encode
 from mcdm.shards import Shards
+from pipeline.override import override
 from tests.mcdm.nano import nano
 from tests.mcdm.processes import run_processes
 from tests.mcdm.shards import write_shards
@@ -129,7 +130,7 @@ def test_pictures_of_the_wanted_size_are_not_made_again():
 
 def test_encodings_are_named_by_the_weights_that_made_them_and_not_by_where_these_lie(tmp_path):
     def named(path):
-        return override(tiny(), [f"codec.path={path}"]).encoding
+        return override(tiny(), f"codec.path={path}").encoding
 
     vae = tmp_path / "vae"
     vae.mkdir()

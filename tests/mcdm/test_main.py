@@ -10,8 +10,9 @@ import torch
 from s3fs import S3FileSystem
 
 from mcdm.__main__ import main, stages_of
-from mcdm.config import RECIPES, override, paper, small, tiny
+from mcdm.config import RECIPES, paper, small, tiny
 from mcdm.diffusion import loss_weight, make_schedule
+from pipeline.override import override
 
 _TALK = ["--reference", "a.png", "--audio", "b.wav", "--out", "{tmp}/c.mp4"]
 
@@ -28,8 +29,8 @@ def test_help_needs_no_torch():
     [
         (["train", "--shards", "nowhere", "--out", "{tmp}/run", "--stages", "0-9"], "expected some of 0-3"),
         (["train", "--shards", "nowhere", "--out", "{tmp}/run"], "nowhere: no shards"),
-        (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "unet.wings=2"], "no such setting"),
-        (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "unet.strict=perhaps"], "expected bool"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "unet.wings=2"], "UNetConfig has no 'wings', only"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "unet.strict=perhaps"], "Expected `bool`"),
         (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "unet.strict=true"], "no gradient would reach"),
         (["train", "--shards", "x", "--out", "{tmp}/run", "--save-every", "0"], "--save-every 0: expected at least 1"),
         (["train", "--shards", "x", "--out", "{tmp}/run", "--held-out", "0"], "--held-out 0: expected at least 1"),
@@ -38,8 +39,8 @@ def test_help_needs_no_torch():
         (["train", "--shards", "x", "--out", "{tmp}/run", "--seed", "1" + "0" * 20], "expected 0 to 2147483647"),
         (["generate", *_TALK, "--seed", "2147483648"], "--seed 2147483648: expected 0 to 2147483647"),
         (["evaluate", "--shards", "x", "--run", "{tmp}", "--seed", "-1"], "--seed -1: expected 0 to 2147483647"),
-        (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "plans.0=3"], "plans.0: a group of settings;"),
-        (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "plans=3"], "plans: a group of settings;"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "plans.0=3"], "plans.0=3: a group of settings;"),
+        (["train", "--shards", "x", "--out", "{tmp}/run", "--set", "plans=3"], "plans=3: a group of settings;"),
         (["encode", "--shards", "x", "--cache", "off"], "--cache off: expected where to write"),
         (["encode", "--shards", "x", "--workers", "0"], "--workers 0: expected at least 1"),
         (["train", "--shards", "x", "--out", "{tmp}/run", "--device", "tpu"], "expected auto, cpu or cuda"),
@@ -105,21 +106,21 @@ def test_stages_are_read_as_ranges_and_lists():
 
 
 def test_settings_reach_into_groups_tuples_and_choices():
-    recipe = override(tiny(), ["unet.channels=16,32", "plans.1.steps=7", "unet.memory_attention=favor"])
+    recipe = override(tiny(), "unet.channels=16,32", "plans.1.steps=7", "unet.memory_attention=favor")
     assert recipe.unet.channels == (16, 32) and recipe.plans[1].steps == 7
     assert recipe.unet.memory_attention == "favor"
     with pytest.raises(ValueError, match="expected one of exact, favor, linear"):
-        override(tiny(), ["unet.memory_attention=quick"])
+        override(tiny(), "unet.memory_attention=quick")
 
 
 def test_settings_that_need_each_other_are_taken_in_either_order():
     pair = ["unet.strict=true", "unet.memory_zero_init=false"]
-    one, other = override(tiny(), pair), override(tiny(), pair[::-1])
+    one, other = override(tiny(), *pair), override(tiny(), *pair[::-1])
     assert one == other and one.unet.strict and not one.unet.memory_zero_init
     with pytest.raises(ValueError, match="no gradient would reach"):
-        override(tiny(), [*pair, "unet.memory_zero_init=true"])
+        override(tiny(), *pair, "unet.memory_zero_init=true")
     with pytest.raises(ValueError, match=r"^strict without use_memory: no gradient would reach"):
-        override(tiny(), [*pair, "unet.use_memory=false"])
+        override(tiny(), *pair, "unet.use_memory=false")
 
 
 @pytest.mark.parametrize(
@@ -142,30 +143,30 @@ def test_settings_that_need_each_other_are_taken_in_either_order():
         ("unet.channels=0,32", "unet.channels=0: expected an even number above 0"),
         ("unet.groups=5", "unet.groups=5: does not divide unet.channels=48"),
         ("unet.late=0", "unet.late=0.0: expected a number above 0"),
-        ("unet.late=nan", "unet.late=nan: expected a number above 0"),
-        ("unet.guidance=nan", "unet.guidance=nan: expected a number"),
-        ("unet.guidance=-inf", "unet.guidance=-inf: expected a number"),
+        ("unet.late=nan", "--set unet.late=nan: expected a finite number"),
+        ("unet.guidance=nan", "--set unet.guidance=nan: expected a finite number"),
+        ("unet.guidance=-inf", "--set unet.guidance=-inf: expected a finite number"),
         ("unet.favor_features=0", "unet.favor_features=0: expected at least 1"),
         ("plans.0.batch=0", "plans.0.batch=0: expected at least 1"),
         ("plans.3.steps=0", "plans.3.steps=0: expected at least 1"),
-        ("optimizer.betas=0.9", "optimizer.betas=0.9: expected two numbers from 0, below 1"),
+        ("optimizer.betas=0.9,1", "optimizer.betas=0.9,1.0: expected two numbers from 0, below 1"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named_with_its_value(assignment, says):
     with pytest.raises(ValueError, match=f"^{re.escape(says)}"):
-        override(tiny(), ["unet.memory_attention=favor", assignment])
+        override(tiny(), "unet.memory_attention=favor", assignment)
 
 
 def test_no_signal_at_the_last_step_and_a_network_that_answers_with_the_noise_exclude_each_other():
     with pytest.raises(ValueError, match=r"^unet\.zero_snr=true: unet\.prediction=eps"):
-        override(paper(), ["unet.zero_snr=true"])
-    assert override(paper(), ["unet.zero_snr=true", "unet.prediction=v"]).unet.zero_snr
+        override(paper(), "unet.zero_snr=true")
+    assert override(paper(), "unet.zero_snr=true", "unet.prediction=v").unet.zero_snr
 
 
 def test_no_signal_at_the_last_step_and_weights_that_leave_that_step_out_exclude_each_other():
     with pytest.raises(ValueError, match=r"^unet\.zero_snr=true: with unet\.min_snr=5 the last step"):
-        override(small(), ["unet.min_snr=5"])
-    assert override(small(), ["unet.min_snr=5", "unet.zero_snr=false"]).unet.min_snr == 5
+        override(small(), "unet.min_snr=5")
+    assert override(small(), "unet.min_snr=5", "unet.zero_snr=false").unet.min_snr == 5
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from mcdm import checkpoint, diffusion
-from mcdm.config import override
 from mcdm.course import Options, make_objective, train
 from mcdm.denoiser import Denoiser
 from mcdm.motion import Motion
 from mcdm.objectives import LearnPresent
+from pipeline.override import override
 from tests.mcdm.nano import SEEING, nano, random_batch
 from tests.mcdm.shards import write_shards
 
@@ -91,4 +91,4 @@ def test_a_row_that_is_cut_in_the_middle_of_training_goes_on_bit_by_bit(tmp_path
 
 def test_none_in_a_row_is_refused():
     with pytest.raises(ValueError, match=r"unet\.unroll=0: expected 1 or more"):
-        override(nano(), ["unet.unroll=0"])
+        override(nano(), "unet.unroll=0")

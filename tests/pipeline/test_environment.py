@@ -116,6 +116,16 @@ def test_a_lock_that_changed_reaches_an_activated_environment_of_ours(made_for, 
     assert len(made) == is_made_anew
 
 
+def test_a_machine_that_the_lock_has_no_wheels_for_is_told_in_one_line(checkout, monkeypatch, capsys):
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    with pytest.raises(SystemExit) as ended:
+        environment.ensure()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("error: Linux on x86-64 is needed, this is Darwin arm64")
+    assert said.count("\n") == 1 and not list((checkout / ".venv").iterdir())
+
+
 def test_a_python_that_makes_no_environments_is_told_in_one_line_with_the_package(checkout, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # `ensurepip`, as on a plain Debian
     with pytest.raises(SystemExit) as ended:

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 
 from mcdm import checkpoint
-from mcdm.config import Recipe, override, tiny
+from mcdm.config import Recipe, tiny
 from mcdm.course import Data, Options, cache_url, make_objective, train
 from mcdm.data import collate
 from mcdm.encode import Encoded
 from mcdm.evaluate import EvaluateOptions, evaluate
 from mcdm.held_out import divide
 from mcdm.shards import Shards
+from pipeline.override import override
 
 SEEDS = (0, 1, 2)
 FRAMES, VIDEOS, WINDOWS = 1800, 2, 64
@@ -69,7 +70,7 @@ def spread(values: list[float | None]) -> dict[str, Any]:
 
 def one(options: Namespace, name: str, seed: int) -> dict[str, Any]:
     """Train one variant with one seed and measure it."""
-    recipe = override(tiny(), [*SCALE, *VARIANTS[name]])
+    recipe = override(tiny(), *SCALE, *VARIANTS[name])
     run = options.work / "ablations" / f"{name.replace(',', '').replace(' ', '-')}-{seed}"
     done = run / "eval.json"
     if not done.exists():
@@ -95,7 +96,7 @@ def one(options: Namespace, name: str, seed: int) -> dict[str, Any]:
 @torch.no_grad()
 def held_out_losses(url: str, run: Path, recipe: Recipe) -> tuple[float, float]:
     """Of stage 3, on fixed windows of two clips with fixed noise: of the first clip, and of the one after it."""
-    recipe, shards = override(recipe, ["unet.unroll=2"]), Shards(url)
+    recipe, shards = override(recipe, "unet.unroll=2"), Shards(url)
     objective = make_objective(3, recipe, run)
     objective.model.load_state_dict(checkpoint.learned(run, 3, recipe))
     encoded = Encoded(cache_url(shards, "auto"), recipe.encoding)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mcdm import diffusion, evaluate, measures
 from mcdm.checkpoint import learned
-from mcdm.config import Recipe, override, tiny
+from mcdm.config import Recipe, tiny
 from mcdm.course import Data, Options, make_objective, train
 from mcdm.data import collate
 from mcdm.diffusion import draw_normal
@@ -28,6 +28,7 @@ from mcdm.objectives import LearnArchive, LearnMotion
 from mcdm.shards import Shards
 from mcdm.sketch import counted
 from mcdm.truth import Truth
+from pipeline.override import override
 
 FRAMES = 200
 VIDEOS = 11
@@ -52,7 +53,7 @@ class Driven(Talker):
 def show(options: Namespace) -> dict[str, Any]:
     """Numbers by stage; the whole by `evaluate`, before, after, and for the two controls."""
     before, recipe = options.work / "before", tiny()
-    first = override(recipe, [f"plans.{stage}.steps=1" for stage in range(4)])
+    first = override(recipe, *[f"plans.{stage}.steps=1" for stage in range(4)])
     train(first, Options(shards=options.shards, run=before, workers=0, device="cpu"))
     shards = Shards(options.shards)
     division = divide(shards, options.run)

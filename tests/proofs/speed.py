@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from mcdm.config import Recipe, override, tiny
+from mcdm.config import Recipe, tiny
 from mcdm.course import Options, train
 from mcdm.encode import encode
 from mcdm.shards import Shards
+from pipeline.override import override
 from tests.mcdm.processes import run_processes
 
 STEPS = 12
@@ -34,7 +35,7 @@ train(short(4), Options(shards=sys.argv[1], run=Path(sys.argv[2]), stages=(1,), 
 
 def short(steps: int) -> Recipe:
     """`tiny` with so many steps of stage 1."""
-    return override(tiny(), [f"plans.1.steps={steps}"])
+    return override(tiny(), f"plans.1.steps={steps}")
 
 
 def show(options: Namespace) -> dict[str, Any]:
