@@ -53,6 +53,8 @@ def load_file(path: Path) -> Language:
         raise ManifestError(f"{path}: no such file") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # a `ValidationError` names its field as `$.hours`
         raise ManifestError(f"{path}: {str(error).replace('`$.', '`')}") from None
+    except RecursionError:
+        raise ManifestError(f"{path}: nested too deeply") from None
     if not any(
         (language.queries, language.channels, language.playlists, language.urls, language.files, language.id_lists)
     ):

@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +16,10 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from manifests.partial import is_abandoned, is_partial, partial_name
 from manifests.records import Ref
-from manifests.scratch import is_alive, machine, prefix
+from manifests.scratch import prefix
 from manifests.urls import is_web
-
-_PARTIAL = ".partial-"
 
 _SWEPT = "swept"
 """Holds which start of the machine the ledger was last swept in."""
@@ -218,25 +216,39 @@ class Store:
         Raises `OSError` for a folder that cannot be read, which fsspec takes for an empty one on a disk: then those who
         were forgotten would come back.
         """
+        return sorted(path for path in self._below(prefix) if not is_partial(path))
+
+    def partials(self, prefix: str) -> Sequence[str]:
+        """The same of what is half written, on whichever machine, which `list` leaves out; no object store has any."""
+        return () if self.local is None else sorted(path for path in self._below(prefix) if is_partial(path))
+
+    def _below(self, prefix: str) -> Iterator[str]:
         place, skip = f"{self._root}/{prefix}", len(self._root) + 1
         if self.local is None:
-            found = [path[skip:] for path in self._fs.find(place)]
+            yield from (path[skip:] for path in self._fs.find(place))
         else:
-            walked = os.walk(place, onerror=self._unread)
-            found = [f"{folder.rstrip('/')}/{name}"[skip:] for folder, _, names in walked for name in names]
-        return sorted(path for path in found if not path.rpartition("/")[2].startswith(_PARTIAL))
+            for folder, _, names in os.walk(place, onerror=self._unread):
+                yield from (f"{folder.rstrip('/')}/{name}"[skip:] for name in names)
 
     def stamps(self, prefix: str) -> dict[str, int]:
         """The same, each with a number that is another once it was written anew; in an object store by the listing."""
+        return self._told(prefix, lambda about: hash(str(about)), lambda about: hash((about.st_mtime_ns, about.st_ino)))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """The same, each with its bytes."""
+        return self._told(prefix, lambda about: int(about["size"]), lambda about: about.st_size)
+
+    def _told(
+        self, prefix: str, of_object: Callable[[Any], int], of_file: Callable[[os.stat_result], int]
+    ) -> dict[str, int]:
         if self.local is None:
             found = self._fs.find(f"{self._root}/{prefix}", detail=True)
-            return {path[len(self._root) + 1 :]: hash(str(about)) for path, about in found.items()}
-        stamps = {}
+            return {path[len(self._root) + 1 :]: of_object(about) for path, about in found.items()}
+        told = {}
         for path in self.list(prefix):
             with contextlib.suppress(FileNotFoundError):  # another run on this store may have taken it away
-                about = os.stat(f"{self._root}/{path}")  # noqa: PTH116 (as `_is_empty`)
-                stamps[path] = hash((about.st_mtime_ns, about.st_ino))
-        return stamps
+                told[path] = of_file(os.stat(f"{self._root}/{path}"))  # noqa: PTH116 (as `_is_empty`)
+        return told
 
     def _unread(self, error: OSError) -> None:
         if isinstance(error, (PermissionError, NotADirectoryError)):
@@ -250,8 +262,8 @@ class Store:
             self._fs.rm(f"{self._root}/{path}", recursive=True)
 
     def sweep(self, below: str = "") -> int:
-        """Remove what killed processes of this machine left half written, and what of the ledger a power cut left
-        empty: listings count it as an outcome, and it is none. Returns how many files.
+        """Remove what killed processes left half written, those of this machine at once and of others after a day, and
+        what of the ledger a power cut left empty: listings count it as an outcome, and it is none. Returns how many.
 
         The size of each of a million objects is asked for, of a file server too, only if the machine has started since
         the last time, as it has after a power cut.
@@ -262,8 +274,8 @@ class Store:
         is_due = not start or self.get_some([_SWEPT]).get(_SWEPT) != start
         dead: list[str] = []
         for folder, _, names in os.walk(self.local / below):
-            half = {name for name in names if name.startswith(_PARTIAL)}
-            dead += (f"{folder}/{name}" for name in half if _is_abandoned(name))
+            half = {name for name in names if is_partial(name)}
+            dead += (path for name in half if is_abandoned(path := f"{folder}/{name}"))
             if is_due and Path(folder).is_relative_to(ledger):
                 dead += (path for name in set(names) - half if _is_empty(path := f"{folder}/{name}"))
         for path in dead:
@@ -275,7 +287,7 @@ class Store:
     @contextlib.contextmanager
     def _replacing(self, target: Path, *, is_synced: bool = True) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f"{_PARTIAL}{machine()}-{os.getpid()}-{uuid.uuid4().hex}"
+        temporary = target.parent / partial_name()
         try:
             yield temporary
             if is_synced:  # the bytes before the name: a power cut leaves the name of an empty file else
@@ -284,11 +296,6 @@ class Store:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _is_abandoned(name: str) -> bool:
-    """Whether a file that is not yet whole was written by a process of this machine that is gone."""
-    return name.startswith(f"{_PARTIAL}{machine()}-") and not is_alive(int(name.rsplit("-", 2)[1]))
 
 
 def _start_of_machine() -> bytes:

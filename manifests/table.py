@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from manifests import parquet
 from manifests.columns import ADDRESSES, FIELD, TIMES, fields_of, flattened, plain
+from manifests.json_text import parsed
 from manifests.records import Video
 from manifests.tags import UNSTATED, UnknownLanguageError, language_tag
 from manifests.text import storable
@@ -44,7 +44,6 @@ VIDEO_SUFFIXES = frozenset(
 LIST_SUFFIXES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt"])
 
 _TOLD = 12  # names of columns, or endings of files, that one line of what was passed over spells out at most
-_LONGEST_NUMBER = 400  # digits; those of the largest float are 309
 _AVSPEECH_COLUMNS = 5  # YouTube id, start, end, x and y of the face's centre; no header
 
 
@@ -190,9 +189,12 @@ def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[
     names = ["youtube_id", "start_s", "end_s", "x", "y"] if headless else None
     reader = csv.DictReader(io.StringIO(text), fieldnames=names, **form)
     if not headless and not {plain(name) for name in first} & ADDRESSES:
-        there = ", ".join(first) or "none"
+        there = without_login(_told(first)) or "none"
         said = f"no column url, path or youtube_id among {there}; write a heading such as youtube_id,start_s,end_s"
         raise ManifestError(f"{source}: line {above + 1}: {said}")
+    names_used = [name for name in first if plain(name) in FIELD and not headless]
+    if twice := [name for name in names_used if [plain(one) for one in names_used].count(plain(name)) > 1]:
+        raise ManifestError(f"{source}: line {above + 1}: columns of one name, {_told(twice)}: only one would count")
     assert reader.fieldnames is not None  # reads the header, if there is one: rows begin after it
     # Where commas part no fields, they begin the decimals, as German spreadsheets write them.
     times = [] if delimiter == "," else [name for name in reader.fieldnames if FIELD.get(plain(name)) in TIMES]
@@ -225,7 +227,10 @@ def _has_stray_quotes(text: str, form: Mapping[str, Any]) -> bool:
     try:
         return not all(True for _ in csv.reader(io.StringIO(text), **form))
     except csv.Error:
-        rows = list(csv.reader(io.StringIO(text), **form, quoting=csv.QUOTE_NONE))
+        try:
+            rows = list(csv.reader(io.StringIO(text), **form, quoting=csv.QUOTE_NONE))
+        except csv.Error:
+            return False  # it is no question of quotes: `_strictly` names the line
         at = [i for i, name in enumerate(rows[0]) if plain(name) in ADDRESSES] or [0]
         return not any(row[i].startswith('"') for row in rows for i in at if i < len(row))
 
@@ -248,18 +253,18 @@ def _json_lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                row = json.loads(line, parse_int=_whole)
-            except json.JSONDecodeError as error:
-                raise ManifestError(f"{source}: line {number}: not JSON: {error.msg} at column {error.colno}") from None
+                row = parsed(line, number)
+            except ValueError as error:
+                raise ManifestError(f"{source}: {error}") from None
             yield f"{source}: line {number}", _entry(f"{source}: line {number}", row)
 
 
 def _json(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """An array of entries, or (MultiTalk, CelebV) an object of them by name, perhaps below "clips"."""
     try:
-        found = json.loads(text, parse_int=_whole)
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{source}: line {error.lineno}: not JSON: {error.msg}") from None
+        found = parsed(text)
+    except ValueError as error:
+        raise ManifestError(f"{source}: {error}") from None
     if isinstance(found, dict):
         found = found.get("clips", found)
     if isinstance(found, dict):
@@ -271,11 +276,6 @@ def _json(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, row in items:
         place = f"{source}: entry {name}"
         yield place, _entry(place, row)
-
-
-def _whole(digits: str) -> int | str:
-    """A number of JSON; one longer than any that means something stays text: Python would refuse the whole list."""
-    return int(digits) if len(digits) < _LONGEST_NUMBER else digits
 
 
 def _named(name: str, row: Any) -> Any:

@@ -25,6 +25,12 @@ _PACK: Any = {
     "type": lambda name: "" if name == "none" else name,
 }
 
+_PRECISION: Any = {
+    "choices": ["auto", "bf16", "fp32"],
+    "default": "auto",
+    "help": "of the computation; auto: bf16 on a GPU that has it",
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -48,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--steps", type=int, default=0, help="denoising steps; default: the recipe's")
     generate.add_argument("--face-pack", **_PACK, help="insightface pack that finds the face (default: sample/faces)")
     generate.add_argument("--device", default="auto")
+    generate.add_argument("--precision", **_PRECISION)
     _add_settings(generate)
     evaluate = commands.add_parser("evaluate", help="measure a run on held-out clips: eval.json and eval.html")
     evaluate.add_argument("--run", type=Path, default=Path("runs/tiny"))
@@ -67,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--shuffle-sound", action="store_true", help="control: every video hears another's sound")
     evaluate.add_argument("--name", default="eval", help="of the files written into the run (default eval)")
     evaluate.add_argument("--device", default="auto")
+    evaluate.add_argument("--precision", **_PRECISION)
     _add_settings(evaluate)
     return top
 
@@ -87,10 +95,12 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    train.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto", help="of the computation")
+    train.add_argument("--precision", **_PRECISION)
     train.add_argument("--micro-batch", type=int, default=0, help="clips at once per process; default: its whole share")
     train.add_argument(
-        "--workers", type=int, help="reading processes per rank (default 1; on a GPU 4), and clips it encodes at once (2 at least)"
+        "--workers",
+        type=int,
+        help="reading processes per rank (default 1; on a GPU 4), and clips it encodes at once (2 at least)",
     )
     train.add_argument("--compile", action="store_true", help="torch.compile the blocks")
     train.add_argument("--fsdp", action="store_true", help="shard weights and optimizer over the processes (FSDP2)")
@@ -234,6 +244,7 @@ def _generate(given: argparse.Namespace) -> None:
         steps=given.steps,
         face_pack=given.face_pack,
         device=given.device,
+        precision=given.precision,
         settings=given.assignments,
     )
 
@@ -252,6 +263,7 @@ def _evaluate(given: argparse.Namespace) -> None:
         carry_memory=not given.no_memory,
         shuffle_sound=given.shuffle_sound,
         settings=tuple(given.assignments),
+        precision=given.precision,
         **{name: getattr(given, name) for name in names},
     )
     evaluate(options)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -25,7 +24,7 @@ from mcdm.import_weights import check_pretrained, load_pretrained
 from mcdm.local_weights import ENCODERS, check_paths, encoders_of
 from mcdm.motion import Motion
 from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior, Objective
-from mcdm.precision import bf16_is_native
+from mcdm.precision import Precision, takes_bf16
 from mcdm.samples import make_samples
 from mcdm.shards import Clip, Shards
 from mcdm.sigterm import told_to_end
@@ -46,7 +45,7 @@ class Options:
     stages: tuple[int, ...] = (0, 1, 2, 3)
     seed: int = 0
     device: str = "auto"
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
+    precision: Precision = "auto"
     micro_batch: int = 0  # per process at once; 0: the process's whole share
     workers: int | None = None  # reading processes, and clips encoded at once; None: see `readers`
     compiled: bool = False
@@ -244,14 +243,14 @@ def fit(
     held_out = data.windows(objective, data.division.held_out, options.seed)
     fixed = collate([held_out[number] for number in range(options.held_out)])
     stage, plan, device = objective.stage, objective.recipe.plans[objective.stage], world.device
-    samples_every = options.steps_between_samples(stage, plan)
+    bf16, samples_every = takes_bf16(options.precision, device), options.steps_between_samples(stage, plan)
     if samples_every and options.sharded:
         samples_every = 0
         if world.rank == 0:
             log.info("stage %d: no samples with --fsdp, for a model that may fit no single device", stage)
     loop_options = LoopOptions(
         run=options.run,
-        bf16=options.precision == "bf16" or (options.precision == "auto" and bf16_is_native(device)),
+        bf16=bf16,
         micro_batch=options.micro_batch,
         workers=readers(device) if options.workers is None else options.workers,
         compiled=options.compiled,
@@ -263,7 +262,7 @@ def fit(
         samples_every=samples_every,
         stop_after=options.stop_after,
     )
-    show = partial(make_samples, options.run, data.shards, device)
+    show = partial(make_samples, options.run, data.shards, device, bf16=bf16)
     Loop(objective, windows, fixed, loop_options, world, show, told).run()
 
 

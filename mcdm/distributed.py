@@ -41,6 +41,8 @@ def start(device: str = "auto") -> World:
     if cuda:
         torch.cuda.set_device(chosen)
         torch.set_float32_matmul_precision("high")
+        # the motion encoders' layers: fused, which they are out of training, their GELU is another on a GPU (tanh)
+        torch.backends.mha.set_fastpath_enabled(False)
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo")
     if not dist.is_initialized():

@@ -27,6 +27,7 @@ from mcdm.frechet import FrechetNetwork, distance
 from mcdm.generate import Talker
 from mcdm.held_out import divide
 from mcdm.identity import PACKAGED, FacePack
+from mcdm.precision import Precision, takes_bf16
 from mcdm.shards import SampleError, Shards, chains
 from mcdm.truth import Truth, audio_window, read_truth
 from mcdm.video import VideoWriter
@@ -64,6 +65,7 @@ class EvaluateOptions:
     shuffle_sound: bool = False
     name: str = "eval"  # of the files that are written
     device: str = "auto"
+    precision: Precision = "auto"
     settings: tuple[str, ...] = ()  # of the recipe, see `mcdm.override.in_use`
 
 
@@ -241,6 +243,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         settings=options.settings,
         use_archive=options.use_archive,
         carry_memory=options.carry_memory,
+        bf16=takes_bf16(options.precision, device),
     )
     shards = Shards(options.shards)
     truths = held_out_truths(shards, talker, options)
@@ -266,6 +269,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     result = {
         "recipe": talker.recipe.name,
         "options": {name: str(value) for name, value in asdict(options).items()},
+        "computed_in": "bf16" if talker.bf16 else "fp32",
         "mean": mean_of(videos),
         "frechet": {name: distances[name][0] if name in distances else None for name in paths},
         "frechet_samples": {name: count for name, (_, count) in distances.items()},

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mcdm.faces import Bytes
+from stages.cuda import exactly
 
 FVD_FRAMES = 16
 """Of one video that FVD looks at, as StyleGAN-V and the paper's peers have it: I3D wants no fewer."""
@@ -53,7 +54,8 @@ class FrechetNetwork:
         """Features (n, d) of pictures or videos (n, ..., 3); raises `ValueError` where the network refuses them."""
         moved = torch.from_numpy(np.moveaxis(shown, -1, 1).copy()).to(self._device)
         try:
-            features = self._network(moved, **self._asked)
+            with exactly():
+                features = self._network(moved, **self._asked)
         except (RuntimeError, torch.jit.Error) as error:
             what = f"uint8 {tuple(moved.shape)}: {str(error).strip().splitlines()[-1]}"
             raise ValueError(f"{self._path}: the network does not take {what}") from error

@@ -22,6 +22,7 @@ from mcdm.identity import FacePack
 from mcdm.local_weights import check_paths
 from mcdm.motion import Motion
 from mcdm.override import in_use
+from mcdm.precision import Precision, autocast, takes_bf16
 from mcdm.prior import MotionPrior
 from mcdm.sketch import landmarks_of, placed, sketch
 from mcdm.sound import feature_rows, sound_chunks
@@ -34,7 +35,8 @@ _MOTION_NOISE, _LATENT_NOISE = 0, 1
 
 @dataclass
 class State:
-    """What goes from clip to clip, one row per video. `carries`: per denoising step, per block, (b, h w, c)."""
+    """What goes from clip to clip, one row per video. `carries`: per denoising step, per block, (b, h w, c), bfloat16
+    where the denoiser computes in it; all else is float32."""
 
     seeds: Tensor  # (b,)
     reference: Tensor  # (b, 1, c, h, w)
@@ -50,7 +52,8 @@ class Talker:
     """The four trained models of a run together. Raises `ValueError` where a stage is missing.
 
     `use_archive` and `carry_memory` switch off, for ablations, history frames and the memory between clips; `settings`
-    are those of `in_use`.
+    are those of `in_use`. With `bf16` prior and denoiser compute as in training with it; noise, steps and pictures stay
+    float32.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Talker:
         settings: Sequence[str] = (),
         use_archive: bool = True,
         carry_memory: bool = True,
+        bf16: bool = False,
     ) -> None:
         if not 0 <= steps <= N_TIMESTEPS:
             raise ValueError(f"--steps {steps}: expected at most {N_TIMESTEPS}, as many as there are timesteps")
@@ -77,7 +81,7 @@ class Talker:
         self.codec = make_codec(recipe.codec).to(device)
         self.image = make_image(recipe.image).to(device)
         self.steps = steps or recipe.unet.sampling_steps
-        self.use_archive, self.carry_memory = use_archive, carry_memory
+        self.use_archive, self.carry_memory, self.bf16 = use_archive, carry_memory, bf16
         self.motion_schedule = diffusion.make_schedule("cosine")
 
     @property
@@ -137,9 +141,10 @@ class Talker:
         for t, t_next in zip(steps, [*steps[1:], -1], strict=True):
             z = torch.where(known[:, :, None, None], given, z)
             at = torch.full((len(z),), t, device=self.device)
-            answer = self.prior(
-                z, at, audio, state.image, landmarks=landmarks, has_landmarks=has_landmarks, known=known
-            )
+            with autocast(self.device, bf16=self.bf16):
+                answer = self.prior(
+                    z, at, audio, state.image, landmarks=landmarks, has_landmarks=has_landmarks, known=known
+                ).float()
             x, eps = diffusion.split(self.motion_schedule, recipe.prior.prediction, z, answer, at)
             z = diffusion.ddim_step(self.motion_schedule, x.clamp(-4, 4), eps, t_next)
         if landmarks is not None:
@@ -150,7 +155,8 @@ class Talker:
         """Latents (b, f, c, h, w) from the denoiser, and its memories per denoising step."""
         denoiser, config, b = self.denoiser, self.recipe.unet, len(tokens)
         guided = config.guidance != 1.0
-        past, now = denoiser.archive(state.reference, state.archived), denoiser.context(tokens)
+        with autocast(self.device, bf16=self.bf16):
+            past, now = denoiser.archive(state.reference, state.archived), denoiser.context(tokens)
         base, drawn, gate = state.reference, None, None
         if config.see_motion:
             points = landmarks_of(self.motion, tokens)
@@ -169,8 +175,10 @@ class Talker:
         for i, (t, t_next) in enumerate(zip(steps, [*steps[1:], -1], strict=True)):
             at = torch.full((b * (1 + guided),), t, device=self.device)
             carry = state.carries[i] if state.carries is not None else None
-            answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry, beside, drawn, gate)
+            with autocast(self.device, bf16=self.bf16):
+                answer, kept = denoiser(torch.cat([z, z]) if guided else z, at, past, now, carry, beside, drawn, gate)
             carries.append(kept)
+            answer = answer.float()
             if guided:
                 full, empty = answer.chunk(2)
                 answer = empty + config.guidance * (full - empty)
@@ -287,6 +295,7 @@ def generate_file(
     steps: int,
     face_pack: str,
     device: str,
+    precision: Precision = "auto",
     settings: Sequence[str] = (),
 ) -> None:
     """Make `out` (mp4) of a picture and a sound file, the head moving by itself or like that of the `driving` video;
@@ -296,7 +305,7 @@ def generate_file(
     if out.exists() and not out.is_file():  # a device would be replaced, /dev/null for the whole machine
         raise ValueError(f"--out {out}: not a file; expected the name of an mp4 to write")
     chosen = distributed.start_alone("generate", device).device
-    talker = Talker(run, chosen, steps=steps, settings=settings)
+    talker = Talker(run, chosen, steps=steps, settings=settings, bf16=takes_bf16(precision, chosen))
     picture = read_reference(reference, talker, face_pack)
     spoken = sound_chunks(audio, seconds)
     moves = None if driving is None else read_driving(driving, spoken.frames, face_pack)

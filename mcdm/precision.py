@@ -1,10 +1,14 @@
 """Where bfloat16 is too coarse: places in pictures, exponentials, the targets of a loss."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, TypeAlias
 
 import torch
 from torch.amp.autocast_mode import is_autocast_available
+
+Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
+"""Of what networks compute in; auto: bf16 on a GPU that has it, else fp32."""
 
 
 @contextmanager
@@ -16,6 +20,16 @@ def full_precision(device: torch.device) -> Iterator[None]:
     kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
     with torch.autocast(kind, enabled=False), cudnn.flags(**kept, allow_tf32=False):
         yield
+
+
+def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager[object]:
+    """Inside, networks compute in bfloat16 where it is asked for; what they answer may be bfloat16 too."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+def takes_bf16(precision: Precision, device: torch.device) -> bool:
+    """What a precision means on a device."""
+    return precision == "bf16" or (precision == "auto" and bf16_is_native(device))
 
 
 def bf16_is_native(device: torch.device) -> bool:

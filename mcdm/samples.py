@@ -24,7 +24,7 @@ _SHOWN, _SHOWN_PX = 8, 128
 _NUMBERS = ("ssim", "mouth_and_true_mouth", "mouth_and_true_mouth_shuffled", "mouth_and_loudness", "contrast_kept")
 
 
-def make_samples(run: Path, shards: Shards, device: torch.device, step: int) -> dict[str, float]:
+def make_samples(run: Path, shards: Shards, device: torch.device, step: int, *, bf16: bool = False) -> dict[str, float]:
     """Write `<run>/samples/stage3-<step>.png`, the made pictures above the true ones; means over the videos by name.
 
     Nothing, but a line that says why, where it cannot be: training goes on, and its random state is as it was.
@@ -32,7 +32,7 @@ def make_samples(run: Path, shards: Shards, device: torch.device, step: int) -> 
     cuda = device.type == "cuda"
     try:
         with torch.random.fork_rng([device] if cuda else []):
-            videos = _rolled_out(run, shards, device)
+            videos = _rolled_out(run, shards, device, bf16=bf16)
         path = run / "samples" / f"stage3-{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(path), cv2.cvtColor(strip(videos), cv2.COLOR_RGB2BGR))
@@ -46,10 +46,10 @@ def make_samples(run: Path, shards: Shards, device: torch.device, step: int) -> 
     return {name: means[name] for name in _NUMBERS}
 
 
-def _rolled_out(run: Path, shards: Shards, device: torch.device) -> list[tuple[Truth, Made]]:
+def _rolled_out(run: Path, shards: Shards, device: torch.device, *, bf16: bool) -> list[tuple[Truth, Made]]:
     """In a function of its own, at whose end the models are gone from the device."""
     options = EvaluateOptions(run=run, shards=shards.url, n_videos=_VIDEOS, frames=_FRAMES, face_pack="")
-    talker = Talker(run, device)
+    talker = Talker(run, device, bf16=bf16)
     return list(roll_out(talker, held_out_truths(shards, talker, options), options))
 
 

@@ -7,6 +7,7 @@ Moore-AnimateAnyone, the drawing is added behind the first convolution.
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -48,13 +49,19 @@ def sketch(motion: Motion, config: CodecConfig, tokens: Tensor) -> Tensor:
 def _drawn(motion: Motion, config: CodecConfig, tokens: Tensor, side: int) -> Tensor:
     points = landmarks_of(motion, tokens).flatten(0, 1)
     canvas = _canvas(motion.decoded(tokens), motion.config)
-    canon = torch.as_tensor(CANON, device=points.device, dtype=points.dtype).expand_as(points)
+    canon = _canon(points.device).expand_as(points)
     laid = F.grid_sample(canvas, _places(points, canon, config.size_px), align_corners=False)
     at = _middles(side, points)
     across = torch.exp(-((at - points[..., :1]) * side).square() / 2)
     down = torch.exp(-((at - points[..., 1:]) * side).square() / 2)
     bells = down[..., :, None] * across[..., None, :]
     return torch.cat([F.pixel_unshuffle(laid, config.factor), bells], 1)
+
+
+@cache
+def _canon(device: torch.device) -> Tensor:
+    """`CANON` on a device, (5, 2) float32, copied there once: each copy waits for all that the GPU has still to do."""
+    return torch.as_tensor(CANON, device=device, dtype=torch.float32)
 
 
 @torch.no_grad()

@@ -4,16 +4,16 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from manifests.records import RATE_HZ, SAMPLES_PER_FRAME
 from mcdm.encoders import Wav2Vec2Audio
 from mcdm.faces import Floats
-from stages.container import sound_stream
+from stages.container import MediaError, opened, picture_stream, sound_stream, zero_s
+from stages.sound import audio
 
 CHUNK_FRAMES = 250
 """Features are made ten seconds at a time."""
@@ -44,13 +44,10 @@ def sound_chunks(path: Path, seconds: float | None = None) -> SoundFile:
     if seconds is not None and not 0 < seconds * RATE_HZ < math.inf:
         raise ValueError(f"--seconds {seconds:g}: expected a length above 0")
     frames = max(round(seconds * RATE_HZ), 1) if seconds is not None else 0
-    try:
-        if not frames:
-            frames = sum(len(samples) for samples in _decode(path)) // SAMPLES_PER_FRAME
-        elif next(_decode(path), None) is None:
-            frames = 0
-    except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: no sound that can be read ({type(error).__name__})") from error
+    if not frames:
+        frames = sum(len(samples) for samples in _decode(path)) // SAMPLES_PER_FRAME
+    elif next(_decode(path), None) is None:
+        frames = 0
     if not frames:
         raise ValueError(f"{path}: no sound in it")
     return SoundFile(path, frames)
@@ -111,13 +108,21 @@ class Level:
 
 
 def _decode(path: Path) -> Iterator[Floats]:
-    with av.open(str(path)) as container:
-        stream = sound_stream(container)
-        if stream is None:
-            return
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
-        for frame in container.decode(stream):
-            for part in resampler.resample(frame):
-                yield part.to_ndarray()[0].astype(np.float32) / np.float32(32768)
-        for part in resampler.resample(None):
-            yield part.to_ndarray()[0].astype(np.float32) / np.float32(32768)
+    """Samples (n,) as the pipeline hears them, from the first of the sound; raises `ValueError`."""
+    try:
+        for block in audio(path, start_s=_begins_s(path)):
+            yield block.astype(np.float32) / np.float32(32768)
+    except (MediaError, OSError) as error:
+        why = error.reason if isinstance(error, MediaError) else type(error).__name__
+        raise ValueError(f"{path}: no sound that can be read ({why})") from error
+
+
+def _begins_s(path: Path) -> float:
+    """When the sound of a file begins on the clock of its pictures; 0 without these."""
+    with opened(path) as container:
+        sound = sound_stream(container)
+        try:
+            pictures = picture_stream(container)
+        except MediaError:
+            return 0.0
+        return 0.0 if sound is None else float(zero_s(sound) - zero_s(pictures))

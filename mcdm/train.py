@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import shutil
+import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from mcdm.ema import Ema
 from mcdm.local_weights import digests
 from mcdm.log import TrainingLog
 from mcdm.objectives import Batch, Loss, Objective
+from mcdm.precision import autocast
 from mcdm.prior import CausalBlock, TemporalBlock
 from mcdm.sigterm import untold
 from mcdm.unet import Block, ResBlock, SpatialTransformer
@@ -98,7 +101,7 @@ class Loop:
         flops = step_flops(objective, self.held_out, self.plan.batch)
         objective.to(world.device).train()
         if options.compiled:
-            compile_blocks(objective)
+            compile_blocks(objective, world.device)
         self.wrapped = distributed.wrap(objective, world, sharded=options.sharded)
         self.learning = [p for p in objective.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -235,14 +238,9 @@ class Loop:
     def _loss(self, rows: Batch) -> Loss:
         """Not `objective.loss`: FSDP gathers weights in `forward`."""
         moved = {name: tensor for name, tensor in rows.items() if name != "seed"}
-        with self._autocast():
+        with autocast(self.world.device, bf16=self.options.bf16):
             loss: Loss = self.wrapped(moved, tuple(rows["seed"].tolist()))
         return loss
-
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if not self.options.bf16:
-            return contextlib.nullcontext()
-        return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
 
     def _not_finite(self, step: int, went: _Went) -> str:
         path = checkpoint.newest(self.options.run, self.stage)
@@ -309,11 +307,28 @@ def step_flops(objective: Objective, drawn: Drawn, batch: int) -> float:
     return float(counter.get_total_flops() * batch)
 
 
-def compile_blocks(objective: Objective) -> None:
+def check_compiler(device: torch.device) -> None:
+    """Raise `ValueError` for what `torch.compile` lacks to build with: Inductor writes C++ for a processor, Triton C to
+    start a GPU's kernels; both include Python's headers. Only these names and variables are looked at."""
+    gpu = device.type == "cuda"
+    kind, variable, names = ("C", "CC", ("gcc", "clang")) if gpu else ("C++", "CXX", ("g++",))
+    given = os.environ.get(variable)
+    if not any(shutil.which(name) for name in ([given] if given else names)):
+        where = f"{variable}={given} is none" if given else "none is on the PATH"
+        raise ValueError(
+            f"--compile needs a {kind} compiler ({' or '.join(names)}, or its path in {variable}); {where}."
+            f" Debian's package is {names[0]}"
+        )
+    include = Path(sysconfig.get_path("include", "posix_prefix"))
+    if not (include / "Python.h").is_file():
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
+        raise ValueError(f"--compile needs Python's headers: {include} has no Python.h. Debian's package is {package}")
+
+
+def compile_blocks(objective: Objective, device: torch.device) -> None:
     """`torch.compile` for every transformer and residual block: the same graphs serve all parts of one shape. Raises
-    `ValueError` where there is no compiler: it writes C++ for processors and C to start a GPU's kernels."""
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name):
-        raise ValueError("--compile needs a C++ compiler (g++ or clang++, or its path in CXX); none is on the PATH")
+    `ValueError` where there is no compiler."""
+    check_compiler(device)
     # A graph per shape, and again without gradients: `small` has more shapes of ResBlock than the 8 graphs of a
     # function after which torch silently computes without.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)

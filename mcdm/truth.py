@@ -35,7 +35,8 @@ def read_truth(shards: Shards, chain: list[Clip], talker: Talker, audio: nn.Modu
 
     The pipeline lays a window over each clip (30 s at most) anew, and a made video keeps the frame of its reference. So
     all clips are seen in the frame of the first: the next one's first landmarks, 40 ms later, are put where its last
-    ones were. (`crop.npy` has the windows themselves, but not in shards of schema 1.) Where a face would leave the view, the truth ends.
+    ones were (`crop.npy` has the windows themselves, but not in shards of schema 1). The truth ends where a face would
+    leave the view.
     """
     recipe = talker.recipe
     parts: dict[str, list[NDArray[Any]]] = {}

@@ -58,6 +58,7 @@ class Changes:
     again: Mapping[str, AbstractSet[str]]
     rejected: Mapping[str, AbstractSet[str]]  # only where the stage has rejected them
     lines: tuple[str, ...]
+    order: tuple[str, ...]  # names of all stages, as they follow one another
 
     @classmethod
     def of(
@@ -86,16 +87,25 @@ class Changes:
             if due := {row.id for row in others} - free:
                 for name in with_followers(use.stage, stages):
                     again[name] |= due
-        return cls(again, rejected, tuple(lines))
+        return cls(again, rejected, tuple(lines), tuple(stage.name for stage in stages))
 
     def take_back(self, store: Store) -> None:
         """Remove what no longer holds, outcomes and blobs, whatever the parameters that they were made with.
 
-        Before the new rows go into the list: a run that is killed in between finds the same changes again.
+        Before the new rows go into the list: a run that is killed in between finds the same changes again. The last
+        stage first, of all videos, and blobs when no outcome speaks of them: wherever it ends, what is left is of one
+        file, and no run measures on from what was made of another.
         """
         ids = set[str]().union(*self.again.values(), *self.rejected.values())
-        if ids:
-            remove(store, [path for path in objects(store, ids) if self._is_void(path)])
+        if not ids:
+            return
+        outcomes: dict[str, list[str]] = defaultdict(list)
+        blobs: list[str] = []
+        for path in filter(self._is_void, objects(store, ids)):
+            (outcomes[about(path)[0]] if path.startswith("ledger/") else blobs).append(path)
+        for stage in reversed(self.order):
+            remove(store, outcomes[stage])
+        remove(store, blobs)
 
     def _is_void(self, path: str) -> bool:
         stage, video = about(path)

@@ -58,6 +58,13 @@ def parser() -> argparse.ArgumentParser:
     forget = command("forget", "remove videos for good, and keep them out of later runs")
     forget.add_argument("what", nargs="+", metavar="video:ID|channel:NAME|person:ID", help="what to remove")
     forget.add_argument("--dry", action="store_true", help="only say what would go")
+    prune = command("prune", "remove what the store's recipe names no more: of older versions, settings and weights")
+    prune.description = (
+        "Remove outcomes and blobs that the store's recipe names no more, of older versions, settings and weights; only"
+        " where the results are finished with that recipe. What stays: all that was ever measured of videos that are"
+        " still due, and sources of videos that a later stage rejected, which another policy or version may want."
+    )
+    prune.add_argument("--dry", action="store_true", help="only say what would go, by key")
     models = commands.add_parser("models", help="weights: list, fetch, check")
     models.add_argument("action", choices=("list", "fetch", "check"))
     models.add_argument("names", nargs="*", help="registered names; none: all (list, check)")

@@ -16,6 +16,7 @@ from pipeline.run import run
 from pipeline.show import show
 from pipeline.stage import PostponedError
 from pipeline.step import StageBrokenError
+from pipeline.waiting import Waiting
 from stages import weights
 from stages.judge import NOT_CUT, NOT_HEARD
 from stages.outcomes import NetworkError
@@ -34,6 +35,7 @@ __all__ = [
     "forget",
     "judge",
     "models",
+    "prune",
     "report",
     "request_errors",
     "run",
@@ -50,7 +52,8 @@ def request_errors() -> tuple[type[Exception], ...]:
 
 
 def judge(options: Namespace, console: Console) -> int:
-    """New thresholds on old measurements; verdicts, shards, catalogue and report follow."""
+    """New thresholds on old measurements; verdicts, shards, catalogue and report follow. Raises `ValueError`, as do
+    `shard` and `report`, where clips would leave the shards because their videos wait."""
     store, job = job_at(options.store)
     foreign = [one for one in options.sets if not one.startswith("policy.")]
     if foreign:
@@ -58,6 +61,10 @@ def judge(options: Namespace, console: Console) -> int:
     changed = job.changed(options.policy, options.sets)
     recipe = job.build()
     seen = snapshot(recipe, read_videos(store), store)
+    if waiting := Waiting.of(store, seen.known):
+        if not options.dry:
+            raise waiting.refuse()
+        console.print(waiting.line, style="yellow", soft_wrap=True)
     before = {verdict.key for verdict in seen.verdicts(recipe.policy) if verdict.kept}
     verdicts = seen.verdicts(changed.build().policy)
     after = {verdict.key for verdict in verdicts if verdict.kept}
@@ -78,8 +85,11 @@ def shard(options: Namespace, console: Console) -> int:
     """The shards anew from what is known, of another size if wanted."""
     store, job = job_at(options.store)
     changed = job if options.bytes is None else job.changed(None, [f"shard_bytes={options.bytes}"])
+    seen = snapshot(changed.build(), read_videos(store), store)
+    if waiting := Waiting.of(store, seen.known):
+        raise waiting.refuse()
     write_job(store, changed)
-    return _finish(store, changed, console)
+    return _finish(store, changed, console, seen)
 
 
 def report(options: Namespace, console: Console) -> int:
@@ -87,6 +97,8 @@ def report(options: Namespace, console: Console) -> int:
     store, job = job_at(options.store)
     recipe = job.build()
     seen = snapshot(recipe, read_videos(store), store)
+    if waiting := Waiting.of(store, seen.known):
+        raise waiting.refuse()
     if options.sheet is not None:
         from pipeline.pictures import contact_sheet
 
@@ -151,7 +163,31 @@ def forget(options: Namespace, console: Console) -> int:
     gone = forget_all(store, job.build(), read_videos(store), options.what, dry=options.dry)
     for line in gone.lines():
         console.print(line, soft_wrap=True)
-    return 0 if options.dry or not gone.videos else _finish(store, job, console)
+    if options.dry or not gone.videos:
+        return 0
+    try:
+        seen = snapshot(job.build(), read_videos(store), store)
+    except weights.WeightsMissingError as lack:  # all is removed; only what is left cannot be judged
+        console.print(f"the tables are without them; the report is left to the next run: {lack}", soft_wrap=True)
+        return 0
+    if waiting := Waiting.of(store, seen.known):
+        left = f"the other clips stay in the shards as they were, and the report is left to that run: {waiting.line}"
+        console.print(left, style="yellow", soft_wrap=True)
+        return 0
+    return _finish(store, job, console, seen)
+
+
+def prune(options: Namespace, console: Console) -> int:
+    """Give back the room of what the store's recipe names no more."""
+    from pipeline.prune import prune as give_back
+
+    store, job = job_at(options.store)
+    pruned = give_back(store, job, dry=options.dry)
+    if pruned.keys:
+        console.print(pruned.table())
+    for line in pruned.lines():
+        console.print(line, soft_wrap=True)
+    return 0
 
 
 def models(options: Namespace, console: Console) -> int:
@@ -179,9 +215,8 @@ def models(options: Namespace, console: Console) -> int:
     return 0
 
 
-def _finish(store: Store, job: Job, console: Console, seen: Snapshot | None = None) -> int:
-    recipe = job.build()
-    finished = finish(recipe, job, seen or snapshot(recipe, read_videos(store), store), store)
+def _finish(store: Store, job: Job, console: Console, seen: Snapshot) -> int:
+    finished = finish(job.build(), job, seen, store)
     print_end(finished, console)
     print_paths(store, job, console)
     return 0

@@ -1,6 +1,7 @@
 """What a person sees when a run is over: the tables, where everything lies, and what to type next."""
 
 import shlex
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.text import Text
@@ -11,6 +12,7 @@ from pipeline.finish import Finished
 from pipeline.job import Job
 from pipeline.progress import clock
 from pipeline.report import REPORT, print_tables
+from pipeline.waiting import Waiting
 from stages.catalogue import CLIPS, VIDEOS
 from stages.shard_index import INDEX, tars
 
@@ -22,8 +24,10 @@ PLACES = (
 )
 
 
-def print_end(finished: Finished, console: Console, seconds: float | None = None) -> None:
-    """The funnel, the languages, the reasons; where shards were written, how many."""
+def print_end(
+    finished: Finished, console: Console, seconds: float | None = None, waiting: Waiting | None = None
+) -> None:
+    """The funnel, the languages, the reasons; how many shards were written, and how many clips left them `waiting`."""
     print_tables(console, finished.figures, notes=finished.notes)
     index = finished.sharded.index
     took = f" in {clock(seconds)}" if seconds is not None else ""
@@ -32,6 +36,17 @@ def print_end(finished: Finished, console: Console, seconds: float | None = None
         f"({len(finished.sharded.written)} written, {len(finished.sharded.found)} unchanged), "
         f"policy {finished.policy}{took}"
     )
+    if waiting is not None:
+        said = f"{waiting.share} left the shards, as their videos wait {waiting.where}"
+        console.print(f"{said}: the next run that measures them puts them back", style="yellow", soft_wrap=True)
+
+
+def print_left(waiting: Waiting, outlook: Iterable[str], store: Store, console: Console) -> None:
+    """Why a run has left the results as they were, and the ways on."""
+    why = f"{waiting.line}. They are most of the set, so that shards, tables and report are left as they were"
+    ways = f"the same command again goes on; to have the results without these clips, delete {store.at('shards')} first"
+    for line in (*outlook, why, ways):
+        console.print(line, style="yellow", soft_wrap=True)
 
 
 def print_paths(store: Store, job: Job, console: Console) -> None:

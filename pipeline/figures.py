@@ -256,7 +256,7 @@ def _rules(judged: Sequence[Judged]) -> list[Rule]:
     for one in judged:
         for receipt in one.verdict.receipts:
             broken[receipt.rule].append(receipt.margin)
-        if len(one.verdict.receipts) == 1 and not one.clip.spared:
+        if len(one.verdict.receipts) == 1 and not (one.clip.spared or one.clip.lacks):
             alone[one.verdict.receipts[0].rule].append(one)
     return [
         Rule(name, first[name], len(margins), len(alone[name]), _hours(alone[name]), median(margins))

@@ -3,7 +3,8 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from manifests.codec import to_json
@@ -17,8 +18,10 @@ from pipeline.plan import plan, with_followers
 from pipeline.recipes import TalkingFaces
 from pipeline.report import REPORT, write_report
 from pipeline.stage import keys, semantic
+from stages import weights
+from stages.card import Maker
 from stages.catalogue import CLIPS, VIDEOS, read_verdicts, write_catalogue
-from stages.judge import Measured, candidates, judge
+from stages.judge import JUDGING, Measured, candidates, judge
 from stages.policies import Policy
 from stages.shard import ChangedBlobsError, Sharded, shard
 from stages.shard_index import INDEX, tars
@@ -114,7 +117,7 @@ def _settled(recipe: TalkingFaces, videos: Sequence[Video], store: Store, found:
 
 def _digest(recipe: TalkingFaces, videos: Sequence[Video], settled: Sequence[Any]) -> str:
     """Of all that the results depend on: equal digests, equal results."""
-    content: list[Any] = [SCHEMA, settled, semantic(recipe.policy), recipe.shard_bytes, videos]
+    content: list[Any] = [SCHEMA, JUDGING, settled, semantic(recipe.policy), recipe.shard_bytes, videos]
     return hashlib.sha256(to_json(content)).hexdigest()
 
 
@@ -135,6 +138,7 @@ def verdicts_on(recipe: TalkingFaces, video: str, videos: Sequence[Video], store
 def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Finished:
     """Write shards, catalogue and report. Each is written whole; doing it again changes nothing.
 
+    Clips of videos that wait are in none of them: who calls sees to those in the shards first (`pipeline.waiting`).
     Without what was forgotten while they were written: then they are written again. Raises `ValueError` where clips are
     not those that were scored; they are due again then, and the results as they were. Raises `FileNotFoundError` for a
     clip whose blob is gone, but was not forgotten.
@@ -143,7 +147,7 @@ def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Fini
     known, ids = seen.known, {video.id for video in seen.videos}
     verdicts = seen.verdicts(recipe.policy)
     try:
-        sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes)
+        sharded = shard(store, known, verdicts, size_bytes=recipe.shard_bytes, maker=maker(recipe, known, verdicts))
         write_catalogue(store, known, verdicts, recipe.policy)
         made, said = _provenance(recipe, job), notes(recipe, known, verdicts)
         figures = write_report(store, known, verdicts, recipe.policy, provenance=made, notes=said)
@@ -186,6 +190,13 @@ def notes(recipe: TalkingFaces, known: Iterable[Measured], verdicts: Iterable[Ve
             "heard. What else is wrong with such a clip is not known, and it counts as lost to no rule alone."
         )
     return (*found, *_small_splits(recipe.policy, known, verdicts))
+
+
+def maker(recipe: TalkingFaces, known: Iterable[Measured], verdicts: Iterable[Verdict]) -> Maker:
+    """How their shards are made, for the card: what a cascade has spared is not among them."""
+    pack = recipe.watch.faces.pack
+    said = notes(replace(recipe, cascade=False), known, verdicts)
+    return Maker(policy=recipe.policy, detector=f"{Path(pack).name} {weights.digest(pack)}", notes=said)
 
 
 def _small_splits(policy: Policy, known: Iterable[Measured], verdicts: Iterable[Verdict]) -> list[str]:

@@ -4,37 +4,44 @@ A call first writes down what it is to take out, then the tombstones, and every 
 was cut short is finished by the same command, or by the next `forget` of anything else.
 """
 
+import hashlib
 import tempfile
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
 
 from manifests.codec import from_json, to_json
-from manifests.records import Verdict, Video
+from manifests.records import Identity, Video
 from manifests.scratch import prefix
 from manifests.store import Store
-from pipeline.finish import judged
+from pipeline.barred import bar
+from pipeline.finish import maker
 from pipeline.job import drop_videos
 from pipeline.ledger import READERS, forgotten
+from pipeline.meant import Today, identities, meant, video_of
 from pipeline.recipes import TalkingFaces
 from pipeline.report import REPORT
+from stages.card import write_card
 from stages.catalogue import CLIPS, VIDEOS, keep_rows
 from stages.duplicates import copies
-from stages.judge import Candidate, Measured, candidates
+from stages.fingerprint import picture_distance
 from stages.policies import PAPER, Policy
-from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, write_index
+from stages.shard import entries
+from stages.shard_index import SUMS, Row, drop_stale, read_index, shard_name, write_index
 from stages.split import mean_face
 from stages.tars import join_tar
 
-_KINDS = ("video", "channel", "person")
 _REMOVERS = 16
 
 _FEW = 200
 """Videos that are looked up one by one: in an object store in 10 s, in which the outcomes of 10,000 are listed."""
+
+_SAME_PICTURE = 0.2
+"""Distance of the hashes of one clip that was measured twice: by chance they differ by one half."""
 
 _CALLS = "forgetting"
 
@@ -87,90 +94,67 @@ def forget_all(
     calls = store.get_some(store.list(_CALLS))
     left = {path: from_json(call, _Call, store.at(path)) for path, call in calls.items()}
     before = forgotten(store)
-    known, verdicts = judged(recipe, videos, store)
-    clips = list(candidates(known))
-    asked = {id for call in left.values() for id in call.asked}
-    for one in what:
-        meant = _matching(one, videos, known, verdicts, before)
-        if not meant and not any(one in call.what for call in left.values()):
-            raise ValueError(f"forget {one}: no {one.partition(':')[0]} of that name in this store")
-        asked |= meant
-    asked |= _shown_alike(what, clips, verdicts, recipe.policy)
-    every = _with_copies(asked, clips, recipe.policy).union(*(call.copies for call in left.values()))
+    today = Today.of(recipe, videos, store)
+    named = meant(what, [one for call in left.values() for one in call.what], videos, before, today, store)
+    asked = named.videos.union(*(call.asked for call in left.values()))
+    prints: dict[str, Identity] = {}
+    for number, shown in enumerate(identities(store)):
+        asked |= _shown_alike(named.persons, shown, recipe.policy)
+        prints |= {f"{clip.key}.{number}": replace(clip, face=()) for clip in shown}
+    every = _with_copies(asked, prints, recipe.policy).union(*(call.copies for call in left.values()))
     gone = Gone(dry=dry, videos=sorted(every), copies=sorted(every - asked))
     this = f"{_CALLS}/{uuid.uuid4().hex}.json"
     if not dry:
+        bar(store, [video for video in videos if video.id in every], named.channels)
         store.put(this, to_json(_Call(list(what), sorted(asked), gone.copies)))
         for id in gone.videos:
             store.put(f"tombstones/{id}.json", to_json({"id": id}))
         every |= before  # what a run that was killed may have left of them
     _from_shards(store, every, gone)
     if not dry:
+        if gone.clips or not store.exists(SUMS):
+            _describe(store, recipe, today, every)
         for table in (CLIPS, VIDEOS):
             keep_rows(store, table, ~pc.field("video").isin(sorted(every)))
         store.delete(REPORT)  # it holds their pictures
-    found = objects(store, every)
+    found = [*objects(store, every), *_unlisted(store, every)]
     gone.objects = len(found)
     if not dry:
         remove(store, found)
+        store.sweep("shards")
         drop_videos(store, every)
         remove(store, (*left, this))
     return gone
 
 
-def _matching(
-    one: str, videos: Sequence[Video], known: Sequence[Measured], verdicts: Sequence[Verdict], before: Collection[str]
-) -> set[str]:
-    """Videos that are meant, of those forgotten `before` only where no other is. Raises `ValueError` if malformed."""
-    kind, colon, name = one.partition(":")
-    if not colon or kind not in _KINDS or not name:
-        raise ValueError(f"forget {one}: expected video:ID, channel:NAME or person:ID")
-    if kind == "video":
-        found = {video.id for video in videos if video.id.startswith(name)}
-        found = found or {id for id in before if id.startswith(name)}
-        if len(found) > 1 and name not in found:
-            raise ValueError(f"forget {one}: {len(found)} videos begin so; give more of the id")
-        found = {name} if name in found else found
-    elif kind == "channel":
-        found = {video.id for video in videos if _same(name, video.channel)}
-        found |= {m.video.id for m in known if m.source and _same(name, m.source.uploader, m.source.uploader_url)}
-    else:
-        found = {verdict.video for verdict in verdicts if verdict.person == name}
-    return found
+def _shown_alike(persons: Sequence[Mapping[str, str]], shown: Sequence[Identity], policy: Policy) -> set[str]:
+    """Videos with a clip, kept or dropped, whose face is like that of one of the persons, whom `clips_of` describes.
 
-
-def _same(name: str, *others: str) -> bool:
-    return name.strip().casefold() in {other.strip().casefold() for other in others}
-
-
-def _shown_alike(
-    what: Sequence[str], clips: Sequence[Candidate], verdicts: Sequence[Verdict], policy: Policy
-) -> set[str]:
-    """Videos with a clip, kept or dropped, whose face is like that of a `person:ID`; none of anything else. Only clips
-    that break no rule were given a person."""
-    named = {verdict.key: verdict.person for verdict in verdicts if f"person:{verdict.person}" in what}
-    if not named:
+    A key may name another clip than it did when the results were written: its pictures tell.
+    """
+    if not persons:
         return set()
-    faces = {clip.clip.key: mean_face([clip.identity.face]) for clip in clips if clip.identity and clip.identity.face}
-    theirs = ([faces[key] for key in named if key in faces and named[key] == one] for one in set(named.values()))
+    faces = {clip.key: mean_face([clip.face]) for clip in shown if clip.face}
+    pictures = {clip.key: clip.picture_hash for clip in shown}
+
+    def is_same(key: str, picture: str) -> bool:
+        return not picture or picture_distance(picture, pictures[key]) < _SAME_PICTURE
+
+    theirs = ([faces[key] for key, hash in clips.items() if key in faces and is_same(key, hash)] for clips in persons)
     means = [mean_face(person) for person in theirs if person]
     return {
-        clip.measured.video.id
-        for clip in clips
-        if (face := faces.get(clip.clip.key)) is not None
-        and any(face @ mean >= policy.same_person_cosine for mean in means)
+        video_of(key) for key, face in faces.items() if any(face @ mean >= policy.same_person_cosine for mean in means)
     }
 
 
-def _with_copies(asked: Iterable[str], clips: Sequence[Candidate], policy: Policy) -> set[str]:
-    video_of = {clip.clip.key: clip.measured.video.id for clip in clips}
+def _with_copies(asked: Iterable[str], clips: Mapping[str, Identity], policy: Policy) -> set[str]:
     found = copies(
-        {clip.clip.key: clip.identity for clip in clips if clip.identity},
+        clips,
         # a policy that drops no duplicates ships them, and forgets them all the same
         max_picture_distance=policy.max_picture_distance or PAPER.max_picture_distance,
         max_sound_distance=policy.max_sound_distance or PAPER.max_sound_distance,
     )
-    pairs = [(video_of[copy.first], video_of[copy.second]) for copy in found]
+    pairs = [(video_of(copy.first), video_of(copy.second)) for copy in found]
     every = set(asked)
     while more := {video for pair in pairs if every & set(pair) for video in pair} - every:
         every |= more
@@ -194,9 +178,20 @@ def _from_shards(store: Store, videos: set[str], gone: Gone) -> None:
         elif kept:
             rows += _rewrite(store, shard, kept)
             gone.rewritten.append(rows[-1].shard)
-    left = ShardIndex(tuple(rows))
+    left = replace(index, rows=tuple(rows))
     write_index(store, left)
     drop_stale(store, left)
+
+
+def _describe(store: Store, recipe: TalkingFaces, today: Today, gone: Collection[str]) -> None:
+    """Write the card of the shards that are left, as they were judged; sums alone where that was otherwise, or how they
+    were made is not known without weights that are gone."""
+    index = read_index(store)
+    if index is not None:
+        known = [one for one in today.known if one.video.id not in gone]
+        verdicts = [verdict for verdict in today.verdicts if verdict.video not in gone]
+        described = {entry.content: entry.description for entry in entries(known, verdicts)}
+        write_card(store, index, described, None if today.lack else maker(recipe, known, verdicts))
 
 
 def _rewrite(store: Store, shard: str, kept: Sequence[Row]) -> list[Row]:
@@ -204,8 +199,8 @@ def _rewrite(store: Store, shard: str, kept: Sequence[Row]) -> list[Row]:
     name = shard_name(split, int(bucket), (row.content for row in kept))
     with tempfile.TemporaryDirectory(prefix=prefix("forget")) as folder, store.writing(f"shards/{name}") as target:
         source = store.get_file(f"shards/{shard}", Path(folder))
-        samples = join_tar(target, source, (row.sample for row in kept))
-    return [row.moved(name, sample) for row, sample in zip(kept, samples, strict=True)]
+        samples = join_tar(target, source, (row.sample for row in kept), digest := hashlib.sha256())
+    return [row.moved(name, digest.hexdigest(), sample) for row, sample in zip(kept, samples, strict=True)]
 
 
 def objects(store: Store, videos: Collection[str]) -> list[str]:
@@ -218,14 +213,27 @@ def objects(store: Store, videos: Collection[str]) -> list[str]:
     are_few = len(videos) <= _FEW
     folders = [folder for key in store.folders("ledger") for folder in store.folders(key)]
     ends = sorted({f"{id[:2]}/{id}" if are_few else id[:2] for id in videos})
-    blobs = [f"{key}/{end}" for key in store.folders("blobs") for end in ends]
     with ThreadPoolExecutor(READERS) as pool:
         if are_few:
             paths = [f"{folder}/{end}.json" for folder in folders for end in ends]
             found = [path for there in pool.map(lambda path: store.get_some([path]), paths) for path in there]
         else:
             found = _of(videos, map(store.list, folders))
-        return found + _of(videos, pool.map(store.list, blobs))
+        return found + _of(videos, pool.map(store.list, _blob_folders(store, videos)))
+
+
+def _unlisted(store: Store, videos: Collection[str]) -> list[str]:
+    """Paths of what nobody else removes: halves of blobs, on whichever machine they are being written, and what the
+    trainer encoded of any of the clips (`mcdm.encode`): `shards/encoded/ENCODING/CLIP.CONTENT.KIND.npy`."""
+    halves = _of(videos, map(store.partials, _blob_folders(store, videos)))
+    encoded = (path for folder in store.folders("shards/encoded") for path in store.list(folder))
+    return halves + [path for path in encoded if video_of(path.rpartition("/")[2].partition(".")[0]) in videos]
+
+
+def _blob_folders(store: Store, videos: Collection[str]) -> list[str]:
+    """Where blobs of these videos lie: of few, of no others."""
+    ends = sorted({f"{id[:2]}/{id}" if len(videos) <= _FEW else id[:2] for id in videos})
+    return [f"{key}/{end}" for key in store.folders("blobs") for end in ends]
 
 
 def _of(videos: Collection[str], listings: Iterable[Iterable[str]]) -> list[str]:

@@ -1,15 +1,17 @@
 """What a store holds: which recipe made it, and which videos were asked for. Written before work starts."""
 
+import logging
 import re
 import shlex
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from manifests.codec import from_json, to_json
 from manifests.records import MISSING, Video
 from manifests.store import Store, results
+from pipeline.barred import Barred
 from pipeline.ledger import forgotten
 from pipeline.recipes import TalkingFaces, build
 
@@ -20,6 +22,8 @@ _ADDED = "wanted"  # an object for what each run added to it, so that of two at 
 _ACCESS = re.compile(r"fetch\.(access|pace_url)\b")
 _SECRET = re.compile(r"(fetch(?:\.access[\w.]*)?=)(?![\d.]+$).+", re.DOTALL)  # all that is no number
 _LOGIN = re.compile(r"//[^/?#\s]*@")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +132,16 @@ def read_videos(store: Store) -> tuple[Video, ...]:
 def add_videos(store: Store, videos: Iterable[Video], *, lost: Collection[str] = ()) -> tuple[Video, ...]:
     """Add to the store's list what is new, and new words on what is not; returns the whole list, sorted by id.
 
-    What was forgotten is left out, and taken off where it stands in the list all the same. Of those `lost` (ids) the
-    list takes the word that the file is missing (see `is_back`).
+    What was forgotten is left out, and taken off where it stands in the list all the same; so is what is new and
+    `barred`, with a word in the log. Of those `lost` (ids) the list takes the word that the file is missing (see
+    `is_back`).
     """
     gone = forgotten(store)
     before = {video.id: video for video in read_videos(store)}
     if back := gone & before.keys():
         drop_videos(store, back)
-    words = {video.id: reread(before.get(video.id), video) for video in videos}
+    wanted = tuple(_unbarred(store, videos, {*before, *gone}))
+    words = {video.id: reread(before.get(video.id), video) for video in wanted}
     words |= {id: _missed(words[id]) for id in words.keys() & set(lost)}
     after = {id: video for id, video in sorted((before | words).items()) if id not in gone}
     if new := [video for id, video in after.items() if before.get(id) != video]:
@@ -144,6 +150,18 @@ def add_videos(store: Store, videos: Iterable[Video], *, lost: Collection[str] =
         # By number, that the newest word wins; and by chance, that two runs which count alike do not meet.
         _write_rows(store, f"{_ADDED}/{number:06d}-{uuid.uuid4().hex[:8]}.jsonl", new)
     return tuple(after.values())
+
+
+def _unbarred(store: Store, videos: Iterable[Video], known: Collection[str]) -> Iterator[Video]:
+    """Those of the videos that are `known` (ids) or not `pipeline.barred`; how many others is logged in one line."""
+    barred, n_out = Barred.of(store), 0
+    for video in videos:
+        if video.id not in known and barred.holds(video):
+            n_out += 1
+        else:
+            yield video
+    if n_out:
+        log.warning("videos left out, as their channel or some of what they are part of was forgotten: %d", n_out)
 
 
 def reread(known: Video | None, word: Video) -> Video:

@@ -128,7 +128,7 @@ def build(name: str, policy: str | None = None, overrides: Iterable[str] = ()) -
     """A recipe by name with a policy and `--set` assignments applied.
 
     A limit that is assigned holds for every language: the policy's own exceptions to it go; `policy.LIMIT.LANGUAGE=`
-    makes one. The name of a policy that was changed says by what, since samples and tables carry no more of it:
+    makes one. The name of a policy that was changed says by what, since index and tables carry no more of it:
     `paper+min_confidence=6`.
 
     Raises `ValueError` with one line that says what is allowed.

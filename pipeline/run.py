@@ -20,6 +20,7 @@ from manifests.scratch import sweep
 from manifests.store import Store, results
 from pipeline.changed import Changes
 from pipeline.cluster import Cluster, knock, run_on_ray
+from pipeline.figures import collect
 from pipeline.finish import Snapshot, finish, is_finished, snapshot
 from pipeline.forget import objects, remove
 from pipeline.job import Job, add_videos, read_job, read_videos, refuse_other, write_job
@@ -40,6 +41,7 @@ from pipeline.sources import (
 from pipeline.stage import Stage
 from pipeline.step import StageBrokenError
 from pipeline.train import train_on, trainer_recipe, trainer_settings
+from pipeline.waiting import Waiting
 from stages import weights
 from stages.language import same, stated, subtag
 from stages.speech import Transcribe
@@ -291,8 +293,9 @@ def _search(this: _Run, wild: Wild, videos: tuple[Video, ...]) -> Snapshot | Non
 
 
 def _end(this: _Run, started: float, last: Snapshot | None) -> int:
+    """Write the results of what is known; exit code 1 where those of before are left for more clips (see `Waiting`)."""
     from manifests.sample.serve import CORPUS
-    from pipeline.ending import print_end, print_paths
+    from pipeline.ending import print_end, print_left, print_paths
     from pipeline.scoring import print_score, score_known
 
     if this.options.until:
@@ -302,9 +305,15 @@ def _end(this: _Run, started: float, last: Snapshot | None) -> int:
     if is_finished(this.store, this.recipe, videos):
         print_paths(this.store, this.job, this.console)
         return 0
+    seen = snapshot(this.recipe, videos, this.store, last)
+    waiting = Waiting.of(this.store, seen.known)
+    if waiting and waiting.are_most:
+        outlook = collect(seen.known, seen.verdicts(this.recipe.policy), this.recipe.policy).outlook
+        print_left(waiting, outlook, this.store, this.console)
+        return 1
     write_job(this.store, this.job)  # again: a `judge` meanwhile has left its own policy
-    finished = finish(this.recipe, this.job, snapshot(this.recipe, videos, this.store, last), this.store)
-    print_end(finished, this.console, seconds)
+    finished = finish(this.recipe, this.job, seen, this.store)
+    print_end(finished, this.console, seconds, waiting)
     if this.is_corpus:
         print_score(this.console, score_known(this.store, finished.known, finished.verdicts, CORPUS / "truth.json"))
     print_paths(this.store, this.job, this.console)

@@ -16,6 +16,7 @@ from manifests.sample.serve import CORPUS
 from manifests.store import Store
 from manifests.tags import language_tag
 from manifests.urls import is_web
+from pipeline.barred import Barred
 from pipeline.ledger import forgotten
 from stages.discover import Discovery, discover, own_files, wanted_s
 from stages.fetch import Fetch
@@ -174,6 +175,7 @@ class Wild:
         self._found = {language.tag: self._all_of(language) for language in self.languages}
         self.troubles: list[HostClosedError | NetworkError] = []
         """Of the last wave: hosts that want to be left alone, languages of which nothing could be listed."""
+        self._barred, self._n_barred = Barred(), 0  # and how many were left out in the last wave for it
         self._broken_off: set[str] = set()  # of the last wave: languages that met trouble
         self._waiting: list[str] = []  # of the last wave: languages that have found enough, if it were fetched
 
@@ -225,6 +227,7 @@ class Wild:
         ids = {video.id for video in known} | forgotten(self._store)
         wave: list[Video] = []
         self.troubles, self._broken_off, self._waiting = [], set(), []
+        self._barred, self._n_barred = Barred.of(self._store), 0
         for language in self.languages:
             tag = language.tag
             short = self._wanted[tag] - hours.kept.get(tag, 0.0)
@@ -239,6 +242,8 @@ class Wild:
             found = list(self._take(language, wanted, ids))
             wave.extend(found)
             ids.update(video.id for video in found)  # of two languages that find the same, the first has it
+        if self._n_barred:
+            log.warning("videos found of channels and addresses that were forgotten, left out: %d", self._n_barred)
         if self.troubles and not wave and not ids:
             raise self.troubles[0]
         return tuple(wave)
@@ -275,7 +280,11 @@ class Wild:
                 return
             if video is None:
                 return
-            if video.id not in known:
+            if video.id in known:
+                continue
+            if self._barred.holds(video):
+                self._n_barred += 1
+            else:
                 taken += wanted_s(video, self._options.unknown_duration_s) / 3600
                 yield replace(video, licence_rule=self._rules[language.tag]) if is_web(video.url) else video
 

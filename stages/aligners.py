@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.records import Word
+from manifests.records import SAMPLE_RATE_HZ, Word
 from manifests.scratch import prefix
 from stages import weights
 from stages.language import same, stated, subtag
 from stages.registry import ALIGNERS, REGISTRY, WebFile
-from stages.transcript import UNSPACED, placed
+from stages.transcript import UNSPACED, Piece, is_heard, placed
 from stages.whisper import quiet
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,12 @@ log = logging.getLogger(__name__)
 Samples = NDArray[np.float32]
 
 _LEAST_KNOWN = 0.5  # of the letters of a text: whisperx guesses where the others are
+
+_LETTER_S, _SYLLABLE_S = 0.3, 0.5
+"""A letter and a Chinese character last no longer: whisperx has each last until the next begins, and so the last one
+before a pause as long as that."""
+
+_SENTENCE_ENDS = ".?!"
 
 
 def alignable(tag: str | None) -> str | None:
@@ -52,16 +59,32 @@ class Aligners:
         letters = [letter for letter in text.lower() if letter.isalpha()]
         if sum(letter in about["dictionary"] for letter in letters) < _LEAST_KNOWN * max(1, len(letters)):
             return None
+        part = sound[int(start_s * SAMPLE_RATE_HZ) : int(end_s * SAMPLE_RATE_HZ)]
+        said = _said(text, about["dictionary"])
+        if not len(part) or not said:
+            return None
+        given = {"text": "".join(letter for _, letter in said), "start": 0.0, "end": len(part) / SAMPLE_RATE_HZ}
+        if about["type"] == "huggingface":
+            part = _levelled(part)
         from whisperx.alignment import align
 
         try:
             with quiet():
                 _sentence_tables()
-                found = align([{"text": text, "start": start_s, "end": end_s}], network, about, sound, self._device)
+                found = align([given], network, about, part, self._device, return_char_alignments=True)
         except (ValueError, KeyError, IndexError) as error:
             log.warning("the %s aligner cannot place %r: %s", language, text[:60], error)
             return None
-        pieces = [(one["word"], one.get("start"), one.get("end"), one.get("score")) for one in found["word_segments"]]
+        timed = [one for segment in found["segments"] for one in segment["chars"] or ()]
+        if len(timed) != len(said):
+            log.warning("the %s aligner cannot place %r", language, text[:60])
+            return None
+        most_s = _SYLLABLE_S if language == "zh" else _LETTER_S
+        pieces: list[Piece] = [(letter, None, None, None) for letter in text]
+        for (place, _), one in zip(said, timed, strict=True):
+            if "start" in one and "end" in one:
+                from_s, to_s = start_s + one["start"], start_s + min(one["end"], one["start"] + most_s)
+                pieces[place] = (text[place], from_s, to_s, one.get("score"))
         return placed(text, language, pieces)
 
     def _aligner(self, language: str) -> tuple[Any, dict[str, Any]]:
@@ -71,6 +94,29 @@ class Aligners:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(language)
         return self._loaded[language]
+
+
+def _said(text: str, known: Mapping[str, int]) -> list[tuple[int, str]]:
+    """What of a text an aligner is given, with its places: what is heard, other marks that it knows, and single spaces.
+
+    Marks that it does not know would each be made out in what is said, and torchaudio's "-" is its blank. Those that
+    end a sentence are never given: whisperx aligns sentence by sentence, and gives some letters of "What?!" to two.
+    """
+    found: list[tuple[int, str]] = []
+    for place, letter in enumerate(text):
+        small = letter.lower()[:1]  # of "\u0130" there are two
+        if letter.isspace():
+            if found and found[-1][1] != " ":
+                found.append((place, " "))
+        elif is_heard(letter) or (known.get(small, 0) and letter not in _SENTENCE_ENDS):
+            found.append((place, small))
+    return found[:-1] if found and found[-1][1] == " " else found
+
+
+def _levelled(part: Samples) -> Samples:
+    """With zero mean and unit variance, as the aligners that come in transformers' form learned it (`do_normalize`);
+    whisperx gives them what there is, of which those with layer norms hear nothing when it is quiet."""
+    return np.asarray((part - part.mean()) / np.sqrt(part.var() + 1e-7), np.float32)
 
 
 def _load(language: str, device: str) -> tuple[Any, dict[str, Any]]:

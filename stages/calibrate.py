@@ -25,9 +25,9 @@ FAR_FRAMES = 9
 The last offset on either side does not count: still faces and silence end there, far more often than on any other."""
 
 SYNC_RULES = frozenset({"low_sync", "far_sync", "offset", "sync_jump", "drift"})
-SPEECH_RULES = frozenset(
-    {"no_speech", "wrong_language", "mixed_language", "language_unsure", "garbled", "repetitive", NOT_HEARD}
-)
+_LANGUAGE_RULES = frozenset({"wrong_language", "mixed_language", "language_unsure"})
+_TEXT_RULES = frozenset({"garbled", "repetitive", "too_few_words", "credits"})
+SPEECH_RULES = frozenset({"no_speech", NOT_HEARD}) | _LANGUAGE_RULES | _TEXT_RULES
 
 _LEAST_RIGHT, _LEAST_FAR = 30, 5
 """[own] Clips that look right, and plainly wrong ones, without which no limit is proposed: what wrong ones read would

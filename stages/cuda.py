@@ -100,6 +100,37 @@ def hold(session: Any, providers: list[str], work: Callable[[], object]) -> None
         raise _refused(error)(f"ONNX Runtime cannot use the GPU: {why}") from error
 
 
+def try_whisper(work: Callable[[], object]) -> None:
+    """Do a first piece of CTranslate2's work on a GPU. Raises `ValueError` where the GPU cannot be used, and
+    `MemoryFullError` where others fill it.
+
+    Loading runs no kernel of its own. For GPUs that are newer than its kernels (Hopper and later) the driver translates
+    them at their first call, and one that is older than the CUDA 12.8 they were made with cannot.
+    """
+    try:
+        work()
+    except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        if "unsupported toolchain" in why or "UnsupportedPtxVersion" in why:
+            why = f"its driver is too old, Hopper (H100) and newer GPUs want one of 570 or later here ({why})"
+        raise _refused(error)(f"CTranslate2 cannot use the GPU: {why}") from error
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Without TF32, cuDNN's default and what a trainer sets: it costs the third digit of SyncNet's distances, and
+    cuDNN 9.10 gets convolutions over time wrong with it (pytorch/pytorch#167024)."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def _refused(error: Exception) -> type[ValueError | MemoryFullError]:
     return MemoryFullError if full(error) else ValueError
 

@@ -17,7 +17,7 @@ from manifests.records import MISSING, RATE_HZ, AudioStream, Source, Video, Vide
 from manifests.urls import is_web
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
-from stages.ffmpeg import COPYABLE, CutError, cut
+from stages.ffmpeg import COPYABLE, EARLIER_S, CutError, cut
 from stages.held import Held
 from stages.politeness import Manners, SharedPace
 from stages.site import TRAFFIC, Access, Downloaded, Info, Site, spoken_hint, version
@@ -185,6 +185,7 @@ def _probed(path: Path, stamp: int) -> _Streams | Rejection:
 def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, float | None, _Streams | Rejection]:
     """Cut the wanted part out of a file, and a second more; where it begins in there, where to stop in what was cut
     (None: at its end), and what that is. Raises `CutError`, `MediaError`."""
+    from stages.clock import late_s
     from stages.container import (
         has_decoding_times_only,
         is_transport_stream,
@@ -204,15 +205,18 @@ def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, 
         assert heard is not None, "a file without sound is not cut"
         streams = watched.index, heard.index
         timed, live = not has_decoding_times_only(container), is_transport_stream(container)
-        zero_s = float(lead_s(container, watched))
+        zero_s, behind_s = float(lead_s(container, watched)), late_s(container, watched)
         start_s = float(time_shown(container, watched, start_s))
+        early = container.format.name == "flv" and zero_s + start_s < EARLIER_S
     n_frames = math.floor((end_s - start_s + _STAMP_SLACK_S) * RATE_HZ)
     stop_s = n_frames / RATE_HZ if end_s < duration_s else None
     if stop_s == 0:
         return start_s, stop_s, Rejection("out_of_range", {"start_s": start_s, "end_s": end_s})
-    copy = timed and not live and {picture.codec, sound.codec} <= COPYABLE
+    copy = timed and not live and not (early and start_s) and {picture.codec, sound.codec} <= COPYABLE
     size = (picture.width_px, picture.height_px) if live else None
-    cut(path, out, zero_s + start_s, zero_s + end_s + _OVERRUN_S, streams=streams, copy=copy, changing=size)
+    # From the beginning, it has sound that lies before the first picture as well.
+    begin_s, until_s = 0.0 if copy and early else zero_s + start_s, zero_s + end_s + _OVERRUN_S
+    cut(path, out, begin_s, until_s, streams=streams, copy=copy, late_s=behind_s, changing=size)
     return start_s, stop_s, _probed(out, out.stat().st_mtime_ns)
 
 

@@ -29,8 +29,14 @@ LONGEST_PX, MOST_PX = 8192, 8192 * 4320
 H.264 holds up to 17, 0.9 GB, and a file of a few hundred kB may claim the square of 16,000 px: 6.5 GB."""
 
 _MARGIN_S = 120.0
+_EVEN = r"pad=ceil(iw/max(2\,hsub))*max(2\,hsub):ceil(ih/max(2\,vsub))*max(2\,vsub)"  # what is there stays in place
 _CODING = ("-c:v", "libx264", "-crf", "16", "-preset", "veryfast")
 _LONGEST_GROUP_S = 20.0  # between two keyframes of a transport stream; broadcasts have 1 s at most, web streams 10
+_RUN_UP_S = 1.0  # decoded before any other part: pictures that ffmpeg has too late are put back before it cuts
+
+EARLIER_S = 0.2
+"""ffmpeg looks for a keyframe so much before the wanted time, or 3/23 s, where pictures are reordered. In FLV and AVI,
+where that lies before the beginning, it says that it cannot, and reads on from anywhere."""
 
 
 class CutError(Exception):
@@ -66,35 +72,41 @@ def cut(
     *,
     streams: tuple[int, int],
     copy: bool,
+    late_s: float = 0.0,
     changing: tuple[int, int] | None = None,
 ) -> None:
     """Write the part from `start_s` to `end_s` as mp4, with sound and picture in step. Raises `CutError`.
 
-    Times count from the file's earliest stream (`stages.container.lead_s`); `streams` are the indices of picture and
-    sound. `start_s` must be the time of a picture (`stages.container.time_shown`): an edit list that begins inside of
-    one is read as if it began with the next, and the sound would be late by what is left of it, up to a frame.
+    Times count from the file's earliest stream (`stages.container.lead_s`); at 0 it is read from its beginning.
+    `streams` are the indices of picture and sound. `start_s` must be the time of a picture
+    (`stages.container.time_shown`): an edit list that begins inside of one is read as if it began with the next, and
+    the sound would be late by what is left of it, up to a frame.
 
     With `copy` (of `COPYABLE` codecs) packets begin at the keyframe before `start_s`, and the file's edit list hides
     what lies before it, so time 0 of the part is `start_s` of the source. They end by decoding time: every picture
     before `end_s` is there, and a few after it, between which others are missing. Otherwise H.264 and AAC are made
     anew: for codecs that live in containers without edit lists (VP8, Vorbis, WMV), for AVI, whose frames carry no
     presentation times to shift, and for transport streams. Interlaced pictures are made whole then, since H.264 would
-    weave their fields for good.
+    weave their fields for good. Sides become even, as H.264 wants them, by a black line right and below
+    (three, where colours are that coarse).
 
+    `late_s`: how much too late ffmpeg has all pictures (`stages.clock.late_s`); not with `copy`.
     `changing`: of a transport stream, width and height of its first picture in square pixels. Those of another shape
     are put into its middle, as `stages.media.frames` has them; and as there is no index and ffmpeg finds the keyframe
     after a time, not the one before, it begins to decode earlier.
     """
     start_s = math.floor(start_s * 1e6) / 1e6  # ffmpeg takes microseconds, and rounded up would be the next picture
-    before_s = max(0.0, start_s - _LONGEST_GROUP_S) if changing else start_s
+    back_s = 0.0 if copy else _LONGEST_GROUP_S if changing else _RUN_UP_S
+    before_s = start_s - back_s if copy or start_s - back_s > EARLIER_S else 0.0
     command = [
         *(ffmpeg_path(), "-nostdin", "-v", "error", "-y", "-protocol_whitelist", "file"),
         *("-format_whitelist", FORMATS),
-        *("-ss", f"{before_s:.6f}", "-to", f"{end_s:.6f}", "-max_pixels", str(MOST_PX), "-i", str(path)),
+        *(["-ss", f"{before_s:.6f}"] if before_s else []),
+        *("-to", f"{end_s + late_s:.6f}", "-max_pixels", str(MOST_PX), "-i", str(path)),
         # `-to` counts from the first picture found, wherever that is, and is lost where pictures change their size.
-        *(["-ss", f"{start_s - before_s:.6f}", "-t", f"{end_s - start_s:.6f}"] if changing else []),
+        *([] if copy else ["-ss", f"{start_s - before_s:.6f}", "-t", f"{end_s - start_s:.6f}"]),
         *("-map", f"0:{streams[0]}", "-map", f"0:{streams[1]}", "-sn", "-dn"),
-        *(["-c", "copy"] if copy else ["-vf", ",".join(_filters(changing)), *_CODING]),
+        *(["-c", "copy"] if copy else ["-vf", ",".join(_filters(changing, late_s)), *_CODING]),
         *("-movflags", "+faststart", str(out)),
     ]
     try:
@@ -109,10 +121,11 @@ def cut(
         raise CutError(" ".join(done.stderr.split())[-300:])
 
 
-def _filters(size: tuple[int, int] | None) -> list[str]:
+def _filters(size: tuple[int, int] | None, late_s: float) -> list[str]:
     whole = f"bwdif={BWDIF}"
     if size is None:
-        return [whole]
+        in_time = [f"setpts=round(PTS-{late_s:.6f}/TB)"] if late_s else []
+        return [*in_time, whole, _EVEN]
     width, height = (side + side % 2 for side in size)
     return [
         whole,

@@ -31,11 +31,17 @@ from stages.origin import origin_of
 from stages.policies import Policy
 from stages.rivals import Contender, out_talked, worse_copies
 from stages.split import Member, Placement, place
-from stages.transcript import repetition
+from stages.transcript import n_credits, n_letters, repetition
 
 NOT_CUT, NOT_HEARD = "not_cut", "not_heard"
 UNMEASURED = "unmeasured"
-"""The value in a receipt where a limit is set and the measurement is missing: unknown is not good enough."""
+"""The rule that keeps out what a stage has never measured, whose name is the value then. Of a clip that was measured:
+the value where a limit is set and the reading is missing, as unknown is not good enough."""
+
+JUDGING = 1
+"""Raise it when equal measurements and an equal policy give other verdicts than before: the results of every store are
+written anew then by its next `run`. It covers this file and what `judge` calls: duplicates, rivals, split, origin,
+transcript. What samples and tables say of a verdict is `SCHEMA`'s."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,12 @@ class Measured:
         """Who published it: the site's own address of the uploader if known, else a name."""
         return origin_of(self.video, self.source).channel
 
+    @property
+    def lacks(self) -> str:
+        """The first stage after the cut that gave nothing: the video waits for it, or ended there. "" if all did."""
+        later = {"sync": self.syncs, "speech": self.speeches, "identity": self.identities}
+        return next((stage for stage, record in later.items() if record is None), "")
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -85,6 +97,11 @@ class Candidate:
         if not isinstance(self.clip, Clip):
             return NOT_CUT
         return NOT_HEARD if self.speech is None and self.measured.speeches is not None else ""
+
+    @property
+    def lacks(self) -> str:
+        """The stage that is still to measure it, or never will, or nothing: no policy knows what it would have read."""
+        return "" if self.spared else self.measured.lacks
 
 
 @dataclass(frozen=True)
@@ -190,6 +207,13 @@ def _others_at_once(one: Candidate, policy: Policy) -> float | None:
     return max(at_start, default=0)
 
 
+def _letters_per_voice_s(one: Candidate, policy: Policy) -> float | None:
+    """Where there is no voice as many as are asked for: there is nothing to write."""
+    if one.speech is None or one.speech.speech_s > 0:
+        return None if one.speech is None else n_letters(one.speech.text) / one.speech.speech_s
+    return policy.limit("min_letters_per_voice_s", one.language)
+
+
 _VERDICTS = {"wrong_language": "other", "mixed_language": "mixed", "language_unsure": "unsure"}
 
 
@@ -245,6 +269,8 @@ RULES: tuple[_Bound | _SpokenLanguage | _Licensed, ...] = (
     _SpokenLanguage("language_unsure", "allow_unsure_language"),
     _Bound("garbled", "min_avg_logprob", _of_speech(lambda speech: speech.avg_logprob), best=0.0),
     _Bound("repetitive", "max_repetition", _of_speech(lambda speech: repetition(speech.text))),
+    _Bound("too_few_words", "min_letters_per_voice_s", _letters_per_voice_s),
+    _Bound("credits", "max_credits", _of_speech(lambda speech: n_credits(speech.text))),
     _Bound("low_sync", "min_confidence", _of_sync(lambda sync: sync.confidence)),
     _Bound("far_sync", "max_distance", _of_sync(lambda sync: sync.distance)),
     _Bound("offset", "max_offset_frames", _of_sync(lambda sync: abs(sync.offset_frames))),
@@ -254,16 +280,17 @@ RULES: tuple[_Bound | _SpokenLanguage | _Licensed, ...] = (
     _Licensed(),
 )
 """Every rule that looks at one clip alone, in the order in which receipts list them. After them come `not_the_speaker`,
-which compares the clips of one video, and `duplicate`, which compares the clips that are left."""
+which compares the clips of one video, `unmeasured`, and `duplicate`, which compares the clips that are left."""
 
 
 def readings(one: Candidate, policy: Policy) -> tuple[Reading, ...]:
     """Every rule of the policy applied to one clip alone, kept or broken, in order.
 
-    Of a clip that was spared something only what is known: the rest was not looked for.
+    Of a clip that was spared something, or waits, only what is known: the rest was not looked for.
     """
     found = (reading for rule in RULES if (reading := rule.read(one, policy)) is not None)
-    return tuple(reading for reading in found if not one.spared or reading.value != UNMEASURED)
+    is_whole = not (one.spared or one.lacks)
+    return tuple(reading for reading in found if is_whole or reading.value != UNMEASURED)
 
 
 def tightest(one: Candidate, policy: Policy) -> tuple[str, float] | None:
@@ -276,8 +303,10 @@ def tightest(one: Candidate, policy: Policy) -> tuple[str, float] | None:
 def judge(measured: Iterable[Measured], policy: Policy) -> tuple[Verdict, ...]:
     """A verdict for every clip, sorted by key, the same for any order of the videos.
 
-    A dropped clip has a receipt for every rule that it is known to break, or one that says what was spared it. Of
-    near-duplicates that break no other rule the best stays. A kept clip has its person, group and split.
+    A dropped clip has a receipt for every rule that it is known to break, and one that says which stage never measured
+    it, or else what was spared it. So a clip without a transcript or a face is none of the set under any policy: it
+    could be a copy of one that is, or show a person of another split. Of near-duplicates that break no other rule the
+    best stays. A kept clip has its person, group and split.
     """
     ordered = sorted(measured, key=lambda one: one.video.id)
     clips = sorted(candidates(ordered), key=lambda one: one.clip.key)
@@ -300,6 +329,8 @@ def _broken(one: Candidate, policy: Policy, rival: Receipt | None) -> tuple[Rece
     receipts = [Receipt(reading.rule, reading.value, reading.limit, reading.margin) for reading in found]
     if rival:
         receipts.append(rival)
+    if one.lacks:
+        receipts.append(Receipt(UNMEASURED, one.lacks, "measured", -1.0))
     if one.spared and not receipts:  # this policy might have kept it
         receipts.append(Receipt(one.spared, UNMEASURED, "measured", -1.0))
     return tuple(receipts)

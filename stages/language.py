@@ -8,6 +8,7 @@ cannot tell them apart by ear or names the group by one of its members: see `_GR
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 from manifests.records import LanguageWindow
@@ -32,6 +33,11 @@ _GROUPS = (
 
 _NOTHING_EXPECTED = frozenset({"", "und", "mul", "mis", "zxx", "x", "i"})
 """Undetermined, multiple, uncoded, no linguistic content, private and grandfathered tags: nothing to compare with."""
+
+
+_SURE_ALONE = 0.8
+"""[own] So much is asked of a language beside another where one window alone is sure of it: with one window of thirty
+misheard, one clip of three windows in ten would be mixed by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,19 +113,26 @@ def overall(windows: Sequence[Heard]) -> dict[str, float]:
 def languages_heard(windows: Sequence[Heard], *, sure: float, mixed_share: float) -> tuple[str, ...]:
     """Languages that windows are sure of (probability at least `sure`) for at least `mixed_share` of the time.
 
-    The longest heard first; languages that count as one are one, under the name heard longer.
+    The longest heard first; languages that count as one are one, under the name heard longer. Of several, those that
+    one window alone is sure of must have a probability of 0.8 there.
     """
     total_s = sum(window.end_s - window.start_s for window in windows)
     seconds: dict[str, float] = {}
+    surest: dict[str, list[float]] = defaultdict(list)
     for window in windows:
         best = likeliest(window.probabilities)
-        if together(window.probabilities, best) >= sure:
+        if (probability := together(window.probabilities, best)) >= sure:
             seconds[best] = seconds.get(best, 0.0) + window.end_s - window.start_s
-    found: list[tuple[str, float]] = []
+            surest[best].append(probability)
+    found: list[tuple[str, bool]] = []
     for language in sorted(seconds, key=lambda language: (-seconds[language], language)):
-        if not any(same(language, known) for known, _ in found):
-            found.append((language, sum(s for other, s in seconds.items() if same(language, other))))
-    return tuple(language for language, heard_s in found if heard_s >= mixed_share * total_s)
+        if any(same(language, known) for known, _ in found):
+            continue
+        names = [other for other in seconds if same(language, other)]
+        readings = [probability for other in names for probability in surest[other]]
+        if sum(seconds[other] for other in names) >= mixed_share * total_s:
+            found.append((language, len(readings) > 1 or readings[0] >= _SURE_ALONE))
+    return tuple(language for language, is_clear in found if is_clear or len(found) == 1)
 
 
 def together(probabilities: Mapping[str, float], language: str) -> float:
@@ -163,10 +176,9 @@ def verdict(
     return "other" if together(mean, likeliest(mean)) >= sure else "unsure"
 
 
-def spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` indices, the first and the last among them, evenly between."""
-    if count <= most:
-        return list(range(count))
-    if most == 1:
-        return [count // 2]
-    return [round(index * (count - 1) / (most - 1)) for index in range(most)]
+def spread(lengths_s: Sequence[float], most: int) -> list[int]:
+    """At most `most` of some windows, by their index: the longest of each of as many even runs, as short ones are
+    misheard more."""
+    count, runs = len(lengths_s), min(most, len(lengths_s))
+    bounds = [run * count // runs for run in range(runs + 1)] if runs else [0]
+    return [max(range(start, end), key=lengths_s.__getitem__) for start, end in pairwise(bounds)]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from manifests.records import RATE_HZ, AudioStream, VideoStream
 from pipeline.stage import put_off_deadline
+from stages.clock import declared_s
 from stages.container import (
     Decoded,
     MediaError,
@@ -103,9 +104,8 @@ def probe(path: Path) -> Probe:
         video = picture_stream(container)
         sound = sound_stream(container)
         origin, base = zero_s(video), video.time_base or Fraction(1, RATE_HZ)
-        claims = [float(video.duration * base)] if video.duration else []
-        declared_s = claims[0] if claims else (container.duration or 0) / 1_000_000
         decoding_only = has_decoding_times_only(container)
+        said_s, one_length = declared_s(container, video), not video.duration  # reading on may change them
         end_s, sound_end, counts = 0.0, 0, {True: 0, False: 0}
         for packet in packets_of(container, video, *([] if sound is None else [sound])):
             if not packet.size:
@@ -123,10 +123,10 @@ def probe(path: Path) -> Probe:
             raise MediaError("truncated", "no picture data")
         shape = _first_shape(path)
         duration_s = end_s or counts[True] / source_rate_hz(video)
-        heard_s = 0.0 if claims or sound is None else float(sound_end * (sound.time_base or base) - origin)
+        heard_s = float(sound_end * (sound.time_base or base) - origin) if one_length and sound is not None else 0.0
         return Probe(
             duration_s=duration_s,
-            declared_s=declared_s,
+            declared_s=said_s,
             arrived_s=max(duration_s, heard_s),
             video=VideoStream(
                 width_px=shape.width_px,

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from manifests.codec import to_json
 from manifests.records import RATE_HZ, Clip, Ref, Verdict
 from manifests.scratch import prefix
 from manifests.store import Store
+from stages.card import Maker, write_card
 from stages.judge import Candidate, Measured, candidates
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, tars, write_index
 from stages.shard_json import describe
@@ -53,7 +55,7 @@ class Entry:
     shift_frames: int  # taken out of the sound: positive, it moves earlier
     description: bytes  # the json member
 
-    @property
+    @cached_property
     def content(self) -> str:
         """A digest of all that goes into the sample."""
         clip = self.clip
@@ -104,22 +106,32 @@ def shard(
     *,
     size_bytes: int = 1_000_000_000,
     workers: int = 4,
+    maker: Maker | None = None,
 ) -> Sharded:
-    """Write the kept clips as `shards/*.tar` and `shards/index.parquet`; does nothing where they stand already.
+    """Write the kept clips as `shards/*.tar` and `shards/index.parquet`, their sums and, where their maker is told, a
+    card; does nothing where they stand already.
 
     Raises `FileNotFoundError` for a clip whose blob is gone and, when all other shards are written,
     `ChangedBlobsError` for those whose bytes are not those that were scored.
     """
+    verdicts = tuple(verdicts)
     planned = plan(measured, verdicts, size_bytes=size_bytes)
+    policy = next((verdict.policy for verdict in verdicts), maker.policy.name if maker else "")
     old = read_index(store)
     there = set(tars(store))
-    if old is not None and set(old.shards) == {one.name for one in planned} == there:
+    described = {entry.content: entry.description for one in planned for entry in one.entries}
+    stands = old is not None and old.policy == policy and old.is_summed
+    if old is not None and stands and set(old.shards) == {one.name for one in planned} == there:
+        write_card(store, old, described, maker)  # it may have been broken off before, or some limits are others
         return Sharded(old, (), old.shards, ())
-    known = {name: rows for name, rows in old.by_shard.items() if name in there} if old is not None else {}
+    # What an index of before there were digests names is read back once, for them.
+    known = old.by_shard if old is not None else {}
+    known = {name: rows for name, rows in known.items() if name in there and rows[0].shard_sha256}
     rows = _settle(store, planned, known, there, workers)
-    index = ShardIndex(tuple(row for one in planned for row in rows[one.name]))
+    index = ShardIndex(tuple(row for one in planned for row in rows[one.name]), policy)
     write_index(store, index)
     removed = drop_stale(store, index)
+    write_card(store, index, described, maker)
     found = tuple(one.name for one in planned if one.name in there)
     return Sharded(index, tuple(one.name for one in planned if one.name not in there), found, removed)
 
@@ -208,17 +220,23 @@ def _rows(store: Store, there: set[str], planned: Planned) -> tuple[Row, ...]:
         path, samples = f"shards/{planned.name}", tuple[Sample, ...]()
         with contextlib.suppress(TarError):  # a power cut left it without its bytes
             if planned.name in there:  # written by a run that died before its index
-                samples = tuple(sample for sample, _ in read_tar(store.get_file(path, Path(folder))))
+                found = store.get_file(path, Path(folder))
+                samples = tuple(sample for sample, _ in read_tar(found))
+                with found.open("rb") as opened:
+                    digest = hashlib.file_digest(opened, "sha256")
         if not samples:
+            digest = hashlib.sha256()
             with store.writing(path) as target:
-                samples = _write(store, target, planned.entries)
-    return tuple(_row(planned.name, *pair) for pair in zip(planned.entries, samples, strict=True))
+                samples = _write(store, target, planned.entries, digest)
+    sha256 = digest.hexdigest()
+    return tuple(_row(planned.name, sha256, *pair) for pair in zip(planned.entries, samples, strict=True))
 
 
-def _row(name: str, entry: Entry, sample: Sample) -> Row:
+def _row(name: str, sha256: str, entry: Entry, sample: Sample) -> Row:
     return Row(
         key=entry.clip.key,
         shard=name,
+        shard_sha256=sha256,
         split=entry.split,
         video=entry.video,
         person=entry.person,
@@ -230,10 +248,10 @@ def _row(name: str, entry: Entry, sample: Sample) -> Row:
     )
 
 
-def _write(store: Store, target: Path, entries: Sequence[Entry]) -> tuple[Sample, ...]:
+def _write(store: Store, target: Path, entries: Sequence[Entry], digest: "hashlib._Hash") -> tuple[Sample, ...]:
     """Raises `ChangedBlobsError`, with all videos that it is about, when there is no more to write."""
     wrong: list[ChangedBlobsError] = []
-    samples = write_tar(target, _samples(store, entries, wrong))
+    samples = write_tar(target, _samples(store, entries, wrong), digest)
     by_key = {entry.clip.key: entry for entry in entries}
     for sample in samples:
         try:

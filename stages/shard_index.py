@@ -16,11 +16,14 @@ from manifests.store import Store
 from stages.tars import Member, Sample
 
 INDEX = "shards/index.parquet"
+CARD, SUMS = "shards/README.md", "shards/SHA256SUMS"
+"""What `stages.card` writes beside it, of the very set that the index names."""
 
 _MEMBER = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("length", pa.int64()), ("sha256", pa.string())])
 _COLUMNS: dict[str, pa.DataType] = {
     "key": pa.string(),
     "shard": pa.string(),  # file name below shards/
+    "shard_sha256": pa.string(),  # of all of that file
     "split": pa.string(),
     "video": pa.string(),
     "person": pa.string(),
@@ -34,6 +37,8 @@ _COLUMNS: dict[str, pa.DataType] = {
     "members": pa.list_(_MEMBER),  # offset and length of each member's own bytes
 }
 _SCHEMA = pa.schema(_COLUMNS)
+_POLICY = b"policy"
+"""Of the file's metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +55,11 @@ class Row:
     contiguous_with_prev: bool
     content: str
     sample: Sample
+    shard_sha256: str = ""  # "": of an index that was written before there was one
 
-    def moved(self, shard: str, sample: Sample) -> "Row":
+    def moved(self, shard: str, sha256: str, sample: Sample) -> "Row":
         """The same clip in another shard."""
-        return dataclasses.replace(self, shard=shard, sample=sample)
+        return dataclasses.replace(self, shard=shard, shard_sha256=sha256, sample=sample)
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class ShardIndex:
     """All clips of the shards, in the order in which the shards list them."""
 
     rows: tuple[Row, ...]
+    policy: str = ""  # which kept them; "": of an index that was written before it said so
 
     @cached_property
     def by_shard(self) -> dict[str, tuple[Row, ...]]:
@@ -71,6 +78,11 @@ class ShardIndex:
     def shards(self) -> tuple[str, ...]:
         """File names, in order."""
         return tuple(self.by_shard)
+
+    @property
+    def is_summed(self) -> bool:
+        """Whether it has the digest of every shard."""
+        return all(row.shard_sha256 for row in self.rows)
 
 
 def shard_name(split: str, bucket: int, contents: Iterable[str]) -> str:
@@ -84,18 +96,32 @@ def read_index(store: Store) -> ShardIndex | None:
     it is not such a file.
     """
     data = store.get_some([INDEX]).get(INDEX)
-    if not data:
-        return None
+    return parse_index(data, store.at(INDEX)) if data else None
+
+
+def parse_index(data: bytes, at: str) -> ShardIndex:
+    """The index that these bytes are, which lie `at`. Raises `ValueError` as `read_index`."""
     try:
-        return ShardIndex(tuple(_row(record) for record in parquet.read(data).to_pylist()))
+        table = parquet.read(data)
+        policy = (table.schema.metadata or {}).get(_POLICY, b"").decode()
+        return ShardIndex(tuple(_row(record) for record in table.to_pylist()), policy)
     except (pa.ArrowInvalid, KeyError) as error:
-        raise ValueError(f"{store.at(INDEX)} is not a shard index: {error}") from error
+        raise ValueError(f"{at} is not a shard index: {error}") from error
 
 
 def write_index(store: Store, index: ShardIndex) -> None:
-    """Write it whole: from now on these are the shards."""
-    table = pa.Table.from_pylist([_record(row) for row in index.rows], schema=_SCHEMA)
+    """Write it whole: from now on these are the shards. The card of those before goes first: none is better than one of
+    another set."""
+    drop_card(store)
+    schema = _SCHEMA.with_metadata({_POLICY: index.policy.encode()})
+    table = pa.Table.from_pylist([_record(row) for row in index.rows], schema=schema)
     store.put(INDEX, parquet.write(table))
+
+
+def drop_card(store: Store) -> None:
+    """Remove card and sums, the sums first, which name the card."""
+    for path in (SUMS, CARD):
+        store.delete(path)
 
 
 def tars(store: Store) -> tuple[str, ...]:
@@ -126,4 +152,5 @@ def _record(row: Row) -> dict[str, Any]:
 def _row(record: dict[str, Any]) -> Row:
     members = tuple(Member(**member) for member in record.pop("members"))
     sample = Sample(record["key"], record.pop("offset"), record.pop("length"), record.pop("sha256"), members)
-    return Row(**record, sample=sample)
+    known = {name: value for name, value in record.items() if name in _COLUMNS}  # a newer version's may have more
+    return Row(**known, sample=sample)

@@ -10,11 +10,12 @@ from stages.judge import Candidate
 from stages.language import current
 from stages.origin import origin_of, span_s
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised when the meaning or the set of a sample's members changes; in every sample's json.
 
 2: `crop.npy`, the source's size, which network made `id.npy`; a word is an object, it was a list of text and numbers;
 `quality` is of the clip's own frames, it was of its whole track, and has `filled_share`.
+3: no `policy`, which the index, the card and `clips.parquet` say: with it, one more limit would write every tar anew.
 """
 
 
@@ -68,7 +69,6 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool) -
         "sync_source": one.measured.syncs.model if one.measured.syncs else "",
         "audio_shift_frames": -shift_frames,
         "quality": _quality(one, clip),
-        "policy": verdict.policy,
         "licence": origin.licence,
         "uploader": origin.uploader,
         "uploader_url": source.uploader_url if source else "",

@@ -19,6 +19,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from manifests.records import SAMPLE_RATE_HZ
+from stages.clock import declared_s
 from stages.container import MediaError, only, opened, packets_of, picture_stream, pulled, seek, sound_stream, zero_s
 
 _PREROLL_S = 0.5
@@ -46,6 +47,10 @@ _RESTART_S = 1.0
 
 _GAP_S = 12 * 3600
 """A stamp that leaves a longer hole is broken and ends the sound."""
+
+_SILENCE_S = 600.0
+"""So does one that makes more silence than this in all, and lies after the end that the file states: a clock that is
+broken as a whole made 77 hours of a file of 6 s. A stated end alone proves nothing, headers of live streams lie."""
 
 
 def audio(path: Path, *, start_s: float = 0.0, end_s: float | None = None) -> Iterator[np.ndarray]:
@@ -84,7 +89,8 @@ def _resampled(path: Path, start_s: float) -> Iterator[np.ndarray]:
             return
         pictures = _pictures(container)
         origin = zero_s(pictures or stream)
-        at = round(start_s * SAMPLE_RATE_HZ)  # the next sample to give
+        end_s = 0.0 if pictures is None else declared_s(container, pictures)
+        at, n_silent = round(start_s * SAMPLE_RATE_HZ), 0  # the next sample to give; how many no packet had
         if start_s > 2 * _PREROLL_S:
             target_s = origin + Fraction(start_s - _PREROLL_S).limit_denominator(1_000_000)
             packets = _packets_from(container, stream, pictures, target_s)
@@ -92,7 +98,9 @@ def _resampled(path: Path, start_s: float) -> Iterator[np.ndarray]:
             only(container, stream)
             packets = packets_of(container, stream)
         for first, block in _on_clock(_decoded(packets), origin):
-            if first - at > _GAP_S * SAMPLE_RATE_HZ:  # a broken stamp: what follows cannot be placed
+            n_silent += max(first - at, 0)
+            is_beyond = 0 < end_s < first / SAMPLE_RATE_HZ and n_silent > _SILENCE_S * SAMPLE_RATE_HZ
+            if is_beyond or first - at > _GAP_S * SAMPLE_RATE_HZ:  # a broken stamp: what follows cannot be placed
                 return
             while first > at:
                 silence = np.zeros(min(first - at, SAMPLE_RATE_HZ), np.int16)

@@ -60,7 +60,7 @@ class Transcribe(Stage[Speeches]):
 
     `sure` and `mixed_share` are part of the measurement, since the language of a transcript follows from them: a window
     is sure of a language from that probability on, and a clip is mixed where windows are sure of two languages, each
-    for that share of the time.
+    for that share of the time: one of four or five windows, which are about as long, is too little.
 
     Words have the times of a forced aligner where a clip is heard in the language that its video is expected in and
     there is an aligner for that (`stages.registry.ALIGNERS`): `aligned` says whether all of them have. Others have
@@ -71,7 +71,7 @@ class Transcribe(Stage[Speeches]):
     """
 
     name: ClassVar[str] = "speech"
-    version: ClassVar[int] = 3  # long texts are whole; languages that count as one add up; no word without a length
+    version: ClassVar[int] = 4  # aligners hear one level; words end with their voice; a misheard window mixes no clip
     needs: ClassVar[tuple[type, ...]] = (Video, Clips)
     gives: ClassVar[type] = Speeches
 
@@ -79,9 +79,9 @@ class Transcribe(Stage[Speeches]):
     vad: str = "silero"  # "silero" (comes with faster-whisper) or "pyannote" (comes with whisperx)
     onset: float = 0.5  # probability of voice from which a stretch of speech begins
     window_s: float = 6.0  # the longest window of language identification
-    windows: int = 5  # the most windows per clip, spread evenly over its speech
+    windows: int = 5  # the most windows per clip, spread over its speech, the longer the rather
     sure: float = 0.6
-    mixed_share: float = 0.2
+    mixed_share: float = 0.3
     part_s: float = CHUNK_S  # the longest stretch of speech that is transcribed at once
     context_s: float = CHUNK_S  # what the model hears at once, silence included; Whisper learned with 30 s
     beam: int = 5
@@ -221,7 +221,7 @@ class Transcribe(Stage[Speeches]):
         chosen = [
             (number, windows[index])
             for number, windows in enumerate(voiced)
-            for index in spread(len(windows), self.windows)
+            for index in spread([one.end_s - one.start_s for one in windows], self.windows)
         ]
         listened = recogniser.listen(
             [_cut(sounds[number], one.start_s, one.end_s) for number, one in chosen],

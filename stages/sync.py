@@ -7,7 +7,6 @@ Signs: `offset_frames` is positive where the audio is late against the picture. 
 import os
 import wave
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,7 +18,7 @@ from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, Clip, 
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
 from stages import weights
-from stages.cuda import spoiled_by, torch_device
+from stages.cuda import exactly, spoiled_by, torch_device
 
 if TYPE_CHECKING:
     import torch
@@ -192,7 +191,7 @@ def offset_distances(
 
     from stages.nets.syncnet import WINDOW_FRAMES, distances, voice_windows
 
-    with torch.inference_mode(), _exactly():
+    with torch.inference_mode(), exactly():
         lips, seen = [], 0
         for piece in _overlapping(crops, batch * every):
             lips.append(network.lips(network.inputs(piece, device), every))
@@ -209,20 +208,6 @@ def offset_distances(
         rows = -(-count // every)
         found: Floats = distances(torch.cat(lips)[:rows], torch.cat(heard), reach, every).cpu().numpy()
     return found
-
-
-@contextmanager
-def _exactly() -> Iterator[None]:
-    """Without TF32, cuDNN's default and what a trainer sets: it costs the third digit of the distances."""
-    import torch
-
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _overlapping(batches: Iterable[Images], windows: int) -> Iterator[Images]:

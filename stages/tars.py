@@ -47,14 +47,29 @@ def split_name(path: str) -> tuple[str, str]:
     return folder + slash + stem, suffix
 
 
-def write_tar(target: Path, samples: Iterable[tuple[str, Mapping[str, Content]]]) -> tuple[Sample, ...]:
+class _Hashed:
+    """A file to write, whose digest sees every byte."""
+
+    def __init__(self, file: BinaryIO, digest: "hashlib._Hash | None") -> None:
+        self._file, self._digest, self.tell = file, digest, file.tell
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        if self._digest is not None:
+            self._digest.update(data)
+
+
+def write_tar(
+    target: Path, samples: Iterable[tuple[str, Mapping[str, Content]]], digest: "hashlib._Hash | None" = None
+) -> tuple[Sample, ...]:
     """Write samples in the order given: no times, owners or modes of this machine get in. One MiB in memory at most.
 
-    Contents are read once and hashed on their way. Raises `ValueError` for a key with a dot or a slash and for a name
-    over 100 bytes, which plain ustar cannot hold.
+    Contents are read once and hashed on their way; `digest` is told all bytes of the file. Raises `ValueError` for a
+    key with a dot or a slash and for a name over 100 bytes, which plain ustar cannot hold.
     """
     written = []
-    with target.open("wb") as file:
+    with target.open("wb") as opened:
+        file = _Hashed(opened, digest)
         for key, contents in samples:
             if not key or "." in key or "/" in key:
                 raise ValueError(f"{key!r} cannot be a WebDataset key: no dots or slashes")
@@ -65,7 +80,7 @@ def write_tar(target: Path, samples: Iterable[tuple[str, Mapping[str, Content]]]
     return tuple(written)
 
 
-def _add(file: BinaryIO, whole: "hashlib._Hash", key: str, name: str, content: Content) -> Member:
+def _add(file: _Hashed, whole: "hashlib._Hash", key: str, name: str, content: Content) -> Member:
     """Write a member; `whole` sees all of it, header and padding too."""
     info = tarfile.TarInfo(f"{key}.{name}")
     info.mode = 0o644
@@ -94,18 +109,21 @@ def _chunks(source: RawIOBase | BufferedIOBase) -> Iterator[memoryview]:
         yield buffer[:n]
 
 
-def _end_tar(file: BinaryIO) -> None:
+def _end_tar(file: _Hashed) -> None:
     end = file.tell() + _END_BYTES
     file.write(bytes(_END_BYTES + -end % tarfile.RECORDSIZE))
 
 
-def join_tar(target: Path, source: Path, samples: Iterable[Sample]) -> tuple[Sample, ...]:
+def join_tar(
+    target: Path, source: Path, samples: Iterable[Sample], digest: "hashlib._Hash | None" = None
+) -> tuple[Sample, ...]:
     """Write some samples of a tar as a tar, by copying their bytes: what `write_tar` would have made of them.
 
     Raises `TarError` if the source ends before them.
     """
     moved = []
-    with target.open("wb") as file, source.open("rb") as old:
+    with target.open("wb") as opened, source.open("rb") as old:
+        file = _Hashed(opened, digest)
         for sample in samples:
             shift = file.tell() - sample.offset
             old.seek(sample.offset)

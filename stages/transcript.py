@@ -11,9 +11,12 @@ from manifests.records import Word
 UNSPACED = ("zh", "th", "ja", "yue", "lo", "km", "my")
 """Languages written without spaces between words: timed and compared by character."""
 
-_UNIT = re.compile(r"[A-Za-z0-9]+|\S")
-_ATTACHED = ("Mn", "Mc", "Po", "Pe", "Pf")
-"""Unicode categories of marks, and of punctuation that closes: part of what stands before them."""
+_SPACED = r"[0-9A-Za-z\u00c0-\u024f\u0300-\u052f\u1e00-\u1eff\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]+"
+_UNIT = re.compile(rf"(?:[$€£¥￥](?=\d))?{_SPACED}(?:(?:['’‐-]|(?<=\d)[.,:](?=\d)){_SPACED})*|\S")
+"""Of a text without spaces: words and numbers in Latin, Greek and Cyrillic letters are one ("don't", "10,000")."""
+
+_OPENING = ("Ps", "Pi")
+"""Unicode categories of brackets and quotation marks that open: part of what stands behind them."""
 
 Piece = tuple[str, float | None, float | None, float | None]
 """A piece of a text as a model placed it: text, start and end in seconds, score."""
@@ -33,6 +36,20 @@ _ARABIC_MARKS = {*range(0x064B, 0x0653), 0x0670, 0x0640}
 """Short vowels, doubling and the stretching stroke: optional in writing."""
 
 
+_CREDITS = (
+    "amaraorg",  # in every language
+    "transcription by castingwords",
+    "untertitelung des zdf", "untertitel im auftrag des zdf", "untertitel von stephanie geiges",
+    "soustitrage société radiocanada", "soustitrage st 501",
+    "субтитры сделал", "субтитры создавал", "редактор субтитров",
+    "ترجمة نانسي قنقر",
+    "明镜与点点栏目",
+    "titlovicom",
+)  # fmt: skip
+"""Who made the subtitles that Whisper learned from, as `tokens` has it: what it writes of music and noise. Phrases that
+people do say at the end of a video ("thanks for watching") are none: alone under a longer voice they are few words."""
+
+
 def tokens(text: str, language: str) -> list[str]:
     """Words without case and punctuation, characters for languages without spaces."""
     plain = unicodedata.normalize("NFKC", text).casefold()
@@ -42,17 +59,35 @@ def tokens(text: str, language: str) -> list[str]:
     return "".join(" " if c.isspace() else c for c in kept).split()
 
 
+def n_letters(text: str) -> int:
+    """Letters with their marks, and digits, of a text in any script."""
+    return len(tokens(text, UNSPACED[0]))
+
+
+def n_credits(text: str) -> int:
+    """How many makers of subtitles a text names, whom nobody speaks of: Whisper invented it, or the end of it."""
+    plain = " ".join(tokens(text, ""))
+    return sum(one in plain for one in _CREDITS)
+
+
 def units(text: str, language: str) -> list[str]:
-    """What has times of its own: words with their punctuation, in languages without spaces characters with theirs."""
-    if language not in UNSPACED:
-        return text.split()
+    """What has times of its own: words with their punctuation, in languages without spaces characters with theirs.
+
+    A mark that stands alone belongs to what is before it ("bien ?"), one that opens to what follows.
+    """
     found: list[str] = []
-    for part in _UNIT.findall(text):
-        if found and unicodedata.category(part[0]) in _ATTACHED:
+    waiting = ""
+    for part in _UNIT.findall(text) if language in UNSPACED else text.split():
+        if any(map(str.isalnum, part)):
+            found.append(waiting + part)
+            waiting = ""
+        elif found and not waiting and unicodedata.category(part[0]) not in _OPENING:
             found[-1] += part
         else:
-            found.append(part)
-    return found
+            waiting += part
+    if waiting and found:
+        found[-1] += waiting
+    return found or [waiting] * bool(waiting)
 
 
 def placed(text: str, language: str, pieces: Iterable[Piece]) -> tuple[Word, ...] | None:
@@ -71,7 +106,7 @@ def placed(text: str, language: str, pieces: Iterable[Piece]) -> tuple[Word, ...
             for letter in part:
                 if letter.isspace():
                     continue
-                if start_s is None or not step_s or not _heard(letter):
+                if start_s is None or not step_s or not is_heard(letter):
                     letters.append((letter, None, None, None))
                 else:
                     from_s = start_s + n_heard * step_s
@@ -83,13 +118,14 @@ def placed(text: str, language: str, pieces: Iterable[Piece]) -> tuple[Word, ...
     return tuple(_word(unit, islice(left, len(unit))) for unit in units(text, language))
 
 
-def _heard(letter: str) -> bool:
+def is_heard(letter: str) -> bool:
+    """Whether a character of a text takes time to say: letters with their marks, numbers and symbols."""
     return unicodedata.category(letter)[0] in "LMNS"
 
 
 def _step_s(run: Sequence[Piece]) -> float:
     """Seconds of each letter of pieces that begin at one instant; 0 where there are none for them."""
-    said = [(sum(map(_heard, part)), start_s, end_s) for part, start_s, end_s, _ in run]
+    said = [(sum(map(is_heard, part)), start_s, end_s) for part, start_s, end_s, _ in run]
     lengths = [end_s - start_s for n, start_s, end_s in said if n and start_s is not None and end_s is not None]
     return max(lengths) / sum(n for n, *_ in said) if lengths else 0.0
 

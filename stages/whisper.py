@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.records import SAMPLE_RATE_HZ, Word
+from stages.cuda import try_whisper
 from stages.language import subtag
 from stages.transcript import placed, untimed
 
@@ -81,7 +82,7 @@ class Recogniser:
     """A multilingual Whisper in CTranslate2's form with a voice activity detector.
 
     `device` is "auto", "cpu" or "cuda"; sounds are mono float32 in -1..1 at 16 kHz. Raises `ValueError` for a folder
-    that holds no such model or one that knows only English.
+    that holds no such model or one that knows only English, and for a GPU that cannot be used; see `try_whisper`.
     """
 
     def __init__(
@@ -134,6 +135,8 @@ class Recogniser:
         self._codes = {subtag(match[1]): match[1] for match in named if match}
         self._batch, self._onset, self._window_s = batch, onset, window_s
         self._context = round(context_s * SAMPLE_RATE_HZ)
+        if self.device == "cuda":
+            try_whisper(lambda: self._whisper.encode(self._mels([np.zeros(_FRAME, np.float32)])))
 
     @property
     def languages(self) -> tuple[str, ...]:

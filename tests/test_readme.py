@@ -36,6 +36,7 @@ RUN_BY = {
     "score": "test_the_score_can_be_had_again",
     "shard": "test_shard_writes_shards_of_another_size",
     "forget": "test_forget_takes_a_video_out",
+    "prune": "test_prune_removes_what_the_recipe_names_no_more",
     "models": "test_models_lists_what_is_here",
     "mcdm train": "test_what_the_command_line_has_encoded",
     "mcdm encode": "test_what_the_command_line_has_encoded",

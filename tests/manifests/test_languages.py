@@ -50,6 +50,7 @@ def test_creative_commons_is_the_rule_for_all():
         ('tag = "de"\nown_name = "Deutsch"\nhours = 1\nqueries = ["x y"]\n', "name"),
         ('tag = "de"\nname = "German"\nown_name = "Deutsch"\nhours = 1\n', "queries"),
         ("tag = \n", "Invalid value"),
+        ("tag = " + "[" * 20_000 + "]" * 20_000, "nested too deeply"),
     ],
 )
 def test_a_mistake_is_named_with_file_and_field(tmp_path, text, said):

@@ -7,7 +7,7 @@ import torch
 from mcdm.driving import heads_like, read_driving
 from mcdm.generate import Talker
 from mcdm.prior import MotionPrior
-from tests.mcdm.nano import SEEING
+from tests.mcdm.nano import SEEING, nano
 from tests.mcdm.shards import draw, mp4, person
 from tests.mcdm.test_generate import CPU, generate, made_world
 
@@ -16,7 +16,7 @@ PACK = "sample/faces"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return made_world(tmp_path_factory.mktemp("world"), **SEEING)
+    return made_world(tmp_path_factory.mktemp("world"), nano(memory_zero_init=False, **SEEING))
 
 
 def swaying(path, n_frames, *, rate_hz=25, reach=0.08, blank=()):

@@ -79,6 +79,22 @@ def test_a_network_that_refuses_what_it_is_shown_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_computes_without_tf32_and_leaves_what_was_set(tmp_path, monkeypatch):
+    def look(shown, **_):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+        return torch.zeros(len(shown), 3)
+
+    seen, network, before = [], saved(Pictures(), tmp_path / "pictures.pt"), torch.get_float32_matmul_precision()
+    monkeypatch.setattr(network, "_network", look)
+    torch.set_float32_matmul_precision("high")
+    try:
+        network.features(video(0))
+        look(video(0))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == [(False, "highest"), (True, "high")]
+
+
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "no.pt").write_bytes(b"hello")
     with pytest.raises(ValueError, match=r"no\.pt: no TorchScript network"):

@@ -33,15 +33,17 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", params=[{}, SEEING], ids=["plain", "as tiny sees"])
 def world(request, tmp_path_factory):
-    return made_world(tmp_path_factory.mktemp("world"), **request.param)
+    return made_world(tmp_path_factory.mktemp("world"), nano(memory_zero_init=False, **request.param))
 
 
-def made_world(folder, **unet):
+def made_world(folder, recipe):
     """Shards, a run of a few steps, a picture and a voice."""
     shards = write_shards(folder, people=3, clips=1, n_frames=40)
     plan = replace(nano().plans[0], steps=2)
-    recipe = replace(nano(memory_zero_init=False, **unet), plans=(plan,) * 4)
-    train(recipe, Options(shards=str(shards), run=folder / "run", workers=0, device="cpu", log_every=1))
+    train(
+        replace(recipe, plans=(plan,) * 4),
+        Options(shards=str(shards), run=folder / "run", workers=0, device="cpu", log_every=1),
+    )
     picture, _ = draw(person(0), 0.3, (0, 0))
     cv2.imwrite(str(folder / "face.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     (folder / "speech.wav").write_bytes(wav(speech(30, 1)[0]))

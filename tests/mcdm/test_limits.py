@@ -19,7 +19,7 @@ from mcdm.data import collate
 from mcdm.distributed import World
 from mcdm.objectives import LearnArchive, LearnMotion
 from mcdm.shards import Shards
-from mcdm.train import Loop, LoopOptions, compile_blocks
+from mcdm.train import Loop, LoopOptions, check_compiler, compile_blocks
 from tests.mcdm.nano import nano, random_batch
 from tests.mcdm.shards import write_shards
 
@@ -139,9 +139,46 @@ def test_every_block_of_a_large_unet_is_compiled(monkeypatch):
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     try:
         torch._dynamo.reset()
-        compile_blocks(objective)
+        compile_blocks(objective, torch.device("cpu"))
         objective.loss(random_batch(recipe))
     finally:
         logger.removeHandler(handler)
         torch._dynamo.reset()
     assert not [line for line in said if "recompile_limit" in line]
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "variables", "lack"),
+    [
+        ("cpu", ("g++",), {}, None),
+        ("cpu", ("c++", "clang++", "gcc"), {}, r"C\+\+ compiler \(g\+\+.*package is g\+\+$"),
+        ("cpu", ("other",), {"CXX": "other"}, None),
+        ("cpu", ("g++",), {"CXX": "gone"}, "CXX=gone is none"),
+        ("cuda", ("gcc",), {}, None),
+        ("cuda", ("clang",), {}, None),
+        ("cuda", ("c++", "g++"), {"CXX": "g++"}, r"C compiler \(gcc or clang, .*package is gcc$"),
+        ("cuda", ("gcc",), {"CC": "gone"}, "CC=gone is none"),
+    ],
+)
+def test_a_compiler_is_the_one_that_the_device_s_kernels_are_built_with(
+    device, there, variables, lack, tmp_path, monkeypatch
+):
+    for name in there:
+        (tmp_path / name).touch(0o755)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sysconfig.get_path", lambda *_: str(tmp_path))
+    with pytest.raises(ValueError, match=lack) if lack else contextlib.nullcontext():
+        check_compiler(torch.device(device))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_python_without_headers_compiles_nothing_and_its_package_is_named(device, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("sysconfig.get_path", lambda *_: str(tmp_path))
+    with pytest.raises(ValueError, match=r"has no Python\.h\. Debian's package is python3\.\d+-dev$"):
+        check_compiler(torch.device(device))

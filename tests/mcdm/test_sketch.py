@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcdm.config import CodecConfig, MotionConfig
 from mcdm.encoders import make_codec
@@ -18,6 +19,7 @@ from mcdm.sketch import (
     sketch,
     sketch_channels,
 )
+from tests.mcdm.nano import nano
 
 CODEC = CodecConfig(kind="dct", size_px=64, factor=4, channels=16)
 CONFIG = MotionConfig(token_width=8)
@@ -155,3 +157,22 @@ def test_places_are_as_exact_under_autocast_as_without():
             found.append((points, sketch(motion, CODEC, given), placed(codec, reference, own, points)))
     for exact, cast in zip(*found, strict=True):
         assert cast.dtype == torch.float32 and torch.allclose(exact, cast, atol=1e-5)
+
+
+def test_the_aligned_landmarks_are_copied_to_a_device_once():
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            made = operation(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor) and any(
+                isinstance(one, torch.Tensor) and one.device != made.device for one in args
+            ):
+                copied.append(operation)
+            return made
+
+    recipe, copied = nano(), []
+    motion, shape = Motion(recipe.motion).to("meta"), (1, 2, recipe.motion.tokens, recipe.motion.token_width)
+    tokens = torch.zeros(shape, device="meta")
+    sketch(motion, recipe.codec, tokens)
+    with Copies():
+        sketch(motion, recipe.codec, tokens)
+    assert not copied

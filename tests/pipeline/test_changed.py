@@ -61,6 +61,42 @@ def test_what_was_made_of_a_changed_outcome_is_due_again_too(store):
     assert changes.again == {name: {video.id} for name in EVERY}
 
 
+def test_wherever_taking_back_is_cut_short_what_a_stage_keeps_was_made_of_what_is_there(store, monkeypatch):
+    """Else tracks of the old file pass on to the new one, which nobody tells by them."""
+    videos = [Video.of(f"{name}.mp4", stamp="1-1") for name in "ab"]
+    pass_all(store, *videos)
+    changes = Changes.of(videos, [replace(video, stamp="1-2") for video in videos], STAGES, store)
+    assert changes.again == {name: {video.id for video in videos} for name in EVERY}
+    order, removed, delete = list(NAMES.values()), [], store.delete
+    monkeypatch.setattr("pipeline.forget._REMOVERS", 1)
+
+    def look_and_delete(path):
+        delete(path)
+        removed.append(path)
+        for video in videos:
+            kept = [key for key in order if Ledger(store).read(key, video.id)]
+            assert kept == order[: len(kept)], f"{video.url}: {kept} after {len(removed)} deletions"
+            blobs = {path.split("/")[1] for path in store.list("blobs") if video.id in path}
+            assert blobs >= set(kept), "an outcome goes before its blobs"
+
+    monkeypatch.setattr(store, "delete", look_and_delete)
+    changes.take_back(store)
+    assert len(removed) == len(videos) * len(order) * 3 and not any(about(store, video) for video in videos)
+
+
+def test_of_two_videos_one_stage_is_taken_back_before_the_one_that_it_needs(store, monkeypatch):
+    """Another run beside must not fetch the one anew while the tracks of the other are still to go."""
+    videos = [Video.of(f"{name}.mp4", stamp="1-1") for name in "ab"]
+    pass_all(store, *videos)
+    removed = []
+    monkeypatch.setattr("pipeline.changed.remove", lambda store, paths: removed.append(list(paths)))
+    Changes.of(videos, [replace(video, stamp="1-2") for video in videos], STAGES, store).take_back(store)
+    assert [{path.split("/")[1] for path in paths} for paths in removed if paths[0].startswith("ledger")] == [
+        {key} for key in reversed(NAMES.values())
+    ]
+    assert {path.split("/")[0] for path in removed[-1]} == {"blobs"}
+
+
 def test_another_file_under_the_same_name_is_measured_anew(store, film):
     (video,) = own_videos(str(film.parent), None)
     pass_all(store, video)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import subprocess
 from argparse import Namespace
 
 import pytest
@@ -22,9 +23,8 @@ from pipeline.plan import plan
 from pipeline.recipes import TalkingFaces
 from pipeline.stage import keys
 from stages.catalogue import CLIPS, VIDEOS, read_catalogue
-from stages.judge import candidates
 from stages.policies import LATENTSYNC, PAPER
-from stages.shard_index import read_index
+from stages.shard_index import CARD, SUMS, read_index
 from stages.verify import verify
 from tests.stages.measured import identity, measured, put, random_hash, source, stored_clip
 
@@ -97,6 +97,23 @@ def test_the_shards_without_it_are_those_that_sharding_anew_would_write(store):
     assert again == after
 
 
+def test_card_and_sums_are_of_what_is_left(store):
+    n_before = len(read_index(store).rows)
+    assert f" {n_before} clips of " in store.get(CARD).decode()
+    forget(store, "video:v0")
+    assert f" {n_before - 1} clips of {n_before - 1} persons from {n_before - 1} videos" in store.get(CARD).decode()
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=store.local / "shards", check=True)
+    assert len(store.get(SUMS).splitlines()) == len(store.list("shards")) - 1 and verify(store).ok
+
+
+def test_shards_that_were_judged_otherwise_are_left_with_sums_alone(store):
+    other = dataclasses.replace(RECIPE, policy=dataclasses.replace(RECIPE.policy, name="other"))
+    forget_all(store, other, read_videos(store), ["video:v0"])
+    assert not store.exists(CARD) and store.exists(SUMS) and verify(store).ok
+    finish(other, Job(recipe="own"), snapshot(other, read_videos(store), store), store)
+    assert "**other**" in store.get(CARD).decode() and verify(store).ok
+
+
 def test_a_shard_is_written_anew_where_it_is_to_lie_and_not_copied_there(store, monkeypatch):
     written, join = [], forgetting.join_tar
     monkeypatch.setattr(
@@ -149,7 +166,7 @@ def test_a_copy_of_a_copy_goes_too_under_any_policy(policy):
         measured(video, identities=(identity(f"{video}-0000", picture_hash=hash, sound_hash=sound),))
         for video, hash in ((video, f"{picture ^ int(bits * 8, 16):0128x}") for video, bits in changed.items())
     ]
-    clips = list(candidates([*shown, measured("d")]))
+    clips = {clip.key: clip for one in (*shown, measured("d")) for clip in one.identities.items}
     assert forgetting._with_copies({"a"}, clips, policy) == {"a", "b", "c"}
 
 
@@ -197,7 +214,7 @@ def test_the_same_command_finishes_a_call_wherever_it_was_cut_short(store, monke
     assert gone.videos == ["v0", "v3", "v4", "v5"] and gone.copies == ["v4"]
     left = [path for path in everything(store) if any(id in path for id in gone.videos)]
     assert left == [f"tombstones/{id}.json" for id in gone.videos] and not store.list("forgetting")
-    assert {row.video for row in read_index(store).rows} == {"v1", "v2"} and verify(store).ok
+    assert {row.video for row in read_index(store).rows} == {"v1", "v2"} and verify(store).ok and store.exists(SUMS)
 
 
 def test_a_video_that_was_forgotten_can_be_forgotten_again(store):

@@ -58,6 +58,11 @@ def test_every_video_has_a_row_that_says_how_far_it_came(store):
     assert (videos.loc["v1"].n_clips, videos.loc["v1"].n_kept, videos.loc["v1"].kept_s) == (2, 1, 4.0)
 
 
+def test_a_video_that_waits_for_a_later_stage_is_not_called_measured(store):
+    write_catalogue(store, half := [dataclasses.replace(measured("v4"), identities=None)], judge(half, PAPER), PAPER)
+    assert list(pd.read_parquet(store.at(VIDEOS)).status) == ["waiting"]
+
+
 def test_equal_inputs_give_equal_bytes(store, tmp_path):
     videos = [measured("v1"), measured("v2")]
     for number, order in enumerate((videos, videos[::-1])):

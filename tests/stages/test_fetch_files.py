@@ -94,6 +94,20 @@ def test_sound_that_outlasts_the_pictures_is_no_sign_of_a_file_cut_off(fetch, tm
     assert reason(fetch(cut_off(path, tmp_path / f"cut{suffix}", 0.4))) == "truncated"
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".nut", ".asf", ".mp4", ".ts", ".flv"])
+@pytest.mark.parametrize("late_s", [0, 60, 36_000])
+def test_a_file_whose_clock_does_not_begin_at_zero_is_no_file_cut_off(fetch, clip, tmp_path, suffix, late_s):
+    """As recordings that were cut with their stamps kept."""
+    path = tmp_path / f"late{suffix}"
+    coding = ["wmv2", "-c:a", "wmav2"] if suffix == ".asf" else ["copy", "-c:a", "aac"]
+    keeping = ["-copyts", "-output_ts_offset", str(late_s), "-c:v", *coding]
+    subprocess.run([ffmpeg_path(), "-v", "error", "-i", str(clip), *keeping, str(path)], check=True)
+    source = fetch(path)
+    assert isinstance(source, Source) and source.duration_s == pytest.approx(4, abs=0.1)
+    if suffix == ".mkv":
+        assert reason(fetch(cut_off(path, tmp_path / f"cut{suffix}", 0.3))) == "truncated"
+
+
 @pytest.mark.parametrize("stamp", ["", MISSING])
 def test_a_file_that_the_command_saw_and_a_node_does_not_is_tried_again_and_not_gone(fetch, tmp_path, stamp):
     assert reason(fetch(tmp_path / "no.mp4", stamp=stamp)) == "gone"

@@ -57,6 +57,8 @@ BAD = {
     "language_unsure": {"speeches": (speech("v0-0000", verdict="unsure"),)},
     "garbled": {"speeches": (speech("v0-0000", avg_logprob=-3.0),)},
     "repetitive": {"speeches": (speech("v0-0000", text="Vielen Dank. " * 8),)},
+    "too_few_words": {"speeches": (speech("v0-0000", text="Ja.", speech_s=28.5),)},
+    "credits": {"speeches": (speech("v0-0000", text="Guten Tag. Untertitel der Amara.org-Community"),)},
     "low_sync": {"syncs": (sync("v0-0000", confidence=1.0),)},
     "far_sync": {},
     "offset": {"syncs": (sync("v0-0000", offset_frames=-4),)},
@@ -88,8 +90,9 @@ def test_all_broken_rules_are_listed_in_the_order_of_the_rules():
     assert rules(only(judge([one], PAPER))) == ["face_too_small", "still_face", "low_sync"]
 
 
-def test_what_was_not_measured_is_not_good_enough_where_a_limit_is_set():
-    one = dataclasses.replace(measured(), syncs=None)
+def test_what_could_not_be_read_is_not_good_enough_where_a_limit_is_set():
+    """By a stage that looked at the video: of one that did not, `test_judge_unmeasured` has it."""
+    one = measured(syncs=(sync("v0-0001"),))
     verdict = only(judge([one], PAPER))
     assert rules(verdict) == ["low_sync", "offset", "sync_jump", "drift"]
     assert all(receipt.value == UNMEASURED and receipt.margin < 0 for receipt in verdict.receipts)

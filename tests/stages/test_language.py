@@ -3,6 +3,7 @@
 import pytest
 
 from stages.language import Heard, called, current, languages_heard, likeliest, may_be, same, spread, subtag, verdict
+from stages.speech import Transcribe
 
 KNOWN = ("de", "en", "hr", "jv", "sr", "zh")
 
@@ -104,9 +105,31 @@ def test_what_is_not_stated_or_counts_as_the_same_may_be_the_language_and_nothin
     assert not may_be("en", "de") and not may_be("yue", "zh")
 
 
-def test_windows_are_spread_over_the_clip_with_both_its_ends():
-    assert spread(3, 5) == [0, 1, 2]
-    assert spread(9, 5) == [0, 2, 4, 6, 8]
-    assert spread(9, 2) == [0, 8]
-    assert spread(9, 1) == [4]
-    assert spread(0, 5) == []
+def test_windows_are_spread_over_the_clip_and_of_neighbours_the_longer_is_heard():
+    assert spread([6.0] * 3, 5) == [0, 1, 2]
+    assert spread([6.0] * 9, 5) == [0, 1, 3, 5, 7]
+    assert spread([2.0, 6.0, 6.0, 1.0, 5.0, 5.5, 0.5, 4.0, 3.0], 5) == [0, 1, 4, 5, 7]
+    assert spread([1.0, 3.0, 2.0], 1) == [1]
+    assert spread([], 5) == []
+
+
+@pytest.mark.parametrize("last_s", [3.0, 5.6, 5.9, 6.0])
+@pytest.mark.parametrize("probability", [0.65, 0.97])
+def test_one_misheard_window_of_four_or_five_makes_no_clip_mixed_and_of_fewer_only_if_it_is_sure(last_s, probability):
+    share = Transcribe().mixed_share
+
+    def read(n_windows: int) -> str:
+        windows = [window(5.8 * n, 5.8 * (n + 1), hr=0.97) for n in range(n_windows - 1)]
+        windows.append(window(60.0, 60.0 + last_s, sl=probability))
+        return verdict(windows, "hr", known=("hr", "sl"), sure=0.6, mixed_share=share)
+
+    assert [read(4), read(5)] == ["agree", "agree"]
+    if probability < 0.8:
+        assert "mixed" not in (read(2), read(3))
+    elif last_s > 5:
+        assert [read(2), read(3)] == ["mixed", "mixed"]
+
+
+def test_two_doubtful_windows_of_five_make_a_clip_mixed():
+    windows = [window(6 * n, 6 * n + 6, **{"de": 0.9} if n < 3 else {"en": 0.65}) for n in range(5)]
+    assert verdict(windows, "de", known=KNOWN, sure=0.6, mixed_share=Transcribe().mixed_share) == "mixed"

@@ -83,21 +83,17 @@ def test_arrow_makes_a_table_of_samples_whichever_comes_first(first):
 def test_the_json_names_the_network_that_made_the_embedding():
     found = measured()
     found = dataclasses.replace(found, identities=dataclasses.replace(found.identities, model="arcface 1234"))
-    assert described(found)["identity_source"] == "arcface 1234" and described(KNOWN["no source"])["schema"] == 2
+    assert described(found)["identity_source"] == "arcface 1234" and described(KNOWN["no source"])["schema"] == 3
     assert described(KNOWN["neither sync nor speech"])["identity_source"] == ""
 
 
 @pytest.mark.parametrize(
-    ("heard", "expected", "told"), [("fr", "deu", "fr"), ("", "deu-AT", "de-AT"), ("", None, None), (None, "iw", "he")]
+    ("heard", "expected", "told"), [("fr", "deu", "fr"), ("", "deu-AT", "de-AT"), ("", None, None), ("", "iw", "he")]
 )
 def test_json_index_and_table_tell_the_same_language(tmp_path, heard, expected, told):
     store, policy = Store(str(tmp_path)), dataclasses.replace(POLICY, allow_other_language=True)
     one = stored_clip(store, "v0")
-    spoken = None if heard is None else (speech(one.key, language=heard, verdict=""),)
-    found = measured(clips=(one,), speeches=spoken, language=expected)
-    if heard is None:
-        found = dataclasses.replace(found, speeches=None)
-        policy = dataclasses.replace(policy, min_speech_share=None, min_avg_logprob=None, max_repetition=None)
+    found = measured(clips=(one,), speeches=(speech(one.key, language=heard, verdict=""),), language=expected)
     verdicts = judge([found], policy)
     (row,) = shard(store, [found], verdicts).index.rows
     write_catalogue(store, [found], verdicts, policy)
@@ -173,7 +169,7 @@ def test_a_set_of_an_older_schema_is_whole_as_it_is_and_written_anew_by_the_next
     ("schema", "arrays", "said"),
     [
         (2, ("box.npy", "lmk.npy", "pose.npy"), ["has no crop.npy"]),
-        (3, ("box.npy", "lmk.npy", "pose.npy", "crop.npy"), ["schema is 3, this version reads 1 to 2"]),
+        (4, ("box.npy", "lmk.npy", "pose.npy", "crop.npy"), ["schema is 4, this version reads 1 to 3"]),
     ],
 )
 def test_a_sample_without_its_crop_and_one_of_a_later_schema_are_found(tmp_path, monkeypatch, schema, arrays, said):

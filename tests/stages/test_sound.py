@@ -68,6 +68,39 @@ def test_a_step_of_the_stamps_that_lasts_is_followed(tmp_path, step_s, jitter_s)
     assert len(heard) == 3 and np.abs(heard - wanted - jitter_s / 2).max() < (0.01 if jitter_s else 0.002)
 
 
+def slowed(path: Path, source: Path, slower: int) -> Path:
+    """A copy of an MP4 whose sound, as its header has it, lasts so many times as long as it does."""
+    data = bytearray(source.read_bytes())
+    at = data.rindex(b"mdhd", 0, data.index(b"soun")) + 16  # the clock of that track, in ticks a second
+    data[at : at + 4] = (int.from_bytes(data[at : at + 4], "big") // slower).to_bytes(4, "big")
+    path.write_bytes(bytes(data))
+    return path
+
+
+@pytest.mark.parametrize("slower", [1000, 16_000])
+def test_a_clock_that_is_broken_as_a_whole_makes_no_days_of_silence(tmp_path, slower):
+    sound = media.Sound(samples=media.hum(6, rate_hz=16_000), rate_hz=16_000)
+    pictures = ((time, media.numbered(n)) for n, time in enumerate(TIMES))
+    in_pieces = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "use_editlist": "0"}
+    plain = media.write_video(tmp_path / "plain.mp4", pictures, sound=sound, options=in_pieces)
+    length_s = sum(len(block) for block in audio(slowed(tmp_path / "slow.mp4", plain, slower))) / 16_000
+    assert length_s < 700
+
+
+def test_a_quarter_of_an_hour_without_sound_is_silence_where_there_are_pictures(tmp_path):
+    plain, path = media.click_flash(tmp_path / "plain.mp4", TIMES, CLICKS_S), tmp_path / "long.mp4"
+    with av.open(str(plain)) as given, av.open(str(path), "w") as target:
+        streams = {s.index: target.add_stream_from_template(s) for s in given.streams}
+        for packet in given.demux():
+            if packet.size:
+                if packet.dts * packet.time_base > 2:
+                    packet.pts += round(900 / packet.time_base)
+                    packet.dts += round(900 / packet.time_base)
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    assert media.click_times(sound_of(path)) == pytest.approx([1.0, 903.0, 904.5], abs=0.03)
+
+
 def pictured(path: Path, ahead_s: float = 0.0) -> Path:
     """30 s of big pictures, nearly all of the bytes; their sound may lie ahead of them in the file."""
     raw, samples = path.with_name("raw.mkv"), media.hum(30, rate_hz=16_000, channels=1)

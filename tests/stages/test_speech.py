@@ -8,6 +8,7 @@ import subprocess
 import sys
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -242,7 +243,7 @@ def test_a_real_recogniser_says_when_each_word_is_heard(tmp_path: Path):
     assert len(late) >= 10 and abs(np.median(late)) < 0.1 and np.percentile(np.abs(late), 75) < 0.3
 
 
-def random_aligner(folder: Path, letters: list[str]) -> None:
+def random_aligner(folder: Path, letters: list[str], **config: Any) -> None:
     import torch
     from transformers import (
         Wav2Vec2Config,
@@ -258,11 +259,11 @@ def random_aligner(folder: Path, letters: list[str]) -> None:
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), unk_token="[UNK]", pad_token="[PAD]")
     Wav2Vec2Processor(feature_extractor=Wav2Vec2FeatureExtractor(), tokenizer=tokenizer).save_pretrained(folder)
     torch.manual_seed(0)
-    config = Wav2Vec2Config(
+    shape = Wav2Vec2Config(
         vocab_size=len(characters), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-        conv_dim=(32,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, pad_token_id=0,
+        conv_dim=(32,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, pad_token_id=0, **config,
     )  # fmt: skip
-    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    Wav2Vec2ForCTC(shape).save_pretrained(folder)
 
 
 def test_nothing_is_printed(tmp_path: Path, random_whisper: Path, capfd: pytest.CaptureFixture[str]):

@@ -17,6 +17,14 @@ from stages.transcript import MAX_REPETITION, UNSPACED, placed, repetition, unit
         ("นี้ดีมาก", "th", ["นี้", "ดี", "ม", "า", "ก"]),
         ("你好", "yue", ["你", "好"]),
         ("", "zh", []),
+        ("Vous allez bien ? Oui !", "fr", ["Vous", "allez", "bien?", "Oui!"]),
+        ("« Bien sûr » — dit-il ...", "fr", ["«Bien", "sûr»—", "dit-il..."]),
+        ("- Tak. - Nie. ♪", "pl", ["-Tak.-", "Nie.♪"]),
+        ("... -", "en", ["...-"]),
+        ("他说“好”。《书》——", "zh", ["他", "说", "“好”。", "《书》——"]),
+        ("café很好 don't说 iPhone-15", "zh", ["café", "很", "好", "don't", "说", "iPhone-15"]),
+        ("10,000个,10:30去3.5% $5.OK", "zh", ["10,000", "个,", "10:30", "去", "3.5%", "$5.", "OK"]),
+        ("เขา “ดี” 10,000 Größe", "th", ["เ", "ข", "า", "“ดี”", "10,000", "Größe"]),
     ],
 )
 def test_units_are_words_and_where_no_spaces_are_written_characters(text, language, expected):
@@ -35,13 +43,11 @@ def test_a_token_of_several_characters_gives_each_its_share():
 
 def test_a_word_lasts_as_long_as_its_letters_and_not_its_full_stop():
     words = placed(
-        "So a. -", "en", [(" So", 0.1, 0.3, 1.0), (" a", None, None, None), (".", 0.5, 3.0, 1.0), (" -", 3, 4, 1)]
+        "So - a. -",
+        "en",
+        [(" So", 0.1, 0.3, 1.0), (" -", 0.3, 0.4, 1), (" a", None, None, None), (".", 0.5, 3.0, 1.0), (" -", 3, 4, 1)],
     )
-    assert [(word.text, word.start_s, word.end_s) for word in words] == [
-        ("So", 0.1, 0.3),
-        ("a.", None, None),
-        ("-", None, None),
-    ]
+    assert [(word.text, word.start_s, word.end_s) for word in words] == [("So-", 0.1, 0.3), ("a.-", None, None)]
 
 
 def test_pieces_of_another_text_place_nothing():

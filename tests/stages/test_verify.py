@@ -72,6 +72,33 @@ def test_a_missing_and_a_left_over_shard_are_found(store):
     }
 
 
+@pytest.mark.parametrize(
+    ("kind", "moment"), [("disk", "before"), ("disk", "after"), ("memory", "before"), ("s3", "before")]
+)
+def test_a_tar_that_another_command_takes_away_meanwhile_is_told_and_the_others_are_read(
+    kind, moment, tmp_path, request, monkeypatch
+):
+    places = {"disk": lambda: str(tmp_path), "memory": lambda: f"memory://{tmp_path.name}-verify"}
+    store = Store(places.get(kind, lambda: f"{request.getfixturevalue('bucket')}/verify")())
+    videos = [measured(name, clips=(stored_clip(store, name),), person=n) for n, name in enumerate(("v1", "v2"))]
+    first, _ = shard(store, videos, judge(videos, POLICY), size_bytes=1).index.shards
+    get_file = Store.get_file
+
+    def gone(store, path, scratch):
+        if path.endswith(first) and moment == "before":
+            store.delete(path)
+        found = get_file(store, path, scratch)
+        if path.endswith(first) and moment == "after":
+            found.unlink()
+        return found
+
+    monkeypatch.setattr(Store, "get_file", gone)
+    found = verify(store)
+    (problem,) = found.problems
+    assert (problem.shard, problem.key) == (first, "") and problem.what.startswith("gone since it was listed")
+    assert (found.samples, found.shards) == (1, 1)
+
+
 def test_an_index_that_says_something_else_than_the_json_is_found(store):
     index = read_index(store)
     row = dataclasses.replace(index.rows[0], language="fr", n_frames=21)

@@ -4,9 +4,12 @@ import ctranslate2
 import numpy as np
 import pytest
 import torch
+import whisperx.asr
 from whisperx.audio import log_mel_spectrogram
 
 from manifests.records import SAMPLE_RATE_HZ
+from pipeline.stage import MemoryFullError
+from stages.speech import Transcribe
 from stages.whisper import Recogniser
 from tests.stages.tiny_whisper import make
 
@@ -41,3 +44,55 @@ def test_a_text_may_fill_all_the_room_that_the_model_has_and_says_so(recogniser,
     monkeypatch.setattr(ctranslate2.models.Whisper, "generate", generate)
     (said,) = recogniser.transcribe([(np.zeros(SAMPLE_RATE_HZ, np.float32), "th", None)], lambda n, text: ())
     assert lengths == [448] and said.cut_off
+
+
+OLD_DRIVER = "the provided PTX was compiled with an unsupported toolchain."
+WANTS_570 = r"CTranslate2 cannot use the GPU: its driver is too old, .* 570 or later here \(.*\)$"
+
+
+class TestGpuInName:
+    """A Whisper for a GPU that works on the processor, by the packaged weights."""
+
+    @pytest.fixture(autouse=True)
+    def in_name(self, monkeypatch):
+        def load(folder, device, **options):
+            return plain(folder, "cpu", **(options | {"compute_type": "float32"}))
+
+        plain = whisperx.asr.load_model
+        monkeypatch.setattr(whisperx.asr, "load_model", load)
+
+    def open(self, monkeypatch, device, error=None):
+        """Open the stage on the device, whose encoder raises an error: how often it was asked."""
+
+        def encode(model, mels):
+            asked.append(mels)
+            if error:
+                raise error
+            return plain(model, mels)
+
+        plain, asked = whisperx.asr.WhisperModel.encode, []
+        monkeypatch.setattr(whisperx.asr.WhisperModel, "encode", encode)
+        monkeypatch.setattr("stages.speech.torch_device", lambda *_: device)
+        Transcribe(model="sample/whisper", align=False, window_s=3.0, part_s=3.0, context_s=4.0).open()
+        return len(asked)
+
+    @pytest.mark.parametrize(
+        ("kind", "said", "line"),
+        [
+            (ValueError, f"CUDA failed with error {OLD_DRIVER}", WANTS_570),
+            (ValueError, f"parallel_for failed: cudaErrorUnsupportedPtxVersion: {OLD_DRIVER}", WANTS_570),
+            (ValueError, "cuBLAS failed with status CUBLAS_STATUS_ARCH_MISMATCH\nat x.cc", "GPU: .*ARCH_MISMATCH$"),
+            (MemoryFullError, "CUDA failed with error out of memory", "GPU: CUDA failed with error out of memory$"),
+        ],
+    )
+    def test_a_gpu_that_cannot_encode_is_met_when_a_worker_opens_and_told_in_one_line(
+        self, monkeypatch, kind, said, line
+    ):
+        with pytest.raises(kind, match=line) as refused:
+            self.open(monkeypatch, "cuda", RuntimeError(said))
+        assert "\n" not in str(refused.value)
+
+    def test_a_gpu_encodes_once_before_there_is_a_video_and_a_processor_never(self, monkeypatch):
+        assert self.open(monkeypatch, "cuda") == 1
+        monkeypatch.undo()
+        assert self.open(monkeypatch, "cpu") == 0

@@ -1,0 +1,40 @@
+"""Lists that could be read in two ways, or only in part, are refused in one line, and no line of ours shows a login."""
+
+import pytest
+
+from manifests.table import ManifestError, read
+
+LONG = "x" * 140_000  # Python's reader of CSV takes 131,072 characters a field
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("v.tsv", "url\ttitle\na.mp4\tone\rtwo\nb.mp4\tB\n", "line 2: not CSV: a carriage return outside quotes"),
+        ("v.tsv", f"url\ttitle\na.mp4\tA\nb.mp4\t{LONG}\n", "line 3: not CSV: field larger than field limit"),
+        ("v.tsv", f'url\ttitle\na.mp4\t"A" b\nb.mp4\t{LONG}\n', "line 2: not CSV"),
+        ("v.json", '{"a": {"url": "a.mp4"}, "a": {"url": "b.mp4"}}', "the key 'a' stands twice in one object"),
+        ("v.json", '[{"url": "a.mp4", "url": "b.mp4"}]', "the key 'url' stands twice in one object"),
+        ("v.json", '{"clips": {"a": {"ytb_id": "1", "x": {"b": 1, "b": 2}}}}', "the key 'b' stands twice"),
+        ("v.jsonl", '{"url": "a.mp4"}\n{"url": "b.mp4", "url": "c.mp4"}\n', "line 2: the key 'url' stands twice"),
+        ("v.json", '{"https://me:Secret@e.org/a": 1, "https://me:Secret@e.org/a": 2}', "the key 'https://***@e.org/a'"),
+        ("v.csv", "url,title,url\na.mp4,x,b.mp4\n", "line 1: columns of one name, url, url: only one would count"),
+        ("v.csv", "Start (s),url,start-s\n1,a.mp4,2\n", "line 1: columns of one name, Start (s), start-s"),
+        ("v.tsv", "sep=;\ntitle;url;Title\nx;a.mp4;y\n", "line 2: columns of one name, title, Title"),
+        ("v.csv", "https://me:Secret@e.org/a.mp4\nhttps://me:Secret@e.org/b.mp4\n", "among https://***@e.org/a.mp4;"),
+        ("v.csv", '"one\ntwo",three\nx,y\n', "no column url, path or youtube_id among one two, three;"),
+    ],
+)
+def test_a_list_of_two_meanings_is_refused_in_one_line_that_shows_no_login(tmp_path, name, text, said):
+    source = tmp_path / name
+    source.write_bytes(text.encode())
+    with pytest.raises(ManifestError) as caught:
+        read(str(source))
+    message = str(caught.value)
+    assert message.startswith(str(source)) and said in message
+    assert "\n" not in message and "Secret" not in message and len(message) < 400
+
+
+def test_columns_that_nobody_uses_may_have_one_name(tmp_path):
+    (tmp_path / "v.csv").write_text("url,note,note\na.mp4,x,y\n")
+    assert len(read(str(tmp_path / "v.csv"))) == 1

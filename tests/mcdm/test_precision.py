@@ -1,0 +1,137 @@
+"""Roll-outs in bfloat16: when, how far from float32, and what stays float32."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mcdm import diffusion, distributed
+from mcdm import generate as roll
+from mcdm.__main__ import main
+from mcdm.course import train
+from mcdm.generate import Talker
+from mcdm.motion import Motion
+from mcdm.precision import takes_bf16
+from tests.mcdm.nano import SEEING, nano, nano_of
+from tests.mcdm.test_generate import generate, made_world, read
+from tests.mcdm.test_train import options
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A run whose networks do not answer with the noise: what that tells of the picture where nothing else is, any
+    rounding turns over."""
+    recipe = nano(memory_zero_init=False, guidance=2.0, **SEEING)
+    return made_world(tmp_path_factory.mktemp("world"), replace(recipe, prior=replace(recipe.prior, prediction="v")))
+
+
+@pytest.mark.parametrize(("precision", "native"), [("auto", True), ("auto", False), ("bf16", False), ("fp32", True)])
+def test_bfloat16_is_taken_where_it_is_asked_for_and_by_itself_where_a_gpu_has_it(precision, native, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
+    assert takes_bf16(precision, torch.device("cuda")) == (precision == "bf16" or (precision == "auto" and native))
+    assert takes_bf16(precision, CPU) == (precision == "bf16")
+
+
+def rolled_out(talker):
+    """Latents and tokens of three clips of two videos, the head led in the last, and the last state."""
+    source, side, recipe = torch.Generator().manual_seed(1), talker.recipe.codec.size_px, talker.recipe
+    pictures = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    state, made = talker.begin(pictures, [3, 4]), []
+    for heads in (False, False, True):
+        w = talker.history + recipe.frames
+        audio = torch.randn(2, w, recipe.audio.tokens, recipe.audio.width, generator=source)
+        latents, state = talker.clip(state, audio, torch.randn(2, w, 13, generator=source) * 0.1 if heads else None)
+        made += [latents, state.tokens]
+    return made, state
+
+
+def test_a_roll_out_in_bfloat16_is_near_that_in_float32_and_the_same_each_time(world):
+    exact, coarse = Talker(world / "run", CPU), Talker(world / "run", CPU, bf16=True)
+    kinds = set()
+    for network in (coarse.prior.answer, coarse.denoiser.unet.conv_out, coarse.denoiser.archive):
+        network.register_forward_hook(lambda _, given, answer: kinds.add(answer.dtype))
+    (wanted, _), (made, state), (again, _) = rolled_out(exact), rolled_out(coarse), rolled_out(coarse)
+    assert kinds == {torch.bfloat16}, "the networks compute in it"
+    assert all(torch.equal(one, other) for one, other in zip(made, again, strict=True))
+    for one, other in zip(wanted, made, strict=True):
+        assert not torch.equal(one, other) and (one - other).norm() < 0.05 * one.norm()
+    kept = (state.reference, state.points, state.image, state.archived, state.tokens)
+    assert {one.dtype for one in (*made, *kept)} == {torch.float32}, "noise, steps, landmarks and latents do not"
+
+
+def test_only_the_networks_of_stages_2_and_3_compute_in_bfloat16(world, monkeypatch):
+    def looking(plain):
+        def look(*given, **named):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return plain(*given, **named)
+
+        return look
+
+    seen, talker = [], Talker(world / "run", CPU, bf16=True)
+    for owner, names in (
+        (diffusion, ("split", "ddim_step")),
+        (roll, ("draw_normal", "landmarks_of", "sketch", "placed")),
+        (talker.codec, ("decode",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(owner, name, looking(getattr(owner, name)))
+    _, state = rolled_out(talker)
+    talker.pictures(state.archived)
+    assert len(seen) > 8 and not any(seen)
+
+
+def test_the_command_line_chooses_and_an_evaluation_says_what_it_computed_in(world, tmp_path):
+    for name, more in (("own", ()), ("fp32", ("--precision", "fp32")), ("bf16", ("--precision", "bf16"))):
+        assert generate(world, tmp_path / f"{name}.mp4", "--seconds", "0.4", *more) == 0
+    own, exact, coarse = (read(tmp_path / f"{name}.mp4")[0].astype(int) for name in ("own", "fp32", "bf16"))
+    assert np.array_equal(own, exact), "on a processor float32 is the default"
+    assert 0 < np.abs(own - coarse).mean() < 8, "of an untrained network, in grey levels"
+    given = ["evaluate", "--run", world / "run", "--shards", world / "shards", "--device", "cpu", "--frames", "8"]
+    for more, computed in (((), "fp32"), (("--precision", "bf16"), "bf16")):
+        assert main([str(one) for one in [*given, "--face-pack", "none", *more]]) == 0
+        assert json.loads((world / "run" / "eval.json").read_text())["computed_in"] == computed
+
+
+def test_samples_compute_in_what_training_computes_in(world, tmp_path, monkeypatch):
+    def talker(run, device, *, bf16=False):
+        asked.append(bf16)
+        return Talker(run, device, bf16=bf16)
+
+    asked = []
+    monkeypatch.setattr("mcdm.samples.Talker", talker)
+    train(nano_of(1), options(str(world / "shards"), tmp_path / "run", precision="bf16", samples_every=1, held_out=2))
+    assert asked == [True]
+    assert '"samples"' in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_on_a_gpu_the_motion_encoders_are_not_fused_into_another_gelu(monkeypatch):
+    def fused(*given):
+        calls.append(1)
+        return plain(*given)
+
+    def tokens():
+        face = torch.zeros(1, 2, recipe.motion.face_px, recipe.motion.face_px)
+        with torch.no_grad():
+            motion.tokens(face, torch.zeros(1, 2, 13))
+        return len(calls)
+
+    plain, calls, recipe = torch._transformer_encoder_layer_fwd, [], nano()
+    motion = Motion(recipe.motion).eval()
+    monkeypatch.setattr(torch, "_transformer_encoder_layer_fwd", fused)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    before = torch.get_float32_matmul_precision(), torch.backends.mha.get_fastpath_enabled()
+    try:
+        distributed.start("cpu")
+        made = tokens()
+        assert made > 0, "on a processor the fused one has the same GELU"
+        distributed.start("cuda")
+        assert tokens() == made
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.mha.set_fastpath_enabled(before[1])

@@ -1,0 +1,115 @@
+"""Forced alignment through the real whisperx: what a text, a pause and a quiet sound do to the times of words."""
+
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from manifests.records import Word
+from stages.aligners import Aligners, _said
+from stages.registry import ALIGNERS, REGISTRY
+from tests.stages.test_speech import babble, random_aligner
+
+FRAMES_PER_S = 50
+ANY = {
+    "en": "abcdefghijklmnopqrstuvwxyz'", "fr": "abcdefghijklmnopqrstuvwxyzàâçéèêëîïôùûüœ'",
+    "ru": "абвгдеёжзийклмнопрстуфхцчшщъыьэюя", "th": "กดทนมคำรับีบุ", "zh": "什么不是吗好我们北京",
+}  # fmt: skip
+
+
+def sound(seconds: float) -> np.ndarray:
+    return babble(seconds).astype(np.float32) / 32768
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "You did what?!"),
+        ("en", "Really?? Yes!! It is, i.e. so... No."),
+        ("fr", "Quoi ?! C'est pas vrai ! Mais si..."),
+        ("ru", "Ну... да. Конечно?!"),
+        ("zh", "什么?!不是吗!!"),
+        ("zh", "什么？ 我们!北京。好"),
+        ("th", "ดี! มาก! ครับ"),
+        ("en", "\u0130s it 5\u00a0% or\tso? - \u266a"),
+    ],
+)
+def test_no_mark_in_a_text_costs_it_the_aligner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language, text):
+    monkeypatch.setenv("TFW_MODELS", str(tmp_path))
+    random_aligner(tmp_path / "align-any", [*ANY[language]])
+    monkeypatch.setitem(ALIGNERS, language, "align-any")
+    monkeypatch.setitem(REGISTRY, "align-any", REGISTRY["align-pl"])
+    words = Aligners("cpu").words(sound(8), start_s=1.0, end_s=8.0, text=text, language=language)
+    assert words is not None and "".join(word.text for word in words) == "".join(text.split())
+    times = [time for word in words if is_said(word) for time in (word.start_s, word.end_s)]
+    assert times == sorted(times) and all(1.0 <= time <= 8.0 for time in times)
+
+
+def is_said(word: Word) -> bool:
+    return any(letter.isalnum() for letter in word.text)
+
+
+class Emitting(torch.nn.Module):
+    """An aligner that hears each letter in one frame, at the times given."""
+
+    def __init__(self, letters: str, heard: list[tuple[float, str]], seconds: float) -> None:
+        super().__init__()
+        self.known = {one: number for number, one in enumerate(("[pad]", "|", *sorted(set(letters))))}
+        likely = torch.full((round(seconds * FRAMES_PER_S), len(self.known)), 1e-6)
+        likely[:, 0] = 1.0
+        for time_s, letter in heard:
+            row = likely[round(time_s * FRAMES_PER_S)]
+            row[0], row[self.known[letter]] = 0.05, 0.95
+        self.logits = torch.log(likely / likely.sum(1, keepdim=True))[None]
+
+    def forward(self, given: torch.Tensor, **lengths: None) -> types.SimpleNamespace | tuple[torch.Tensor, None]:
+        self.given = given[0].numpy()
+        return (self.logits, None) if lengths else types.SimpleNamespace(logits=self.logits)
+
+
+@pytest.mark.parametrize("db", [0, -20])
+def test_an_aligner_in_transformers_form_hears_every_voice_at_one_level_and_torchaudio_s_as_it_is(db: int):
+    aligners, quiet = Aligners("cpu"), sound(5) * np.float32(10 ** (db / 20)) + np.float32(0.001)
+    network = Emitting("tak", [(1.0, "t"), (1.2, "a"), (1.4, "k")], 4.0)
+    for kind in ("huggingface", "torchaudio"):
+        aligners._loaded["pl"] = network, {"dictionary": network.known, "type": kind, "language": "pl"}
+        words = aligners.words(quiet, start_s=0.5, end_s=4.5, text="Tak.", language="pl")
+        assert words is not None and words[0].start_s == pytest.approx(1.5, abs=0.03)
+        if kind == "torchaudio":
+            assert np.array_equal(network.given, quiet[8000:72000])
+        else:
+            loud = sound(5)[8000:72000]
+            assert network.given == pytest.approx((loud - loud.mean()) / loud.std(), abs=0.05)
+
+
+@pytest.mark.parametrize("bar_s", [(1.44,), (4.92,), (1.44, 4.92), ()])
+@pytest.mark.parametrize("text", ["Dobrze. Tak.", "Dobrze, tak", "Dobrze tak", "Dobrze?! - Tak!!"])
+def test_a_word_before_a_pause_ends_with_its_voice(text: str, bar_s: tuple[float, ...]):
+    heard = [(1.0 + 0.08 * n, letter) for n, letter in enumerate("dobrze")]  # the last at 1.4 s
+    heard += [(5.0 + 0.08 * n, letter) for n, letter in enumerate("tak")]
+    network = Emitting("dobrzetak", [*heard, *((time_s, "|") for time_s in bar_s)], 10.0)
+    aligners = Aligners("cpu")
+    aligners._loaded["pl"] = network, {"dictionary": network.known, "type": "huggingface", "language": "pl"}
+    words = aligners.words(sound(12), start_s=1.5, end_s=11.5, text=text, language="pl")
+    assert words is not None
+    first, second = (word for word in words if is_said(word))
+    assert (first.start_s, second.start_s) == pytest.approx((2.5, 6.5), abs=0.03)
+    assert 2.9 < first.end_s <= 3.21 and 6.65 < second.end_s <= 6.97
+
+
+def test_a_chinese_character_before_a_pause_lasts_half_a_second_at_most():
+    network = Emitting("你好再见", [(1.0, "你"), (1.2, "好"), (5.0, "再"), (5.2, "见")], 8.0)
+    aligners = Aligners("cpu")
+    aligners._loaded["zh"] = network, {"dictionary": network.known, "type": "huggingface", "language": "zh"}
+    words = aligners.words(sound(8), start_s=0.0, end_s=8.0, text="你好。再见", language="zh")
+    assert words is not None and [word.text for word in words] == ["你", "好。", "再", "见"]
+    assert [word.end_s for word in words] == pytest.approx([1.2, 1.7, 5.2, 5.22], abs=0.03)
+
+
+def test_an_aligner_is_given_no_mark_that_is_its_blank_or_that_it_does_not_know():
+    torchaudio_s, other = {"-": 0, "|": 1, "'": 2}, {"[pad]": 0, "-": 1, "|": 2, ".": 3}
+    said = {name: "".join(letter for _, letter in _said(' "I\'m well - so-so." ', known))
+            for name, known in (("torchaudio", torchaudio_s), ("other", other))}  # fmt: skip
+    assert said == {"torchaudio": "i'm well soso", "other": "im well - so-so"}
