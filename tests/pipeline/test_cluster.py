@@ -29,7 +29,7 @@ from pipeline.step import StageBrokenError, left_behind
 from tests.pipeline.test_core import stages
 from tests.pipeline.toy import SMALL, Get, Rate, calls, note, videos
 
-pytestmark = [pytest.mark.usefixtures("ray_here"), pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.usefixtures("ray_here")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import webdataset
 
 from tests.command import ROOT, Said, pipeline
 
-pytestmark = [pytest.mark.timeout(3600), pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.timeout(3600)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 """`score.json` holds what the sample run has reached; it is written anew when it reaches more."""

@@ -15,7 +15,7 @@ from pipeline.train import train_on, trainer_recipe, trainer_settings
 from tests.mcdm.nano import nano
 from tests.mcdm.shards import write_shards
 
-pytestmark = [pytest.mark.usefixtures("ray_here"), pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.usefixtures("ray_here")
 
 
 def said(console):

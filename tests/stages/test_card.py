@@ -163,7 +163,7 @@ def test_it_names_every_limit_in_force_and_what_was_changed(made):
     store, _ = made
     limits = table(card(store)[1], "limit")
     fields = {f"`{f.name}`" for f in dataclasses.fields(POLICY)} - {"`name`", "`by_language`"}
-    assert set(limits) == fields | {"`min_confidence.zh`"}
+    assert set(limits) == fields | {f"`{one.limit}.{one.language}`" for one in POLICY.by_language}
     read = ("min_duration_s", "max_offset_frames", "one_speaker", "max_distance", "min_confidence", "min_confidence.zh")
     said = ["none (changed from 3)", "1", "yes", "none", "3", "2"]
     assert [limits[f"`{name}`"][0] for name in read] == said
