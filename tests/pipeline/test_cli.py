@@ -82,7 +82,7 @@ def test_no_option_comes_or_goes_unseen():
         ("run --train huge", "--train huge: no such recipe; there are tiny, small, paper"),
         ("run --train --until watch", "--train needs the shards, which --until and --dry do not write"),
         ("run --set train.frames=4", "--set train.frames=4: belongs to --train"),
-        ("run --train tiny --set train.wings=2", "--set wings: the recipe has no such setting"),
+        ("run --train tiny --set train.wings=2", "--set wings: Recipe has no 'wings', only"),
         ("judge", "holds no results; make some: python -m pipeline run"),
         ("show abc", "holds no results; make some: python -m pipeline run"),
         ("show abc --store http://x.invalid/set", "http://x.invalid/set: a web server takes no results"),
