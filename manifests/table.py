@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
@@ -192,8 +193,8 @@ def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[
         there = without_login(_told(first)) or "none"
         said = f"no column url, path or youtube_id among {there}; write a heading such as youtube_id,start_s,end_s"
         raise ManifestError(f"{source}: line {above + 1}: {said}")
-    names_used = [name for name in first if plain(name) in FIELD and not headless]
-    if twice := [name for name in names_used if [plain(one) for one in names_used].count(plain(name)) > 1]:
+    spelt = Counter(plain(name) for name in first if not headless)
+    if twice := [name for name in first if plain(name) in FIELD and spelt[plain(name)] > 1]:
         raise ManifestError(f"{source}: line {above + 1}: columns of one name, {_told(twice)}: only one would count")
     assert reader.fieldnames is not None  # reads the header, if there is one: rows begin after it
     # Where commas part no fields, they begin the decimals, as German spreadsheets write them.

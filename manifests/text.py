@@ -3,6 +3,11 @@
 from typing import Any
 
 
+def folded(name: str) -> str:
+    """The name or address of a channel, the same however its letters and edges are written."""
+    return name.strip().casefold()
+
+
 def storable(plain: Any) -> Any:
     """The same builtins, with halves of UTF-16 pairs joined in all texts (yt-dlp reads `&#55357;&#56832;`, a smile, as
     two), and what stays alone, or is a byte of a file name that is not UTF-8, as U+FFFD."""

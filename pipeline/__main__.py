@@ -1,4 +1,4 @@
-"""`python -m pipeline`: run, report, show, judge, calibrate, shard, verify, score, models, forget."""
+"""`python -m pipeline`: run, report, show, judge, calibrate, shard, verify, score, models, forget, prune."""
 
 from pipeline.environment import ensure
 

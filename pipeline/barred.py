@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from manifests.codec import from_json, to_json
 from manifests.records import Video
 from manifests.store import Store
+from manifests.text import folded
 
 _BARRED = "barred"  # an object for what each call took out
 
@@ -41,7 +42,7 @@ class Barred:
 
     def holds(self, video: Video) -> bool:
         """Whether some of what a row asks for was taken out, or it names a channel that was."""
-        if video.channel and self.channels and _digest(_folded(video.channel)) in self.channels:
+        if video.channel and self.channels and _digest(folded(video.channel)) in self.channels:
             return True
         taken = self.parts.get(_digest(video.url), ()) if self.parts else ()
         start_s, end_s = _span(video)
@@ -51,17 +52,13 @@ class Barred:
 def bar(store: Store, videos: Iterable[Video], channels: Iterable[str]) -> None:
     """Keep out what of the web or a disk these videos were, and whatever is of channels of these names."""
     parts = sorted((_digest(video.url), *_span(video)) for video in videos)
-    call = to_json(_Call(parts, sorted({_digest(_folded(name)) for name in channels if name.strip()})))
+    call = to_json(_Call(parts, sorted({_digest(folded(name)) for name in channels if name.strip()})))
     if parts or channels:
         store.put(f"{_BARRED}/{hashlib.sha256(call).hexdigest()[:16]}.json", call)
 
 
 def _span(video: Video) -> tuple[float, float | None]:
     return video.start_s or 0.0, video.end_s
-
-
-def _folded(name: str) -> str:
-    return name.strip().casefold()
 
 
 def _digest(text: str) -> str:

@@ -85,9 +85,7 @@ def shard(options: Namespace, console: Console) -> int:
     """The shards anew from what is known, of another size if wanted."""
     store, job = job_at(options.store)
     changed = job if options.bytes is None else job.changed(None, [f"shard_bytes={options.bytes}"])
-    seen = snapshot(changed.build(), read_videos(store), store)
-    if waiting := Waiting.of(store, seen.known):
-        raise waiting.refuse()
+    seen = _complete(store, changed)
     write_job(store, changed)
     return _finish(store, changed, console, seen)
 
@@ -95,14 +93,11 @@ def shard(options: Namespace, console: Console) -> int:
 def report(options: Namespace, console: Console) -> int:
     """Tables on the terminal, report.html, and a contact sheet if wanted."""
     store, job = job_at(options.store)
-    recipe = job.build()
-    seen = snapshot(recipe, read_videos(store), store)
-    if waiting := Waiting.of(store, seen.known):
-        raise waiting.refuse()
+    seen = _complete(store, job)
     if options.sheet is not None:
         from pipeline.pictures import contact_sheet
 
-        kept = {verdict.key for verdict in seen.verdicts(recipe.policy) if verdict.kept}
+        kept = {verdict.key for verdict in seen.verdicts(job.build().policy) if verdict.kept}
         clips = [clip for one in seen.known if one.clips for clip in one.clips.items if clip.key in kept]
         shown = clips[:: -(-len(clips) // _SHEET_CLIPS) or 1]
         Path(options.sheet).write_bytes(contact_sheet(store, shown))
@@ -213,6 +208,14 @@ def models(options: Namespace, console: Console) -> int:
         else:
             console.print(weights.check(name), soft_wrap=True)
     return 0
+
+
+def _complete(store: Store, job: Job) -> Snapshot:
+    """What is known now. Raises `ValueError` where clips would leave the shards because their videos wait."""
+    seen = snapshot(job.build(), read_videos(store), store)
+    if waiting := Waiting.of(store, seen.known):
+        raise waiting.refuse()
+    return seen
 
 
 def _finish(store: Store, job: Job, console: Console, seen: Snapshot) -> int:

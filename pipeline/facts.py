@@ -9,10 +9,9 @@ from typing import Any
 from manifests.codec import from_plain
 from manifests.records import Video
 from manifests.store import Store
-from pipeline.figures import STAGES
 from pipeline.ledger import READERS, Ledger, Listed, Outcome, forgotten
 from pipeline.stage import Rejection, Stage, keys
-from stages.judge import Measured
+from stages.judge import STAGES, Measured
 
 
 def outcomes(stages: Sequence[Stage[Any]], video: str, store: Store) -> dict[str, Outcome]:
@@ -79,9 +78,8 @@ def _with_postponed(stages: Sequence[Stage[Any]], found: Sequence[Measured], led
     names = keys(stages, Video)
     waiting: dict[str, set[str]] = defaultdict(set)
     for one in found:
-        stage = next((stage.name for stage in stages if getattr(one, STAGES[stage.name]) is None), None)
-        if stage and not one.rejected and not one.failed:
-            waiting[stage].add(one.video.id)
+        if one.lacks and not one.rejected and not one.failed:
+            waiting[one.lacks].add(one.video.id)
     why = {
         video: (stage, said)
         for stage, ids in waiting.items()

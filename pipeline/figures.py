@@ -8,19 +8,9 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from manifests.records import RATE_HZ, Verdict
-from stages.judge import Candidate, Measured, candidates, tightest
+from stages.judge import STAGES, Candidate, Measured, candidates, tightest
 from stages.language import by_language, stated, subtag
 from stages.policies import Policy
-
-STAGES: dict[str, str] = {
-    "fetch": "source",
-    "watch": "seen",
-    "clip": "clips",
-    "sync": "syncs",
-    "speech": "speeches",
-    "identity": "identities",
-}
-"""Each stage with the field of `Measured` that it fills, in their order."""
 
 PAPER_HOURS = {
     "de": 32.4, "pl": 20.3, "ru": 22.0, "fr": 25.9, "hr": 24.6, "zh": 28.8, "ar": 17.6, "en": 35.8, "th": 14.5,
@@ -256,7 +246,7 @@ def _rules(judged: Sequence[Judged]) -> list[Rule]:
     for one in judged:
         for receipt in one.verdict.receipts:
             broken[receipt.rule].append(receipt.margin)
-        if len(one.verdict.receipts) == 1 and not (one.clip.spared or one.clip.lacks):
+        if len(one.verdict.receipts) == 1 and one.clip.is_whole:
             alone[one.verdict.receipts[0].rule].append(one)
     return [
         Rule(name, first[name], len(margins), len(alone[name]), _hours(alone[name]), median(margins))

@@ -14,6 +14,7 @@ from manifests import parquet
 from manifests.codec import from_plain
 from manifests.records import Identities, Identity, Verdict, Video
 from manifests.store import Store
+from manifests.text import folded
 from pipeline.finish import judged
 from pipeline.ledger import READERS, Ledger
 from pipeline.recipes import TalkingFaces
@@ -119,7 +120,7 @@ def _channel_of(name: str, videos: Sequence[Video], store: Store) -> tuple[set[s
 
 
 def _same(name: str, *others: str) -> bool:
-    return name.strip().casefold() in {other.strip().casefold() for other in others}
+    return folded(name) in map(folded, others)
 
 
 def clips_of(person: str, store: Store) -> dict[str, str]:

@@ -85,7 +85,7 @@ def gallery(figures: Figures) -> tuple[list[Judged], list[Judged], list[Judged]]
     narrow = sorted((one for one in kept if one.tightest), key=lambda one: (one.margin, one.clip.clip.key))
     # Of the dropped, those that one rule alone keeps out: their margin is what decides.
     missed = sorted(
-        (one for one in figures.judged if len(one.verdict.receipts) == 1 and not (one.clip.spared or one.clip.lacks)),
+        (one for one in figures.judged if len(one.verdict.receipts) == 1 and one.clip.is_whole),
         key=lambda one: (_farness(_relative(one)), one.clip.clip.key),
     )
     return _in_turn(sample)[:_KEPT_SHOWN], _varied(narrow)[:_BORDER_SHOWN], _varied(missed)[:_BORDER_SHOWN]

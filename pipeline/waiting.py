@@ -16,8 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from manifests.store import Store
-from pipeline.figures import STAGES
-from stages.judge import Measured
+from stages.judge import STAGES, Measured
 from stages.shard_index import read_index
 
 
@@ -76,4 +75,4 @@ def _waits_for(one: Measured) -> str:
     if one.failed:
         stage, status, _ = one.failed
         return stage if status == "failed" else ""
-    return next((stage for stage, fact in STAGES.items() if getattr(one, fact) is None), "")
+    return one.lacks

@@ -142,7 +142,7 @@ def status(one: Measured) -> tuple[str, str, str]:
         return "rejected", one.rejected[0], one.rejected[1]
     if one.failed is not None:
         return one.failed[1], one.failed[0], one.failed[2]
-    return ("waiting" if one.clips is None or one.lacks else "measured"), "", ""
+    return ("waiting" if one.lacks else "measured"), "", ""
 
 
 def _put(store: Store, path: str, rows: Sequence[Mapping[str, Any]], schema: Any) -> None:

@@ -33,6 +33,12 @@ from stages.rivals import Contender, out_talked, worse_copies
 from stages.split import Member, Placement, place
 from stages.transcript import n_credits, n_letters, repetition
 
+STAGES: dict[str, str] = {
+    "fetch": "source", "watch": "seen", "clip": "clips",
+    "sync": "syncs", "speech": "speeches", "identity": "identities",
+}  # fmt: skip
+"""Each stage with the field of `Measured` that it fills, in their order."""
+
 NOT_CUT, NOT_HEARD = "not_cut", "not_heard"
 UNMEASURED = "unmeasured"
 """The rule that keeps out what a stage has never measured, whose name is the value then. Of a clip that was measured:
@@ -71,9 +77,8 @@ class Measured:
 
     @property
     def lacks(self) -> str:
-        """The first stage after the cut that gave nothing: the video waits for it, or ended there. "" if all did."""
-        later = {"sync": self.syncs, "speech": self.speeches, "identity": self.identities}
-        return next((stage for stage, record in later.items() if record is None), "")
+        """The first stage that gave nothing: the video waits for it, or ended there. "" if all did."""
+        return next((stage for stage, fact in STAGES.items() if getattr(self, fact) is None), "")
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,11 @@ class Candidate:
     def lacks(self) -> str:
         """The stage that is still to measure it, or never will, or nothing: no policy knows what it would have read."""
         return "" if self.spared else self.measured.lacks
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all was measured that a policy may ask for."""
+        return not (self.spared or self.lacks)
 
 
 @dataclass(frozen=True)
@@ -289,8 +299,7 @@ def readings(one: Candidate, policy: Policy) -> tuple[Reading, ...]:
     Of a clip that was spared something, or waits, only what is known: the rest was not looked for.
     """
     found = (reading for rule in RULES if (reading := rule.read(one, policy)) is not None)
-    is_whole = not (one.spared or one.lacks)
-    return tuple(reading for reading in found if is_whole or reading.value != UNMEASURED)
+    return tuple(reading for reading in found if one.is_whole or reading.value != UNMEASURED)
 
 
 def tightest(one: Candidate, policy: Policy) -> tuple[str, float] | None:

@@ -29,6 +29,7 @@ from manifests.records import RATE_HZ, Clip, Ref, Verdict
 from manifests.scratch import prefix
 from manifests.store import Store
 from stages.card import Maker, write_card
+from stages.download import sha256_of
 from stages.judge import Candidate, Measured, candidates
 from stages.shard_index import Row, ShardIndex, drop_stale, read_index, shard_name, tars, write_index
 from stages.shard_json import describe
@@ -222,13 +223,11 @@ def _rows(store: Store, there: set[str], planned: Planned) -> tuple[Row, ...]:
             if planned.name in there:  # written by a run that died before its index
                 found = store.get_file(path, Path(folder))
                 samples = tuple(sample for sample, _ in read_tar(found))
-                with found.open("rb") as opened:
-                    digest = hashlib.file_digest(opened, "sha256")
+                sha256 = sha256_of(found)
         if not samples:
-            digest = hashlib.sha256()
             with store.writing(path) as target:
-                samples = _write(store, target, planned.entries, digest)
-    sha256 = digest.hexdigest()
+                samples = _write(store, target, planned.entries, digest := hashlib.sha256())
+            sha256 = digest.hexdigest()
     return tuple(_row(planned.name, sha256, *pair) for pair in zip(planned.entries, samples, strict=True))
 
 
@@ -290,8 +289,7 @@ def _samples(
 def _members(store: Store, entry: Entry, files: Mapping[Ref, Path]) -> dict[str, Content]:
     clip = entry.clip
     for ref in files if entry.shift_frames else (clip.arrays,):  # a copy is checked by the digest that writing it gives
-        with files[ref].open("rb") as opened:
-            _check(store, entry, ref, hashlib.file_digest(opened, "sha256").hexdigest())
+        _check(store, entry, ref, sha256_of(files[ref]))
     video: Content = files[clip.video]
     audio: Content = files[clip.audio]
     if entry.shift_frames:

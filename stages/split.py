@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from manifests.records import Video
+from manifests.text import folded
 
 SPLITS = ("train", "val", "test")
 
@@ -276,7 +277,7 @@ def _groups(
     together = DisjointSet(member.key for member in members)
     first: dict[tuple[str, str], str] = {}
     for member in members:
-        bonds = {"video": member.video, "url": member.url, "channel": _channel(member)}
+        bonds = {"video": member.video, "url": member.url, "channel": folded(member.channel)}
         for kind, name in (*bonds.items(), ("person", persons[member.key])):
             if name:
                 together.merge(first.setdefault((kind, name), member.key), member.key)
@@ -291,12 +292,8 @@ def _groups(
     return {member.key: named[together[member.key]] for member in members}
 
 
-def _channel(member: Member) -> str:
-    return member.channel.strip().casefold()
-
-
 def _origin(member: Member) -> tuple[bool, str]:
     """Where a clip comes from, channels before files: its channel, else the id that its file has as a whole."""
-    if channel := _channel(member):
+    if channel := folded(member.channel):
         return False, f"channel {channel}"
     return True, Video.of(member.url).id if member.url else member.video

@@ -50,13 +50,23 @@ _CREDITS = (
 people do say at the end of a video ("thanks for watching") are none: alone under a longer voice they are few words."""
 
 
+class _Plain(dict[int, str | None]):
+    """What `tokens` leaves of a character, by its code, worked out once: rules ask it of every clip, several times."""
+
+    def __missing__(self, code: int) -> str | None:
+        letter = chr(code)
+        is_left_out = unicodedata.category(letter)[0] in "PSC" or code in _ARABIC_MARKS
+        self[code] = None if is_left_out else " " if letter.isspace() else letter
+        return self[code]
+
+
+_PLAIN = _Plain()
+
+
 def tokens(text: str, language: str) -> list[str]:
     """Words without case and punctuation, characters for languages without spaces."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    kept = [c for c in plain if unicodedata.category(c)[0] not in "PSC" and ord(c) not in _ARABIC_MARKS]
-    if language in UNSPACED:
-        return [c for c in kept if not c.isspace()]
-    return "".join(" " if c.isspace() else c for c in kept).split()
+    words = unicodedata.normalize("NFKC", text).casefold().translate(_PLAIN).split()
+    return list("".join(words)) if language in UNSPACED else words
 
 
 def n_letters(text: str) -> int:

@@ -4,7 +4,6 @@ Without our index only the structure is checked: tars, keys, members that decode
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -23,6 +22,7 @@ from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from manifests.scratch import prefix
 from manifests.store import Store
 from stages.card import wrong_sums
+from stages.download import sha256_of
 from stages.shard_index import Row, read_index
 from stages.shard_json import SCHEMA
 from stages.split import SPLITS
@@ -179,18 +179,14 @@ def _shard(store: Store, path: str, rows: Sequence[Row] | None, ended: Event) ->
         except TarError as error:
             last = shard.samples[-1].key if shard.samples else ""
             shard.problems.append(Problem(shard.name, last, f"not readable to its end: {error}"))
-        if rows and not (expected or shard.problems) and not _is_whole(file, rows[0].shard_sha256):
+        said = rows[0].shard_sha256 if rows else ""
+        if said and not (expected or shard.problems) and sha256_of(file) != said:
             shard.problems.append(Problem(shard.name, "", "its SHA-256 is not that of the index, though its clips are"))
     shard.problems += [Problem(shard.name, key, "in the index, not in the tar") for key in expected]
     order = [sample.key for sample in shard.samples]
     if rows is not None and order != sorted(order):
         shard.problems.append(Problem(shard.name, "", "clips are not in the order of their keys"))
     return shard
-
-
-def _is_whole(file: Path, sha256: str) -> bool:
-    with file.open("rb") as opened:
-        return not sha256 or hashlib.file_digest(opened, "sha256").hexdigest() == sha256
 
 
 @dataclass

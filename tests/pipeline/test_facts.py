@@ -13,14 +13,13 @@ from manifests.records import Speeches, Video
 from manifests.store import Store
 from pipeline import run as running
 from pipeline.facts import measured
-from pipeline.figures import STAGES
 from pipeline.finish import snapshot
 from pipeline.job import Job, add_videos
 from pipeline.ledger import STATUSES, Ledger, Outcome
 from pipeline.recipes import own
 from pipeline.stage import keys
 from tests.stages.measured import measured as made
-from tests.stages.measured import speech
+from tests.stages.measured import remember, speech
 
 RECIPE = own()
 KEYS = keys(RECIPE.stages(), Video)
@@ -45,16 +44,11 @@ def store(tmp_path):
     return Read(str(tmp_path))
 
 
-def remember(store, one):
-    """Leave in a store what a run would have that measured this."""
-    for stage, key in KEYS.items():
-        fact = getattr(one, STAGES[stage])
-        Ledger(store).write(key, one.video.id, Outcome(status="ok", body=to_plain(fact)))
-    return one
-
-
 def known(store, *names):
-    return add_videos(store, [remember(store, made(name)).video for name in names])
+    found = [made(name) for name in names]
+    for one in found:
+        remember(store, KEYS, one)
+    return add_videos(store, [one.video for one in found])
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -146,7 +140,7 @@ def test_a_search_reads_each_outcome_once_however_many_waves_it_has(store, monke
     search = type("Search", (), {
         "troubles": (), "next_wave": lambda *_: tuple(found.pop(0) if found else ()), "short": lambda *_: (),
     })()  # fmt: skip
-    monkeypatch.setattr(running, "_carry", lambda this, videos, due: remember(store, made(due[0].enter[0])))
+    monkeypatch.setattr(running, "_carry", lambda this, videos, due: remember(store, KEYS, made(due[0].enter[0])))
     options = Namespace(until=None)
     this = running._Run(options, Console(file=io.StringIO()), store, Job(recipe="own"), RECIPE, "r")
     seen = running._search(this, search, add_videos(store, ()))

@@ -6,13 +6,11 @@ import io
 import pytest
 from rich.console import Console
 
-from manifests.codec import to_plain
 from manifests.records import Verdict, Video
 from manifests.store import Store
 from pipeline import finish as finishing
 from pipeline import run as running
 from pipeline.cli import main
-from pipeline.figures import STAGES
 from pipeline.finish import finish, is_finished, notes, snapshot
 from pipeline.job import Job, add_videos, read_videos, write_job
 from pipeline.ledger import Ledger, Outcome
@@ -22,14 +20,13 @@ from pipeline.stage import keys
 from stages.policies import PAPER
 from stages.shard import Sharded
 from stages.shard_json import SCHEMA
-from tests.stages.measured import measured, put, source, speech, stored_clip, sync
+from tests.stages.measured import measured, put, remember, source, speech, stored_clip, sync
 
 
-def remember(store, recipe, known):
+def put_in(store, recipe, known):
     """Leave in a store what a run would have that measured this."""
     add_videos(store, [known.video])
-    for stage, key in keys(recipe.stages(), Video).items():
-        Ledger(store).write(key, known.video.id, Outcome(status="ok", body=to_plain(getattr(known, STAGES[stage]))))
+    remember(store, keys(recipe.stages(), Video), known)
 
 
 @pytest.fixture
@@ -160,7 +157,7 @@ def test_judge_says_by_language_what_comes_and_goes(tmp_path, capsys):
     write_job(store, job)
     for n, (language, confidence) in enumerate((("th", 2.5), ("th-TH", 7.0), ("de", 7.0))):
         known = measured(f"v{n}", language=language, person=n, syncs=(sync(f"v{n}-0000", confidence),))
-        remember(store, job.build(), known)
+        put_in(store, job.build(), known)
     assert main(["judge", "--dry", "--set", "policy.min_confidence.th=2", "--store", store.url]) == 0
     out = capsys.readouterr().out
     assert out.splitlines() == ["kept 2 clips before, 3 now: +1 -0", "th: 1 -> 2 clips, 0.001 -> 0.002 h"]
@@ -205,7 +202,7 @@ def test_a_video_is_shown_without_judging_a_finished_store_as_it_is_shown_by_jud
         clips = tuple(stored_clip(store, f"v{n}", number, seed=n, start_s=9.0 * number) for number in range(3))
         syncs = tuple(sync(one.key, confidence) for one, confidence in zip(clips, (7.0, 1.23456789, 7.0), strict=True))
         heard = {"speeches": (speech(clips[0].key), speech(clips[1].key), speech(clips[2].key, verdict="other"))}
-        remember(store, job.build(), measured(f"v{n}", clips=clips, syncs=syncs, person=n, **heard))
+        put_in(store, job.build(), measured(f"v{n}", clips=clips, syncs=syncs, person=n, **heard))
     finish(job.build(), job, snapshot(job.build(), read_videos(store), store), store)
     judgings.clear()
     quick = shown(store, "v1")
@@ -221,7 +218,7 @@ def test_clips_that_are_not_those_that_were_scored_are_due_again_with_what_was_m
     for n in range(2):
         clip = stored_clip(store, f"v{n}", seed=n)
         one = measured(f"v{n}", clips=(clip,), person=n)
-        remember(store, recipe, dataclasses.replace(one, source=source(put(store, f"blobs/x/v{n}", b"source"))))
+        put_in(store, recipe, dataclasses.replace(one, source=source(put(store, f"blobs/x/v{n}", b"source"))))
     store.put(clip.audio.path, b"of another run")
     with pytest.raises(ValueError, match=r"0000.wav is not the file that was scored.* anew the 1 videos"):
         finish(recipe, Job(recipe="own"), snapshot(recipe, read_videos(store), store), store)

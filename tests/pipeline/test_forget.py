@@ -26,17 +26,16 @@ from stages.catalogue import CLIPS, VIDEOS, read_catalogue
 from stages.policies import LATENTSYNC, PAPER
 from stages.shard_index import CARD, SUMS, read_index
 from stages.verify import verify
-from tests.stages.measured import identity, measured, put, random_hash, source, stored_clip
+from tests.stages.measured import identity, measured, put, random_hash, remember, source, stored_clip
 
 RECIPE = TalkingFaces(policy=dataclasses.replace(PAPER, min_duration_s=None), shard_bytes=1_000_000)
-FIELDS = ("source", "seen", "clips", "syncs", "speeches", "identities")
 
 
 @pytest.fixture
 def store(tmp_path):
     """Six videos; v4's only clip is a copy of v3's, v1 and v2 are of one channel, v0 and v5 show one person."""
     store = Store(str(tmp_path))
-    names, ledger = keys(RECIPE.stages(), Video), Ledger(store)
+    names = keys(RECIPE.stages(), Video)
     for n in range(6):
         clip = stored_clip(store, f"v{n}", seed=n)
         key = clip.key
@@ -54,8 +53,7 @@ def store(tmp_path):
         address = "https://tube.example/@Anna" if n in (1, 2) else ""
         one = dataclasses.replace(one, source=source(file, uploader_url=address))
         add_videos(store, [one.video])
-        for stage, field in zip(names, FIELDS, strict=True):
-            ledger.write(names[stage], f"v{n}", Outcome(status="ok", body=to_plain(getattr(one, field))))
+        remember(store, names, one)
     finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
     return store
 

@@ -21,24 +21,22 @@ from stages.policies import PAPER
 from stages.shard_index import CARD, SUMS, read_index
 from stages.verify import verify
 from stages.weights import WeightsMissingError
-from tests.stages.measured import identity, measured, put, random_hash, source, stored_clip
+from tests.stages.measured import identity, measured, put, random_hash, remember, source, stored_clip
 
 RECIPE = TalkingFaces(policy=dataclasses.replace(PAPER, min_duration_s=None), shard_bytes=1_000_000)
 UPGRADED = dataclasses.replace(RECIPE, identity=Recognise(faces=4))
-FIELDS = ("source", "seen", "clips", "syncs", "speeches", "identities")
 
 
 def measure(store, video, person, *, like="", channel="", uploader="", recipe=RECIPE):
     """As if a video with one clip of that person had passed every stage; `like`: what it is a copy of."""
-    names, ledger = keys(recipe.stages(), Video), Ledger(store)
+    names = keys(recipe.stages(), Video)
     clip = stored_clip(store, video, seed=sum(map(ord, video)))
     shown = identity(clip.key, person=person, **prints(like or video))
     one = measured(video, clips=(clip,), channel=channel, identities=(shown,))
     file = put(store, f"blobs/{names['fetch']}/{video[:2]}/{video}/source.mp4", b"source")
     one = dataclasses.replace(one, source=source(file, uploader=uploader))
     add_videos(store, [one.video])
-    for stage, field in zip(names, FIELDS, strict=True):
-        ledger.write(names[stage], video, Outcome(status="ok", body=to_plain(getattr(one, field))))
+    remember(store, names, one)
 
 
 def prints(of):

@@ -6,17 +6,16 @@ import re
 
 import pytest
 
-from manifests.codec import to_json, to_plain
+from manifests.codec import to_json
 from manifests.records import Video
 from manifests.store import Store
 from pipeline.cli import main
-from pipeline.figures import STAGES
 from pipeline.finish import finish, is_finished, snapshot
 from pipeline.job import Job, add_videos, read_videos, write_job
 from pipeline.ledger import Ledger, Outcome
 from pipeline.stage import keys
 from stages.verify import verify
-from tests.stages.measured import clip, identity, measured, mp4_bytes, npz_bytes, put, source, wav_bytes
+from tests.stages.measured import clip, identity, measured, mp4_bytes, npz_bytes, put, remember, source, wav_bytes
 
 BEFORE = Job(recipe="own", overrides=("policy.min_duration_s=none", "watch.faces.min_score=0.123"))
 NOW = Job(recipe="own", overrides=("policy.min_duration_s=none",))
@@ -24,7 +23,7 @@ VIDEOS = ("ab0", "ab1", "cd2")
 FILES = {"mp4": mp4_bytes(20), "wav": wav_bytes(20), "npz": npz_bytes(20)}
 
 
-def remember(store, job, video, *, n_stages=6):
+def put_in(store, job, video, *, n_stages=6):
     """Leave what a run with these settings would have of one video: outcomes, attempts and blobs."""
     names = keys(job.build().stages(), Video)
 
@@ -40,18 +39,18 @@ def remember(store, job, video, *, n_stages=6):
         seen=dataclasses.replace(known.seen, arrays=put(store, at("watch", "arrays.npz"), b"arrays" * 100)),
     )
     add_videos(store, [known.video])
-    for stage, key in list(names.items())[:n_stages]:
-        ledger = Ledger(store)
-        ledger.begin(key, video, "r")
-        ledger.write(key, video, Outcome(status="ok", body=to_plain(getattr(known, STAGES[stage]))))
+    passed = dict(list(names.items())[:n_stages])
+    for key in passed.values():
+        Ledger(store).begin(key, video, "r")
+    remember(store, passed, known)
 
 
 def made(url):
     """A store that was run with other settings, and then with those of now; another version fetched one of them."""
     store = Store(url)
     for video in VIDEOS:
-        remember(store, BEFORE, video)
-        remember(store, NOW, video)
+        put_in(store, BEFORE, video)
+        put_in(store, NOW, video)
     store.put("ledger/fetch-0123456789/rejected/ab/ab0.json", to_json(Outcome(status="rejected")))
     store.put("blobs/listen-0123456789/ab/ab0/sound.wav", bytes(1000))
     store.put("tombstones/zz9.json", to_json({"id": "zz9"}))
@@ -109,7 +108,7 @@ def test_prune_dry_says_by_key_how_much_would_go_and_removes_nothing(store, caps
 
 def test_settings_that_were_only_tried_take_nothing_of_what_was_measured_before(store, capsys):
     tried = dataclasses.replace(NOW, overrides=(*NOW.overrides, "clip.margin=1.7"))
-    remember(store, tried, VIDEOS[0], n_stages=3)
+    put_in(store, tried, VIDEOS[0], n_stages=3)
     write_job(store, tried)  # as `run --until clip` does, and a run that is at work or was broken off
     before = everything(store)
     assert prune(store) == prune(store, "--dry") == 2

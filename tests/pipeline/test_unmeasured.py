@@ -7,13 +7,11 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from manifests.codec import to_plain
 from manifests.records import Video
 from manifests.store import Store
 from pipeline import finish as finishing
 from pipeline import run as running
 from pipeline.cli import main
-from pipeline.figures import STAGES
 from pipeline.finish import finish, is_finished, snapshot
 from pipeline.job import Job, add_videos, read_job, read_videos, write_job
 from pipeline.ledger import Ledger, Outcome
@@ -21,7 +19,7 @@ from pipeline.stage import keys
 from stages.judge import JUDGING
 from stages.shard_index import read_index
 from stages.sync import ScoreSync
-from tests.stages.measured import measured, put, source, stored_clip
+from tests.stages.measured import measured, put, remember, source, stored_clip
 
 JOB = Job(recipe="own", overrides=("policy.min_duration_s=none",))
 OTHER = dataclasses.replace(JOB, overrides=(*JOB.overrides, "sync.every=1"))
@@ -33,15 +31,14 @@ def known_of(store, video):
     return dataclasses.replace(one, source=source(put(store, f"blobs/fetch-test/{video[:2]}/{video}/source", b"s")))
 
 
-def remember(store, job, one, *, until="identity", last=None):
+def put_in(store, job, one, *, until="identity", last=None):
     """Leave what a run of this job would have that measured a video up to a stage, where it ended as told."""
     add_videos(store, [one.video])
-    for stage, key in keys(job.build().stages(), Video).items():
-        ended = last if stage == until else None
-        body = to_plain(getattr(one, STAGES[stage]))
-        Ledger(store).write(key, one.video.id, ended or Outcome(status="ok", body=body))
-        if stage == until:
-            return
+    names = keys(job.build().stages(), Video)
+    passed = dict(list(names.items())[: list(names).index(until) + (last is None)])
+    remember(store, passed, one)
+    if last is not None:
+        Ledger(store).write(names[until], one.video.id, last)
 
 
 @pytest.fixture
@@ -50,7 +47,7 @@ def store(tmp_path):
     store = Store(str(tmp_path / "out"))
     write_job(store, JOB)
     for n in range(N_VIDEOS):
-        remember(store, JOB, known_of(store, f"v{n}"))
+        put_in(store, JOB, known_of(store, f"v{n}"))
     finish(JOB.build(), JOB, snapshot(JOB.build(), read_videos(store), store), store)
     assert clips(store) == [f"v{n}-0000" for n in range(N_VIDEOS)]
     return store
@@ -71,7 +68,7 @@ def broken_off(store, *, settled=1):
     """Leave what a run under other settings has left that was broken off: of all but some videos the sync waits."""
     write_job(store, OTHER)
     for n in range(N_VIDEOS):
-        remember(store, OTHER, known_of(store, f"v{n}"), until="identity" if n < settled else "clip")
+        put_in(store, OTHER, known_of(store, f"v{n}"), until="identity" if n < settled else "clip")
 
 
 COMMANDS = (
@@ -132,7 +129,7 @@ def test_judging_that_writes_nothing_says_the_same_and_goes_on(store, capsys):
 )
 def test_clips_of_videos_that_are_settled_otherwise_now_leave_the_shards(ended, store):
     broken_off(store, settled=4)
-    remember(store, OTHER, known_of(store, "v4"), until="sync", last=ended)
+    put_in(store, OTHER, known_of(store, "v4"), until="sync", last=ended)
     assert main(["report", "--store", store.url]) == 0
     assert clips(store) == ["v0-0000", "v1-0000", "v2-0000", "v3-0000"]
 
@@ -140,13 +137,13 @@ def test_clips_of_videos_that_are_settled_otherwise_now_leave_the_shards(ended, 
 def test_one_that_failed_and_will_be_tried_again_waits(store, capsys):
     broken_off(store, settled=4)
     failed = Outcome(status="failed", body={"error": "ValueError: nan"})
-    remember(store, OTHER, known_of(store, "v4"), until="sync", last=failed)
+    put_in(store, OTHER, known_of(store, "v4"), until="sync", last=failed)
     assert main(["report", "--store", store.url]) == 2
     assert "error: 1 of 5 clips in the shards" in capsys.readouterr().err
 
 
 def test_videos_that_are_in_no_shard_yet_hold_nothing_up(store):
-    remember(store, JOB, known_of(store, "v7"), until="clip")
+    put_in(store, JOB, known_of(store, "v7"), until="clip")
     add_videos(store, [Video.of("b.mp4")])
     assert main(["report", "--store", store.url]) == 0 and main(["shard", "--store", store.url]) == 0
     assert len(clips(store)) == N_VIDEOS
@@ -222,7 +219,7 @@ def test_a_run_with_the_settings_of_before_has_its_results_at_once(store):
 def test_a_first_run_ships_what_it_has_though_videos_wait(store):
     for n in range(5, 30):
         add_videos(store, [Video.of(f"{n}.mp4")])
-    remember(store, JOB, known_of(store, "v5"))
+    put_in(store, JOB, known_of(store, "v5"))
     code, said = ended(store, JOB)
     assert code == 0 and len(clips(store)) == N_VIDEOS + 1 and "left the shards" not in said
 
@@ -237,6 +234,6 @@ def test_a_clip_of_a_video_that_waits_is_in_no_shard_whatever_the_policy(tmp_pat
     store, job = Store(str(tmp_path / "out")), Job(recipe="own", policy="latentsync", overrides=JOB.overrides)
     write_job(store, job)
     for n, until in enumerate(("identity", "clip", "sync", "speech")):
-        remember(store, job, known_of(store, f"v{n}"), until=until)
+        put_in(store, job, known_of(store, f"v{n}"), until=until)
     assert main(["report", "--store", store.url]) == 0
     assert clips(store) == ["v0-0000"] and read_job(store) == job

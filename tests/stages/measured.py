@@ -9,6 +9,7 @@ import zlib
 import av
 import numpy as np
 
+from manifests.codec import to_plain
 from manifests.records import (
     SAMPLE_RATE_HZ,
     SAMPLES_PER_FRAME,
@@ -30,7 +31,8 @@ from manifests.records import (
     Word,
 )
 from manifests.store import Store
-from stages.judge import Measured
+from pipeline.ledger import Ledger, Outcome
+from stages.judge import STAGES, Measured
 
 NO_FILE = Ref("nowhere", 1, "0" * 64)
 
@@ -125,6 +127,13 @@ def measured(
         identities=Identities(items=identities or tuple(identity(one.key, person) for one in clips), model="made up"),
         **known,
     )  # fmt: skip
+
+
+def remember(store, names, one):
+    """Leave in the ledger what a run would have of a video that passed the stages of these names, each with its key."""
+    for stage, key in names.items():
+        body = to_plain(getattr(one, STAGES[stage]))
+        Ledger(store).write(key, one.video.id, Outcome(status="ok", body=body))
 
 
 def mp4_bytes(n_frames, *, size_px=64, seed=0, sound=True):

@@ -6,22 +6,19 @@ import json
 import pytest
 
 from manifests import parquet
-from manifests.codec import to_plain
 from manifests.records import Video
 from manifests.store import Store
 from pipeline.cli import main
-from pipeline.figures import STAGES
 from pipeline.finish import finish, snapshot
 from pipeline.forget import forget_all
 from pipeline.job import Job, add_videos, read_videos, write_job
-from pipeline.ledger import Ledger, Outcome
 from pipeline.stage import keys
 from stages import shard_json
 from stages.catalogue import CLIPS, read_catalogue
 from stages.shard_index import CARD, INDEX, read_index
 from stages.tars import read_tar
 from stages.verify import verify
-from tests.stages.measured import measured, put, source, stored_clip, sync
+from tests.stages.measured import measured, put, remember, source, stored_clip, sync
 
 N_VIDEOS, N_CLIPS = 12, 2
 JOB = Job(recipe="own", overrides=("policy.min_duration_s=none", "shard_bytes=20000"))
@@ -39,8 +36,7 @@ def store(tmp_path):
         known = measured(video, clips=clips, syncs=syncs, person=n)
         known = dataclasses.replace(known, source=source(put(store, f"blobs/x/{video}", b"source")))
         add_videos(store, [known.video])
-        for stage, key in keys(recipe.stages(), Video).items():
-            Ledger(store).write(key, video, Outcome(status="ok", body=to_plain(getattr(known, STAGES[stage]))))
+        remember(store, keys(recipe.stages(), Video), known)
     finish(recipe, JOB, snapshot(recipe, read_videos(store), store), store)
     return store
 
