@@ -74,11 +74,12 @@ def measured(
 
 
 def _with_postponed(stages: Sequence[Stage[Any]], found: Sequence[Measured], ledger: Ledger) -> list[Measured]:
-    """The same, saying of each that waits why its last attempt was put off. Asks nothing where no video waits."""
+    """The same, saying of each that waits for one of these stages why its last attempt was put off. Asks nothing where
+    no video waits."""
     names = keys(stages, Video)
     waiting: dict[str, set[str]] = defaultdict(set)
     for one in found:
-        if one.lacks and not one.rejected and not one.failed:
+        if one.lacks in names and not one.rejected and not one.failed:
             waiting[one.lacks].add(one.video.id)
     why = {
         video: (stage, said)

@@ -32,7 +32,6 @@ _COLUMNS: dict[str, pa.DataType] = {
     "contiguous_with_prev": pa.bool_(),
     "offset": pa.int64(),  # of the sample's first header in the tar, bytes
     "length": pa.int64(),  # to the end of its last member's padding
-    "sha256": pa.string(),  # of those bytes
     "content": pa.string(),  # digest of all that went into the sample; names the shard
     "members": pa.list_(_MEMBER),  # offset and length of each member's own bytes
 }
@@ -144,13 +143,12 @@ def _record(row: Row) -> dict[str, Any]:
         **{name: getattr(row, name) for name in _SCHEMA.names if hasattr(row, name)},
         "offset": sample.offset,
         "length": sample.length,
-        "sha256": sample.sha256,
         "members": [vars(member) for member in sample.members],
     }
 
 
 def _row(record: dict[str, Any]) -> Row:
     members = tuple(Member(**member) for member in record.pop("members"))
-    sample = Sample(record["key"], record.pop("offset"), record.pop("length"), record.pop("sha256"), members)
-    known = {name: value for name, value in record.items() if name in _COLUMNS}  # a newer version's may have more
+    sample = Sample(record["key"], record.pop("offset"), record.pop("length"), members)
+    known = {name: value for name, value in record.items() if name in _COLUMNS}  # another version's may have more
     return Row(**known, sample=sample)

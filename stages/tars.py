@@ -31,12 +31,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Sample:
-    """Adjacent members of one key; `offset`, `length` and `sha256` cover their headers and padding too."""
+    """Adjacent members of one key; `offset` and `length` cover their headers and padding too."""
 
     key: str
     offset: int
     length: int
-    sha256: str
     members: tuple[Member, ...]
 
 
@@ -73,32 +72,26 @@ def write_tar(
         for key, contents in samples:
             if not key or "." in key or "/" in key:
                 raise ValueError(f"{key!r} cannot be a WebDataset key: no dots or slashes")
-            start, whole = file.tell(), hashlib.sha256()
-            members = tuple(_add(file, whole, key, name, content) for name, content in contents.items())
-            written.append(Sample(key, start, file.tell() - start, whole.hexdigest(), members))
+            start = file.tell()
+            members = tuple(_add(file, key, name, content) for name, content in contents.items())
+            written.append(Sample(key, start, file.tell() - start, members))
         _end_tar(file)
     return tuple(written)
 
 
-def _add(file: _Hashed, whole: "hashlib._Hash", key: str, name: str, content: Content) -> Member:
-    """Write a member; `whole` sees all of it, header and padding too."""
+def _add(file: _Hashed, key: str, name: str, content: Content) -> Member:
     info = tarfile.TarInfo(f"{key}.{name}")
     info.mode = 0o644
     info.size = len(content) if isinstance(content, bytes) else content.stat().st_size
-    header = info.tobuf(tarfile.USTAR_FORMAT)
-    file.write(header)
-    whole.update(header)
+    file.write(info.tobuf(tarfile.USTAR_FORMAT))
     offset, digest = file.tell(), hashlib.sha256()
     with BytesIO(content) if isinstance(content, bytes) else content.open("rb", buffering=0) as source:
         for chunk in _chunks(source):
             file.write(chunk)
             digest.update(chunk)
-            whole.update(chunk)
     if file.tell() != offset + info.size:
         raise ValueError(f"{info.name} changed its length while it was read")
-    padding = bytes(-info.size % tarfile.BLOCKSIZE)
-    file.write(padding)
-    whole.update(padding)
+    file.write(bytes(-info.size % tarfile.BLOCKSIZE))
     return Member(name, offset, info.size, digest.hexdigest())
 
 
@@ -161,7 +154,7 @@ def read_tar(path: Path) -> Iterator[tuple[Sample, dict[str, bytes]]]:
                 data[name] = raw[at : at + info.size]
                 digest = hashlib.sha256(data[name]).hexdigest()
                 members.append(Member(name, info.offset_data, info.size, digest))
-            yield Sample(key, offset, end - offset, hashlib.sha256(raw).hexdigest(), tuple(members)), data
+            yield Sample(key, offset, end - offset, tuple(members)), data
         file.seek(end)
         # tarfile takes a file that was cut off after a whole member for a complete one.
         if file.read(_END_BYTES) != bytes(_END_BYTES):

@@ -1,4 +1,4 @@
-"""Every command in the README is one that a test runs, or one named below with the reason why none can."""
+"""READMEs: every command is one that a test runs, or is named below with why none can; links lead somewhere."""
 
 import re
 import shlex
@@ -14,6 +14,7 @@ from stages.shard_json import describe
 from tests.stages.measured import measured
 
 ROOT = Path(__file__).parents[1]
+READMES = {path: path.read_text() for path in (ROOT / "README.md", *sorted(ROOT.glob("*/README.md")))}
 _OTHERS = (path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__))
 TESTS = "".join(path.read_text() for path in _OTHERS)
 
@@ -46,10 +47,10 @@ RUN_BY = {
 
 
 def commands() -> list[str]:
-    """Shell lines of the README: those of bash blocks, and those in tables."""
-    text = (ROOT / "README.md").read_text()
+    """Shell lines of all READMEs, each once: those of bash blocks, and those in tables."""
+    text = "".join(READMES.values())
     blocks = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines() if line]
-    return blocks + re.findall(r"\| `(python -m [^`]+)`", text)
+    return list(dict.fromkeys(blocks + re.findall(r"\| `(python -m [^`]+)`", text)))
 
 
 def has(test: str) -> bool:
@@ -58,7 +59,7 @@ def has(test: str) -> bool:
 
 
 @pytest.mark.parametrize("line", commands())
-def test_a_command_of_the_readme_is_one_that_the_tests_run(line):
+def test_a_command_of_a_readme_is_one_that_the_tests_run(line):
     if line in NOT_HERE:
         return
     if line.startswith("ray job submit"):
@@ -77,10 +78,24 @@ def test_a_command_of_the_readme_is_one_that_the_tests_run(line):
         assert has(RUN_BY[f"mcdm {trainer().parse_args(words[3:]).command}"])
 
 
-def test_the_readme_names_every_key_of_a_clips_json():
+def anchors(text: str) -> set[str]:
+    """Names under which a page's headings are reached, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
+def test_a_link_of_a_readme_leads_to_a_file_and_heading(path):
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", READMES[path]):
+        file, _, anchor = target.partition("#")
+        assert (path.parent / file).exists(), target
+        assert not anchor or anchor in anchors((path.parent / file).read_text()), target
+
+
+def test_a_readme_names_every_key_of_a_clips_json():
     one = measured()
     (verdict,) = judge([one], PAPER)
     (clip,) = candidates([one])
     described = describe(clip, verdict, n_clips=1, follows=False)
-    named = set(re.findall(r"`(\w+)`", (ROOT / "README.md").read_text().partition("## The shards")[2]))
+    named = set(re.findall(r"`(\w+)`", READMES[ROOT / "stages" / "README.md"].partition("## The shards")[2]))
     assert {*described, *described["quality"], *described["hashes"], *described["words"][0]} <= named

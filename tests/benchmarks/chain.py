@@ -19,7 +19,6 @@ from pipeline.recipes import TalkingFaces, build
 from pipeline.stage import Resources, keys
 from stages.judge import Measured
 from stages.media import probe
-from stages.policies import SAMPLE
 from tests.benchmarks import classic
 from tests.benchmarks.agreement import our_clips, our_tracks, overlaps, readings, script_faces, texts, unseen
 from tests.benchmarks.counts import Counts, call_seconds, counted, images, settled, stages_in
@@ -155,7 +154,9 @@ def _sensible(
     """What both ways read with a SyncNet that has learned, and what whisperx's choice of language makes of texts."""
     recipe = sensible(use)
     run_here(recipe.stages(), videos, store, "sensible")
-    known, verdicts = judged(replace(recipe, policy=SAMPLE), videos, store)
+    # This recogniser hears 4 s of the 30 that both ways give it: too few words are this benchmark's own doing.
+    policy = build("sample", overrides=("policy.min_letters_per_voice_s=none",)).policy
+    known, verdicts = judged(replace(recipe, policy=policy), videos, store)
     mine = our_clips(known, store)
     theirs = script_faces(classic.read_again(script, SAMPLE_SYNC), script.folder)
     return _kept(known, verdicts, made) | readings(mine, theirs) | texts(mine, theirs)

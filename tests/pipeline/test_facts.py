@@ -135,6 +135,12 @@ def test_one_that_was_put_off_is_not_said_to_be_once_it_was_begun_again(store):
     assert before.known[0].postponed and not after.known[0].postponed
 
 
+def test_what_a_video_lacks_beyond_the_stages_that_were_asked_about_is_not_asked_for(store):
+    videos = known(store, "v0")
+    (one,) = measured(RECIPE.stages()[:4], videos, store)
+    assert one.syncs and not one.speeches and not one.postponed
+
+
 def test_a_search_reads_each_outcome_once_however_many_waves_it_has(store, monkeypatch):
     found = [[made(f"v{n}").video] for n in range(3)]
     search = type("Search", (), {
