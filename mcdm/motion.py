@@ -141,8 +141,9 @@ class Motion(nn.Module):
     def of_head(self, head: Tensor) -> Tensor:
         """Head states (b, f, 13) to normalised head tokens (b, f, k, d), the first of `tokens`."""
         k = self.config.head_tokens
-        raw = torch.unflatten(self.head(head.flatten(0, 1)), 0, head.shape[:2])
-        level: Tensor = (raw - self.mean[:k]) / self.spread[:k]
+        with full_precision(head.device):
+            raw = torch.unflatten(self.head(head.flatten(0, 1)), 0, head.shape[:2])
+            level: Tensor = (raw - self.mean[:k]) / self.spread[:k]
         return level
 
     def head_of(self, tokens: Tensor) -> Tensor:

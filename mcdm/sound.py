@@ -21,6 +21,10 @@ CHUNK_FRAMES = 250
 CONTEXT_FRAMES = 25
 """Sound on either side of a chunk that the encoder hears too, so that chunks meet without a seam."""
 
+PAST_FRAMES = 500
+"""The same before a chunk for wav2vec 2.0, whose first layer is levelled over all that it hears: a short last chunk of
+little more than a pause would come out as loud as speech. With the chunk it is 30 s, the longest clip of training."""
+
 
 class SoundFile:
     """A sound file for a wanted time: repeated where it is shorter. Iterates over samples (n,) in [-1, 1]."""
@@ -56,12 +60,13 @@ def sound_chunks(path: Path, seconds: float | None = None) -> SoundFile:
 def feature_rows(samples: Iterator[Floats], encoder: nn.Module, device: torch.device) -> Iterator[Tensor]:
     """Audio features (v, c), one row per frame, of a stream of samples.
 
-    An encoder that wants its sound at one level (wav2vec 2.0) has it at that of all samples so far: pieces that are
-    levelled each by itself would not meet, and a silent one would be blown up to noise.
+    An encoder that wants its sound at one level (wav2vec 2.0) has it at that of all samples so far, and hears what came
+    before: pieces that are levelled each by itself would not meet, and a silent one would be blown up to noise.
     """
     level = Level()
     buffer: NDArray[np.float32] = np.zeros(0, np.float32)
     size, context = CHUNK_FRAMES * SAMPLES_PER_FRAME, CONTEXT_FRAMES * SAMPLES_PER_FRAME
+    past = PAST_FRAMES * SAMPLES_PER_FRAME if isinstance(encoder, Wav2Vec2Audio) else context
     before = 0  # samples of the buffer that were answered for already
     ended = False
     while not ended:
@@ -79,7 +84,7 @@ def feature_rows(samples: Iterator[Floats], encoder: nn.Module, device: torch.de
             else:
                 rows = encoder(heard)
         yield from rows[before // SAMPLES_PER_FRAME : stop // SAMPLES_PER_FRAME]
-        cut = max(stop - context, 0)
+        cut = max(stop - past, 0)
         buffer, before = buffer[cut:], stop - cut
 
 

@@ -21,6 +21,7 @@ STARTS_RAY = {f"tests/pipeline/test_{name}.py" for name in ("cluster", "sample_r
 # Two cores are the least that the project promises to run on: tests must not oversubscribe them.
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: those of one worker's tests starve beside another's
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist

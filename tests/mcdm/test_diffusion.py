@@ -20,6 +20,15 @@ def test_the_true_answer_gives_back_picture_and_noise(prediction, kind):
     assert torch.allclose(got_eps, eps, atol=2e-2)
 
 
+def test_a_noise_estimate_that_is_a_little_wrong_does_not_decide_the_first_step():
+    schedule = diffusion.make_schedule("cosine")
+    t, t_next = schedule.timesteps(50)[:2]
+    z, at = torch.randn(512, generator=torch.Generator().manual_seed(0))[:, None], torch.full((512,), t)
+    x, eps = diffusion.split(schedule, "eps", z, z * 1.01, at)
+    moved = diffusion.ddim_step(schedule, x.clamp(-4, 4), eps, t_next) - z
+    assert schedule.alpha[t_next] > 0.03 and float(moved.std()) < 0.02  # the signal there
+
+
 def test_zero_snr_leaves_no_signal_at_the_last_step():
     assert diffusion.make_schedule("scaled_linear").alpha[-1] > 0.05
     assert diffusion.make_schedule("scaled_linear", zero_snr=True).alpha[-1] == 0

@@ -131,6 +131,16 @@ def test_pieces_of_a_stream_meet_at_one_level(tmp_path):
         assert torch.allclose(alone, audio(short), atol=1e-4)
 
 
+def test_a_pause_at_the_end_of_a_stream_is_heard_as_a_pause(tmp_path):
+    """The published base model levels its first layer over all that it hears at once."""
+    audio = wav2vec2(tmp_path)
+    assert audio.model.config.feat_extract_norm == "group"
+    samples = torch.randn(640 * 310) * torch.where(torch.arange(640 * 310) < 640 * 250, 0.5, 0.0005)
+    rows = torch.stack(list(feature_rows(iter([samples.numpy()]), audio, torch.device("cpu"))))
+    with torch.no_grad():
+        assert torch.allclose(rows[250:], audio(samples)[250:], atol=1e-4)
+
+
 def test_clip_gives_its_projected_embedding(tmp_path):
     image = clip_tower(tmp_path)
     assert image(torch.rand(3, 3, 64, 64) * 2 - 1).shape == (3, 12)
