@@ -152,6 +152,7 @@ def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints
     assert same(*(checkpoint.learned(tmp_path / name, 1, nano()) for name in ("alone", "sharded")))
 
 
+@pytest.mark.slow  # a minute or more; the test above takes the steps of one stage
 def test_fsdp_learns_all_stages_as_one_process_does_and_goes_on_bit_by_bit(shards, tmp_path):
     given = {"shards": str(shards), "workers": 0, "device": "cpu", "cache": "off", "held_out": 2}
     train(nano_of(2), Options(run=tmp_path / "alone", validate_every=1, **given))
