@@ -56,6 +56,17 @@ def plain(name: str) -> str:
     return re.sub(r"[\s()\[\]_-]+", "_", str(name).strip()).rstrip("_").lower()
 
 
+def seconds(text: str, *, in_ms: bool = False) -> float:
+    """What a text says in seconds, or `[hours:]minutes:seconds`; in milliseconds if it is said so. May be no time in a
+    video. Raises `ValueError`."""
+    total, parts = 0.0, [text.removesuffix("ms")] if in_ms else text.removesuffix("s").split(":")
+    for part in parts:
+        if len(parts) > 1 and part.strip().startswith(("-", "+")):
+            raise ValueError(f"a sign in {text!r}")
+        total = total * 60 + float(part)
+    return total / 1000 if in_ms else total
+
+
 def _states(value: Any) -> bool:
     """Not so an empty field, nor the NaN by which pandas says the same."""
     return value is not None and bool(str(value).strip()) and not (isinstance(value, float) and math.isnan(value))

@@ -15,7 +15,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests import parquet
-from manifests.columns import ADDRESSES, FIELD, TIMES, fields_of, flattened, plain
+from manifests.columns import ADDRESSES, FIELD, TIMES, fields_of, flattened, plain, seconds
 from manifests.json_text import parsed
 from manifests.records import Video
 from manifests.tags import UNSTATED, UnknownLanguageError, language_tag
@@ -308,7 +308,7 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
     if youtube is not None:
         if not is_youtube_id(str(youtube)):
             raise ManifestError(f"{place}: field youtube_id: {youtube!r} is not the id of a YouTube video")
-        url = youtube_url(str(youtube))
+        url = url if _is_there(url, source) else youtube_url(str(youtube))
     if url is None:
         raise ManifestError(f"{place}: field url: missing (a URL, a path, or youtube_id)")
     if not isinstance(url, str):
@@ -349,6 +349,13 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
     return Video.of(resolved, **known)
 
 
+def _is_there(url: Any, source: str) -> bool:
+    """Whether what stands beside an id is an address of the web, or a file that this machine sees: then it counts."""
+    text = local(str(url or "").strip())
+    web = is_web(text) or is_web_host(host_without_scheme(text))
+    return web or ("://" not in text + source and LocalFileSystem().isfile(str(Path(source).parent / text)))
+
+
 def _resolved(place: str, url: str, source: str) -> str:
     """The canonical URL, or a path relative to where the list lies."""
     if "://" in url:
@@ -379,15 +386,13 @@ def _seconds(place: str, field: str, value: Any) -> float:
     """Seconds, or `[hours:]minutes:seconds`; of a field in milliseconds those."""
     text, in_ms = str(value).strip(), field.endswith("_ms")
     try:
-        total = 0.0
-        for part in [text.removesuffix("ms")] if in_ms else text.removesuffix("s").split(":"):
-            total = total * 60 + float(part)
+        total = seconds(text, in_ms=in_ms)
     except ValueError:
         unit = "milliseconds" if in_ms else "seconds or h:mm:ss"
         raise ManifestError(f"{place}: field {field}: {value!r} is not a time in {unit}") from None
     if not 0 <= total < float("inf"):
         raise ManifestError(f"{place}: field {field}: {value!r:.60} is not a time in a video")
-    return total / 1000 if in_ms else total
+    return total
 
 
 def _is_number(text: str) -> bool:

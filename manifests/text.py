@@ -1,11 +1,12 @@
 """Text from outside, as UTF-8 can hold it."""
 
+import unicodedata
 from typing import Any
 
 
 def folded(name: str) -> str:
-    """The name or address of a channel, the same however its letters and edges are written."""
-    return name.strip().casefold()
+    """The name or address of a channel, the same however its letters and edges are written: `ü` is one sign or two."""
+    return unicodedata.normalize("NFC", name.strip().casefold())
 
 
 def storable(plain: Any) -> Any:

@@ -1,11 +1,15 @@
 """One spelling for each address, so that one video is one record however it was found."""
 
+import os
 import re
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 _YOUTUBE_ID = re.compile(r"[0-9A-Za-z_-]{11}")
 _YOUTUBE_HOSTS = {"youtube.com", "m.youtube.com", "music.youtube.com", "youtube-nocookie.com"}
+_SHAPES = "shorts|embed|live|v"
+_MORE_SHAPES = f"{_SHAPES}|watch|e"  # whose addresses lists have had as they stand: as watch pages they had other ids
+_TRACKING = re.compile(r"utm_.*|si|share|feature|fbclid|gclid")
 _HOST = re.compile(r"(?:[0-9a-z-]{1,63}\.){1,3}[a-z]{2,24}", re.IGNORECASE)
 
 
@@ -23,16 +27,48 @@ def canonical(url: str) -> str:
         raise ValueError("no host")
     _ = parts.hostname.encode("idna"), parts.port  # they raise what asking the host would, too late to name a place
     host = parts.hostname.removeprefix("www.")
-    found = ""
-    if host == "youtu.be":
-        found = parts.path.strip("/")
-    elif host in _YOUTUBE_HOSTS:
-        shape = re.fullmatch(r"/(?:shorts|embed|live|v)/([^/]+)/?", parts.path)
-        found = shape[1] if shape else (parse_qs(parts.query).get("v") or [""])[0]
-    if is_youtube_id(found):
+    if found := _youtube_id(host, parts.path, parts.query, _SHAPES):
         return youtube_url(found)
     user, at, place = parts.netloc.rpartition("@")  # a password knows large from small
     return urlunsplit((parts.scheme, f"{user}{at}{place.lower()}", parts.path, parts.query, ""))
+
+
+def _youtube_id(host: str, path: str, query: str, shapes: str) -> str:
+    found = ""
+    if host == "youtu.be":
+        found = path.strip("/")
+    elif host in _YOUTUBE_HOSTS:
+        shape = re.fullmatch(rf"/(?:{shapes})/([^/]+)/?", path)
+        found = shape[1] if shape else (parse_qs(query).get("v") or [""])[0]
+    return found if is_youtube_id(found) else ""
+
+
+def loose(url: str) -> str:
+    """One key for the spellings that most likely lead to one video: for what must not come back, and never for ids.
+
+    Without scheme, login, default port, `www.`, a slash or dot at the end and what only counts visits; of a file where
+    its links lead on this machine.
+
+    >>> loose("http://www.vimeo.com:80/76979871/?share=copy")
+    '//vimeo.com/76979871'
+    """
+    if "://" not in url or url[:7].lower() == "file://":
+        return os.path.realpath(local(url))
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").rstrip(".").removeprefix("www."), parts.port
+    except ValueError:  # nobody can fetch it either
+        return url
+    if parts.scheme not in ("http", "https"):
+        return url
+    path = unquote(parts.path).rstrip("/.")
+    if found := _youtube_id(host.removeprefix("gaming."), path, parts.query, _MORE_SHAPES):
+        return youtube_url(found)
+    if host == "player.vimeo.com" and path.startswith("/video/"):
+        host, path = "vimeo.com", path.removeprefix("/video")
+    asked = sorted(pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _TRACKING.fullmatch(pair[0]))
+    place = host if port in (None, 80, 443) else f"{host}:{port}"
+    return f"//{place}{path}" + (f"?{urlencode(asked)}" if asked else "")
 
 
 def without_login(url: str) -> str:

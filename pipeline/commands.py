@@ -142,6 +142,8 @@ def calibrate(options: Namespace, console: Console) -> int:
     store, job = job_at(options.store)
     recipe = job.build()
     known = snapshot(recipe, read_videos(store), store).known
+    if waiting := Waiting.of(store, known):
+        console.print(waiting.line, style="yellow", soft_wrap=True)
     try:
         trusts = trusts_of(known, recipe.policy, wrong=options.wrong)
     except ValueError as error:

@@ -37,14 +37,14 @@ def print_end(
         f"policy {finished.policy}{took}"
     )
     if waiting is not None:
-        said = f"{waiting.share} left the shards, as their videos wait {waiting.where}"
+        said = f"{waiting.share} left the shards, as {waiting.why}"
         console.print(f"{said}: the next run that measures them puts them back", style="yellow", soft_wrap=True)
 
 
 def print_left(waiting: Waiting, outlook: Iterable[str], store: Store, console: Console) -> None:
     """Why a run has left the results as they were, and the ways on."""
     why = f"{waiting.line}. They are most of the set, so that shards, tables and report are left as they were"
-    ways = f"the same command again goes on; to have the results without these clips, delete {store.at('shards')} first"
+    ways = f"the same command again goes on; to have the results without these clips, delete {store.at(INDEX)} first"
     for line in (*outlook, why, ways):
         console.print(line, style="yellow", soft_wrap=True)
 

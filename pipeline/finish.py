@@ -97,17 +97,21 @@ def _still_known(before: Snapshot, videos: Iterable[Video], now: Mapping[str, in
     return {one.video.id: one for one in before.known if holds(one)}
 
 
-def is_finished(store: Store, recipe: TalkingFaces, videos: Sequence[Video]) -> bool:
-    """Whether the results in the store are those of what is known now, and still there. By listings alone."""
+def is_finished(store: Store, recipe: TalkingFaces, videos: Sequence[Video], *, or_postponed: bool = False) -> bool:
+    """Whether the results in the store are those of what is known now, and still there. By listings alone.
+
+    Not where videos were postponed, unless `or_postponed`: else a run that is sent away again ends without a word.
+    """
     results = (_FINISHED, INDEX, REPORT, CLIPS, VIDEOS)
     if not all(store.exists(path) for path in results):
         return False
-    return store.get(_FINISHED) == _mark(_digest(recipe, videos, _settled(recipe, videos, store)), tars(store))
+    found, digest, shards = store.get(_FINISHED), _digest(recipe, videos, _settled(recipe, videos, store)), tars(store)
+    return any(found == _mark(digest, shards, is_postponed=one) for one in {False, or_postponed})
 
 
-def _mark(digest: str, shards: Sequence[str]) -> bytes:
+def _mark(digest: str, shards: Sequence[str], *, is_postponed: bool) -> bytes:
     """What finished results are known by: of two commands that end at once, one may remove the other's shards."""
-    return to_json({"digest": digest, "shards": sorted(shards)})
+    return to_json({"digest": digest, "shards": sorted(shards)} | ({"postponed": True} if is_postponed else {}))
 
 
 def _settled(recipe: TalkingFaces, videos: Sequence[Video], store: Store, found: Listed | None = None) -> Sequence[Any]:
@@ -140,8 +144,8 @@ def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Fini
 
     Clips of videos that wait are in none of them: who calls sees to those in the shards first (`pipeline.waiting`).
     Without what was forgotten while they were written: then they are written again. Raises `ValueError` where clips are
-    not those that were scored; they are due again then, and the results as they were. Raises `FileNotFoundError` for a
-    clip whose blob is gone, but was not forgotten.
+    gone or not those that were scored; they are due again then, and the results as they were. Raises
+    `FileNotFoundError` where all clips are gone, as those of a disk are that is away.
     """
     store.delete(_FINISHED)  # whoever is broken off from here on leaves results of two minds
     known, ids = seen.known, {video.id for video in seen.videos}
@@ -152,17 +156,18 @@ def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Fini
         made, said = _provenance(recipe, job), notes(recipe, known, verdicts)
         figures = write_report(store, known, verdicts, recipe.policy, provenance=made, notes=said)
     except ChangedBlobsError as changed:
-        _take_back_clips(recipe, changed.videos, store)
-        n = len(changed.videos)
-        raise ValueError(f"{changed}; the next run measures anew the {n} videos with such clips") from None
-    except FileNotFoundError:  # `forget` may remove a clip before it is copied
+        if lost := changed.videos - forgotten(store):  # `forget` may remove a clip before it is copied
+            _take_back_clips(recipe, lost, store)
+            n = len(lost)
+            raise ValueError(f"{changed}; the next run measures anew the {n} videos with such clips") from None
+    except FileNotFoundError:  # or while it is
         if forgotten(store).isdisjoint(ids):
             raise
     if gone := forgotten(store) & ids:
         left = [video for video in seen.videos if video.id not in gone]
         return finish(recipe, job, snapshot(recipe, left, store), store)
-    if not any(one.postponed for one in known):  # else a run that is sent away again ends without a word
-        store.put(_FINISHED, _mark(_digest(recipe, seen.videos, seen.settled), sharded.index.shards))
+    digest, is_postponed = _digest(recipe, seen.videos, seen.settled), any(one.postponed for one in known)
+    store.put(_FINISHED, _mark(digest, sharded.index.shards, is_postponed=is_postponed))
     return Finished(known, verdicts, sharded, figures, said, recipe.policy.name)
 
 

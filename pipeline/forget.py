@@ -7,6 +7,7 @@ was cut short is finished by the same command, or by the next `forget` of anythi
 import hashlib
 import tempfile
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from pipeline.barred import bar
 from pipeline.finish import maker
 from pipeline.job import drop_videos
 from pipeline.ledger import READERS, forgotten
-from pipeline.meant import Today, identities, meant, video_of
+from pipeline.meant import Today, identities, meant, pages_of, video_of
 from pipeline.recipes import TalkingFaces
 from pipeline.report import REPORT
 from stages.card import write_card
@@ -31,7 +32,7 @@ from stages.duplicates import copies
 from stages.fingerprint import picture_distance
 from stages.policies import PAPER, Policy
 from stages.shard import entries
-from stages.shard_index import SUMS, Row, drop_stale, read_index, shard_name, write_index
+from stages.shard_index import SUMS, Row, ShardIndex, drop_stale, read_index, shard_name, write_index
 from stages.split import mean_face
 from stages.tars import join_tar
 
@@ -43,7 +44,15 @@ _FEW = 200
 _SAME_PICTURE = 0.2
 """Distance of the hashes of one clip that was measured twice: by chance they differ by one half."""
 
+_COPIED = 0.5
+"""So much of its clips makes a video a copy: episodes of a series share a greeting."""
+
+_TOLD = 12  # videos that one line names at most
+
 _CALLS = "forgetting"
+
+_Print = tuple[str, str, str]
+"""A clip by its video, pictures and sound, however many versions have measured it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class Gone:
     dry: bool
     videos: list[str] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)  # of the videos: gone as near-duplicates of what was asked for
+    alike: Mapping[str, float] = field(default_factory=dict)  # videos that stay, and how much of them copies these
     objects: int = 0
     clips: list[str] = field(default_factory=list)  # keys that were in shards
     rewritten: list[str] = field(default_factory=list)
@@ -76,6 +86,13 @@ class Gone:
         found += [f"{would} clip {key} from the shards" for key in self.clips]
         found += [f"{would} shard {name}" for name in self.removed]
         found += [f"wrote shard {name} without them" for name in self.rewritten]
+        if self.alike:
+            told = list(self.alike.items())[:_TOLD]
+            shares = ", ".join(f"{id} ({100 * share:.0f} %)" for id, share in told)
+            rest = f" and {len(self.alike) - _TOLD} more" if len(self.alike) > _TOLD else ""
+            way = " ".join(f"video:{id}" for id, _ in told)
+            said = f"stay, though so much of their clips are copies: {shares}{rest}"
+            found.append(f"{said}; to remove them: forget {way}")
         tail = "" if self.dry else "; tombstones keep them out of later runs"
         return [*found, f"{would} {self.objects} stored objects of {len(self.videos)} videos{tail}"]
 
@@ -85,10 +102,10 @@ def forget_all(
 ) -> Gone:
     """Remove `video:ID` (or its beginning), `channel:NAME` (name or address of the uploader) or `person:ID`.
 
-    A person goes with every video that shows them, and near-duplicates of what goes, go too: else judging anew would
-    put a re-upload in its place. Both are looked for in dropped clips as well, which another policy may keep. What a
-    call that was cut short had still to take out, goes too. Raises `ValueError` for what is malformed or matches
-    nothing.
+    A person goes with every video that shows them, and near-duplicates of what goes (see `_with_copies`) go too: else
+    judging anew would put a re-upload in its place. Both are looked for in dropped clips as well, which another policy
+    may keep. What a call that was cut short had still to take out, goes too. Raises `ValueError` for what is malformed
+    or matches nothing.
     """
     # Another call may end, and take its own away, between the listing and the reading.
     calls = store.get_some(store.list(_CALLS))
@@ -97,15 +114,18 @@ def forget_all(
     today = Today.of(recipe, videos, store)
     named = meant(what, [one for call in left.values() for one in call.what], videos, before, today, store)
     asked = named.videos.union(*(call.asked for call in left.values()))
-    prints: dict[str, Identity] = {}
-    for number, shown in enumerate(identities(store)):
+    prints: dict[str, list[Counter[_Print]]] = defaultdict(list)
+    for shown in identities(store):
         asked |= _shown_alike(named.persons, shown, recipe.policy)
-        prints |= {f"{clip.key}.{number}": replace(clip, face=()) for clip in shown}
-    every = _with_copies(asked, prints, recipe.policy).union(*(call.copies for call in left.values()))
-    gone = Gone(dry=dry, videos=sorted(every), copies=sorted(every - asked))
+        for video, lengths in _lengths(shown).items():
+            prints[video].append(lengths)
+    every, alike = _with_copies(asked, prints, recipe.policy)
+    every = every.union(*(call.copies for call in left.values()))
+    alike = {video: share for video, share in sorted(alike.items()) if video not in every}
+    gone = Gone(dry=dry, videos=sorted(every), copies=sorted(every - asked), alike=alike)
     this = f"{_CALLS}/{uuid.uuid4().hex}.json"
     if not dry:
-        bar(store, [video for video in videos if video.id in every], named.channels)
+        bar(store, [video for video in videos if video.id in every], named.channels, pages_of(gone.videos, store))
         store.put(this, to_json(_Call(list(what), sorted(asked), gone.copies)))
         for id in gone.videos:
             store.put(f"tombstones/{id}.json", to_json({"id": id}))
@@ -147,29 +167,80 @@ def _shown_alike(persons: Sequence[Mapping[str, str]], shown: Sequence[Identity]
     }
 
 
-def _with_copies(asked: Iterable[str], clips: Mapping[str, Identity], policy: Policy) -> set[str]:
+def _lengths(shown: Iterable[Identity]) -> dict[str, Counter[_Print]]:
+    """By video the clips that one version has measured, with their lengths: words of the sound, and what one spans."""
+    found: dict[str, Counter[_Print]] = defaultdict(Counter)
+    for clip in shown:
+        video = video_of(clip.key)
+        found[video][video, clip.picture_hash, clip.sound_hash] += len(clip.sound_hash) // 4 + 6
+    return found
+
+
+def _with_copies(
+    asked: Collection[str], prints: Mapping[str, Sequence[Counter[_Print]]], policy: Policy
+) -> tuple[set[str], dict[str, float]]:
+    """The videos that are asked for, and their copies; and of others with clips of theirs, which share is copied.
+
+    A copy is a video of whose clips half or more are copies, or copies of copies, of theirs; or which has half or more
+    of those of one that is asked for. Half of what some version has measured of it, `prints` by video. What else is in
+    a copy makes no further copies: nobody asked for it.
+    """
+    like = _like(prints, policy)
+
+    def share(video: str, of: set[_Print]) -> float:
+        return max(sum(n for one, n in clips.items() if one in of) / clips.total() for clips in prints[video])
+
+    every, goes = set(asked), {one for one in like if one[0] in asked}
+    inside: dict[tuple[str, str], set[_Print]] = defaultdict(set)  # of a video that is asked for what is in another
+    for one in goes:
+        for other in like[one]:
+            inside[one[0], other[0]].add(one)
+    holders = {other for (video, other), of in inside.items() if share(video, of) >= _COPIED}
+    while True:
+        copied = {other for one in goes for other in like[one]}
+        shares = {video: share(video, copied) for video in {one[0] for one in copied} - every}
+        more = {video for video, part in shares.items() if part >= _COPIED or video in holders}
+        if not more:
+            return every, shares
+        every |= more
+        goes |= {one for one in copied if one[0] in more}
+
+
+def _like(prints: Mapping[str, Sequence[Counter[_Print]]], policy: Policy) -> dict[_Print, set[_Print]]:
+    """Of every clip that has copies in other videos, which these are."""
+    every = sorted({one for lists in prints.values() for clips in lists for one in clips})
+    by_key = {f"{one[0]}-{number}": one for number, one in enumerate(every)}
     found = copies(
-        clips,
+        {
+            key: Identity(key=key, face=(), spread=0.0, picture_hash=picture, sound_hash=sound)
+            for key, (_, picture, sound) in by_key.items()
+        },
         # a policy that drops no duplicates ships them, and forgets them all the same
         max_picture_distance=policy.max_picture_distance or PAPER.max_picture_distance,
         max_sound_distance=policy.max_sound_distance or PAPER.max_sound_distance,
     )
-    pairs = [(video_of(copy.first), video_of(copy.second)) for copy in found]
-    every = set(asked)
-    while more := {video for pair in pairs if every & set(pair) for video in pair} - every:
-        every |= more
-    return every
+    like: dict[_Print, set[_Print]] = defaultdict(set)
+    for first, second in ((by_key[copy.first], by_key[copy.second]) for copy in found):
+        if first[0] != second[0]:
+            like[first].add(second)
+            like[second].add(first)
+    return like
 
 
 def _from_shards(store: Store, videos: set[str], gone: Gone) -> None:
-    """Write the shards that hold them anew from their other clips, then the index; other shards are not touched."""
-    index = read_index(store)
-    if index is None:
-        return
+    """Write the shards that hold them anew from their other clips, then the index; other shards are not touched. Those
+    that no index names go too: a call that was cut short may have left its own."""
+    index = read_index(store) or ShardIndex(())
     gone.clips = [row.key for row in index.rows if row.video in videos]
     gone.removed = list(dict.fromkeys(row.shard for row in index.rows if row.video in videos))
-    if gone.dry or not gone.clips:
+    if gone.dry:
         return
+    if gone.clips:
+        index = _without(store, index, videos, gone)
+    gone.removed += [name for name in drop_stale(store, index) if name not in gone.removed]
+
+
+def _without(store: Store, index: ShardIndex, videos: Collection[str], gone: Gone) -> ShardIndex:
     rows: list[Row] = []
     for shard, inside in index.by_shard.items():
         kept = [row for row in inside if row.video not in videos]
@@ -180,7 +251,7 @@ def _from_shards(store: Store, videos: set[str], gone: Gone) -> None:
             gone.rewritten.append(rows[-1].shard)
     left = replace(index, rows=tuple(rows))
     write_index(store, left)
-    drop_stale(store, left)
+    return left
 
 
 def _describe(store: Store, recipe: TalkingFaces, today: Today, gone: Collection[str]) -> None:

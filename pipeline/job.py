@@ -4,7 +4,7 @@ import logging
 import re
 import shlex
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -40,6 +40,7 @@ class Job:
     cascade: tuple[str | None, tuple[str, ...]] | None = None  # policy and overrides of the run, if others are in force
     command: str = ""
     versions: dict[str, str] | None = None
+    stages: dict[str, str] | None = None  # keys of those that a run had, by name
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "overrides", _without_access(self.overrides))
@@ -54,6 +55,10 @@ class Job:
             return recipe
         run = build(self.recipe, *self.cascade)
         return replace(recipe, cascade_policy=run.cascade_policy or run.policy)
+
+    def is_of(self, names: Mapping[str, str]) -> bool:
+        """Whether it was run with what has these keys by stage now; a job of before they were written down may be."""
+        return all(names.get(stage) == key for stage, key in (self.stages or {}).items())
 
     def unlike(self, before: "Job") -> tuple[str, ...]:
         """What of the policy and of the shards' size is set otherwise than by another job of the same recipe."""

@@ -15,10 +15,11 @@ from manifests.codec import from_plain
 from manifests.records import Identities, Identity, Verdict, Video
 from manifests.store import Store
 from manifests.text import folded
+from manifests.urls import is_web
 from pipeline.finish import judged
 from pipeline.ledger import READERS, Ledger
 from pipeline.recipes import TalkingFaces
-from stages.catalogue import CLIPS
+from stages.catalogue import CLIPS, VIDEOS
 from stages.judge import Measured
 from stages.shard_index import read_index
 from stages.weights import WeightsMissingError
@@ -92,7 +93,7 @@ def meant(
 def _kind_and_name(one: str) -> tuple[str, str]:
     """Kind and name of what is to be forgotten. Raises `ValueError` if malformed."""
     kind, colon, name = one.partition(":")
-    if not colon or kind not in _KINDS or not name:
+    if not colon or kind not in _KINDS or not folded(name):
         raise ValueError(f"forget {one}: expected video:ID, channel:NAME or person:ID")
     return kind, name
 
@@ -107,20 +108,42 @@ def _videos_of(name: str, videos: Sequence[Video], before: Collection[str]) -> s
 
 
 def _channel_of(name: str, videos: Sequence[Video], store: Store) -> tuple[set[str], set[str]]:
-    """Videos whose row names the channel, or whose page did, by name or address, whenever it was fetched; and what else
-    their pages call it."""
-    found, names = {video.id for video in videos if _same(name, video.channel)}, set[str]()
+    """Videos of the channel of that name or address, and all that these call it, folded.
+
+    Whatever names an address of one of them is of the channel too, which may have been renamed; not what names another
+    of its names, which strangers may bear.
+    """
+    said = [(id, {folded(text) for text in texts} - {""}) for id, texts in _channels(videos, store)]
+    known, found = {folded(name)} - {""}, set[str]()
+    while more := {id for id, names in said if not known.isdisjoint(names)} - found:
+        found |= more
+        known |= {text for id, names in said if id in more for text in names if is_web(text)}
+    return found, set[str]().union(*(names for id, names in said if id in found))
+
+
+def _channels(videos: Sequence[Video], store: Store) -> Iterator[tuple[str, Sequence[str]]]:
+    """Videos with what names their channel: their rows, their pages, whenever they were fetched, and the tables, which
+    know those whose outcomes were taken back since."""
+    yield from ((video.id, [video.channel]) for video in videos)
     for sources in _bodies(store, "fetch"):
         for id, body in sources.items():
-            said = [str(body.get(key) or "") for key in ("uploader", "uploader_url")]
-            if _same(name, *said):
-                found.add(id)
-                names.update(said)
-    return found, names - {""}
+            yield id, [str(body.get(key) or "") for key in ("uploader", "uploader_url")]
+    for table in (CLIPS, VIDEOS):
+        for row in _rows(store, table, "video", "channel", "uploader"):
+            yield row["video"], [row["channel"] or "", row["uploader"] or ""]
 
 
-def _same(name: str, *others: str) -> bool:
-    return folded(name) in map(folded, others)
+def pages_of(ids: Collection[str], store: Store) -> dict[str, set[str]]:
+    """By video the addresses of the pages that it was fetched from, of those of these ids that have any."""
+    ledger, found = Ledger(store), dict[str, set[str]]()
+    fetches = _keys_of("fetch", store)
+    with ThreadPoolExecutor(READERS) as pool:
+        for id, outcomes in zip(ids, pool.map(partial(ledger.passed, fetches), ids), strict=True):
+            found[id] = {str(outcome.body.get("page_url") or "") for outcome in outcomes.values()}
+    for row in _rows(store, VIDEOS, "video", "url"):
+        if row["video"] in found:
+            found[row["video"]].add(row["url"] or "")
+    return {id: pages - {""} for id, pages in found.items() if pages - {""}}
 
 
 def clips_of(person: str, store: Store) -> dict[str, str]:
@@ -128,15 +151,15 @@ def clips_of(person: str, store: Store) -> dict[str, str]:
 
     The user has read the name there. Judged anew after one more video, the same person may have another one.
     """
-    index = read_index(store)
+    index, shown = read_index(store), _rows(store, CLIPS, "key", "picture_hash", "person")
     found = {row.key: "" for row in (index.rows if index is not None else ()) if row.person == person}
-    return found | {row["key"]: row["picture_hash"] or "" for row in _rows(store, "person") if row["person"] == person}
+    return found | {row["key"]: row["picture_hash"] or "" for row in shown if row["person"] == person}
 
 
-def _rows(store: Store, *columns: str) -> list[dict[str, Any]]:
-    """Keys and picture hashes, with these columns, of the table of clips; none where there is no table."""
-    table = store.get_some([CLIPS]).get(CLIPS)
-    return parquet.read(table, ["key", "picture_hash", *columns]).to_pylist() if table else []
+def _rows(store: Store, name: str, *columns: str) -> list[dict[str, Any]]:
+    """These columns of one of the two tables; none where there is no table."""
+    table = store.get_some([name]).get(name)
+    return parquet.read(table, [*columns]).to_pylist() if table else []
 
 
 def video_of(key: str) -> str:
@@ -150,16 +173,21 @@ def identities(store: Store) -> Iterator[list[Identity]]:
     whose outcomes were taken back since: these without a face."""
     for outcomes in _bodies(store, "identity"):
         yield [one for body in outcomes.values() for one in from_plain(body, Identities).items]
-    told = [row for row in _rows(store, "sound_hash") if row["picture_hash"] and row["sound_hash"]]
+    rows = _rows(store, CLIPS, "key", "picture_hash", "sound_hash")
+    told = [row for row in rows if row["picture_hash"] and row["sound_hash"]]
     yield [Identity(face=(), spread=0.0, **row) for row in told]
 
 
 def _bodies(store: Store, stage: str) -> Iterator[Mapping[str, Mapping[str, Any]]]:
     """What a stage gave, by video, for each of the keys that it ever had."""
     ledger = Ledger(store)
-    for key in (folder.rpartition("/")[2] for folder in store.folders("ledger")):
-        if key.rpartition("-")[0] == stage:
-            ids = sorted(ledger.videos(key, "ok"))
-            with ThreadPoolExecutor(READERS) as pool:
-                found = zip(ids, pool.map(partial(ledger.read, key), ids), strict=True)
-                yield {id: outcome.body for id, outcome in found if outcome is not None and outcome.status == "ok"}
+    for key in _keys_of(stage, store):
+        ids = sorted(ledger.videos(key, "ok"))
+        with ThreadPoolExecutor(READERS) as pool:
+            found = zip(ids, pool.map(partial(ledger.read, key), ids), strict=True)
+            yield {id: outcome.body for id, outcome in found if outcome is not None and outcome.status == "ok"}
+
+
+def _keys_of(stage: str, store: Store) -> list[str]:
+    keys = (folder.rpartition("/")[2] for folder in store.folders("ledger"))
+    return [key for key in keys if key.rpartition("-")[0] == stage]

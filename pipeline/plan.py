@@ -14,7 +14,7 @@ from pipeline.ledger import READERS, STATUSES, Ledger, Listed, forgotten
 from pipeline.stage import Stage, keys
 from stages.fetch import Fetch
 
-_MAY_PASS = frozenset({"age", "blocked", "geo", "live", "members_only", "private", "truncated"})
+MAY_PASS = frozenset({"age", "blocked", "geo", "live", "members_only", "private", "truncated"})
 """Rejections by `Fetch` that cookies or a proxy may turn (`fetch.access`, which is no part of its key), or time: a
 premiere is shown, a broadcast ends, a file arrives whole the next time."""
 
@@ -103,7 +103,7 @@ def _may_pass(stage: Stage[Any], key: str, rejected: AbstractSet[str], ledger: L
         return set()
     with ThreadPoolExecutor(READERS) as pool:
         found = zip(rejected, pool.map(lambda video: ledger.read(key, video), rejected), strict=True)
-        return {video for video, outcome in found if outcome and outcome.body.get("reason") in _MAY_PASS}
+        return {video for video, outcome in found if outcome and outcome.body.get("reason") in MAY_PASS}
 
 
 def _is_there(url: str) -> bool:

@@ -6,7 +6,7 @@ outcome whose blob is gone, nor one whose input is, and the same command finishe
 
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -18,8 +18,9 @@ from manifests.store import Store
 from pipeline.finish import is_finished
 from pipeline.forget import about, remove
 from pipeline.job import Job, masked, read_job, read_videos
-from pipeline.ledger import READERS
+from pipeline.ledger import READERS, Ledger
 from pipeline.plan import plan
+from pipeline.recipes import TalkingFaces
 from pipeline.stage import keys
 
 _KEY = re.compile(r"(.+)-[0-9a-f]{10}")
@@ -46,7 +47,7 @@ class Pruned:
     dry: bool
     recipe: str  # with the settings that its keys come from
     keys: list[Superseded] = field(default_factory=list)
-    due: set[str] = field(default_factory=set)  # videos of which something stays, since they are due
+    spared: set[str] = field(default_factory=set)  # videos of which something stays, see `_spared`
 
     def table(self) -> Table:
         """A row for each key."""
@@ -61,7 +62,8 @@ class Pruned:
 
     def lines(self) -> list[str]:
         """What it comes to."""
-        found = [f"videos still due, of which all that was ever measured stays: {len(self.due)}"] if self.due else []
+        stays = "videos that are due, were given up or could not be fetched, of which all that was ever measured stays"
+        found = [f"{stays}: {len(self.spared)}"] if self.spared else []
         if not self.keys:
             return [*found, f"nothing to remove: all keys are those of {self.recipe}"]
         objects, size = sum(one.objects for one in self.keys), sum(one.bytes for one in self.keys)
@@ -70,21 +72,23 @@ class Pruned:
 
 
 def prune(store: Store, job: Job, *, dry: bool = False) -> Pruned:
-    """Remove outcomes and blobs under keys that the job's recipe does not name, but those of videos that are due.
+    """Remove outcomes and blobs under keys that the job's recipe does not name, but those of videos that are due, were
+    given up or could not be fetched.
 
-    Raises `ValueError` where the results in the store are not finished with that recipe, or another run begins
-    meanwhile that has other keys.
+    Raises `ValueError` where the results in the store are not finished with that recipe, were last run with other
+    versions or weights, or where another run that has other keys begins or is at work meanwhile.
     """
     recipe, videos = job.build(), read_videos(store)
     sets = [f"--set {shlex.quote(masked(one))}" for one in job.overrides if not one.startswith("policy.")]
     said = " ".join(["recipe", job.recipe, *sets])
-    if not is_finished(store, recipe, videos):
+    if not job.is_of(keys(recipe.stages(), Video)):
+        raise ValueError(f"prune: {store.url} was run last with other versions or weights, {said}: run it first")
+    if not is_finished(store, recipe, videos, or_postponed=True):
         raise ValueError(
             f"prune: the results in {store.url} are not finished with what was run last, {said}: end that run first,"
             " or run it as before, since what was only tried must not take what was measured otherwise"
         )
-    due = {id for one in plan(recipe.stages(), videos, store) for id in one.enter}
-    pruning = _Pruning(store, job, due, dry=dry)
+    pruning = _Pruning(store, job, _spared(store, recipe, videos), dry=dry)
     found = [Superseded(key) for key in pruning.superseded()]
     for kind in _KINDS:
         for one in found:
@@ -92,14 +96,25 @@ def prune(store: Store, job: Job, *, dry: bool = False) -> Pruned:
     return Pruned(dry, said, [one for one in found if one.objects], pruning.kept)
 
 
+def _spared(store: Store, recipe: TalkingFaces, videos: Sequence[Video]) -> set[str]:
+    """Ids of videos of which all stays: those that are due, those given up, and those that could not be fetched with
+    the settings of now. They may be private or gone since, and an older source the last copy there is."""
+    names, ledger = keys(recipe.stages(), Video), Ledger(store)
+    fetch = names[recipe.fetch.name]
+    found = ledger.videos(fetch, "rejected") - ledger.videos(fetch, "ok")
+    for key in names.values():
+        found |= ledger.videos(key, "quarantined")
+    return found.union(*(one.enter for one in plan(recipe.stages(), videos, store)))
+
+
 class _Pruning:
     """One call at work."""
 
-    def __init__(self, store: Store, job: Job, due: Collection[str], *, dry: bool) -> None:
-        self._store, self._job, self._due, self._dry = store, job, due, dry
+    def __init__(self, store: Store, job: Job, spared: Collection[str], *, dry: bool) -> None:
+        self._store, self._job, self._spared, self._dry = store, job, spared, dry
         self._names = keys(job.build().stages(), Video)
         self.kept: set[str] = set()
-        """Videos of which something stays, since they are due."""
+        """Those of the spared videos of which something stays."""
 
     def superseded(self) -> list[str]:
         """Keys that the recipe does not name, those of its last stage first; before them those of no stage it has."""
@@ -115,6 +130,8 @@ class _Pruning:
     def clear(self, kind: _Kind, one: Superseded) -> None:
         """Remove the outcomes or the blobs of a key, and count them: folder by folder, as not all fit into memory."""
         place = f"{kind}/{one.key}"
+        if kind == "blobs" and not self._dry:
+            self._refuse_work(one.key)
         folders = self._store.folders(place)
         if kind == "ledger":
             folders = [folder for status in folders for folder in self._store.folders(status)]
@@ -131,11 +148,11 @@ class _Pruning:
             self._store.delete(place)  # empty folders, and what is half written
 
     def _clear(self, folder: str) -> tuple[list[int], set[str]]:
-        """Remove a folder, but of videos that are due: the bytes of each object that goes, 0 of an outcome, and the
-        videos that stay."""
+        """Remove a folder, but of spared videos: the bytes of each object that goes, 0 of an outcome, and the videos
+        that stay."""
         is_blobs = folder.startswith("blobs/")
         found = self._store.sizes(folder) if is_blobs else dict.fromkeys(self._store.list(folder), 0)
-        gone = {path: size for path, size in found.items() if about(path)[1] not in self._due}
+        gone = {path: size for path, size in found.items() if about(path)[1] not in self._spared}
         if gone and not self._dry:
             self._refuse_others()
             if len(gone) == len(found):
@@ -147,8 +164,18 @@ class _Pruning:
     def _refuse_others(self) -> None:
         """Raise `ValueError` where a run has begun that has other keys: it may be at work on what is to go."""
         now = read_job(self._store)
-        if now is None or (now != self._job and keys(now.build().stages(), Video) != self._names):
+        if now is None or (now != self._job and not self._is_same(now)):
             raise ValueError(
                 f"prune: another run has begun in {self._store.url} that has other settings; nothing more goes"
             )
         self._job = now
+
+    def _is_same(self, job: Job) -> bool:
+        return job.is_of(self._names) and keys(job.build().stages(), Video) == self._names
+
+    def _refuse_work(self, key: str) -> None:
+        """Raise `ValueError` where outcomes have come since those of the key went: of a run with other settings that is
+        at work, which needs the blobs."""
+        videos = {about(path)[1] for path in self._store.list(f"ledger/{key}")}
+        if not videos - {""} <= set(self._spared):
+            raise ValueError(f"prune: a run with other settings is at work in {self._store.url}; nothing more goes")

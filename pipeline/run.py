@@ -38,7 +38,7 @@ from pipeline.sources import (
     own_videos,
     sample_videos,
 )
-from pipeline.stage import Stage
+from pipeline.stage import Stage, keys
 from pipeline.step import StageBrokenError
 from pipeline.train import train_on, trainer_recipe, trainer_settings
 from pipeline.waiting import Waiting
@@ -128,7 +128,7 @@ def run(options: Namespace, console: Console) -> int:
         _prepare([d.stage for d in _reached(due)], expected)
     else:
         _prepare(stages, expected.union(language.tag for language in wild.languages))
-    write_job(this.store, job)
+    _remember(this)
     sweep()
     if options.retry:
         release(due, this.store)
@@ -165,6 +165,13 @@ def _refuse_contradictions(name: str, options: Namespace) -> None:
         )
     if options.cpus is not None and options.cpus < 1:
         raise ValueError(f"--cpus {options.cpus}: must be at least 1")
+
+
+def _remember(this: _Run) -> None:
+    """Write down the job with the keys of its stages; of those that it leaves out, as they were run before."""
+    before = read_job(this.store) if this.options.until else None
+    others = (before.stages or {}) if before else {}
+    write_job(this.store, replace(this.job, stages={**others, **keys(this.stages, Video)}))
 
 
 def _wanted(this: _Run) -> tuple[Wild | None, tuple[Video, ...]]:
@@ -306,12 +313,12 @@ def _end(this: _Run, started: float, last: Snapshot | None) -> int:
         print_paths(this.store, this.job, this.console)
         return 0
     seen = snapshot(this.recipe, videos, this.store, last)
-    waiting = Waiting.of(this.store, seen.known)
-    if waiting and waiting.are_most:
-        outlook = collect(seen.known, seen.verdicts(this.recipe.policy), this.recipe.policy).outlook
+    waiting, verdicts = Waiting.of(this.store, seen.known, or_given_up=True), seen.verdicts(this.recipe.policy)
+    if waiting and waiting.outweigh(sum(one.kept for one in verdicts)):
+        outlook = collect(seen.known, verdicts, this.recipe.policy).outlook
         print_left(waiting, outlook, this.store, this.console)
         return 1
-    write_job(this.store, this.job)  # again: a `judge` meanwhile has left its own policy
+    _remember(this)  # again: a `judge` meanwhile has left its own policy
     finished = finish(this.recipe, this.job, seen, this.store)
     print_end(finished, this.console, seconds, waiting)
     if this.is_corpus:

@@ -7,15 +7,17 @@ corrected list was broken off. Shards written then would be without them. Who ma
 it is told, and leaves the rest as it was.
 
 A `run` that came to its end may. What still waits then, waits for a host, a disk, memory or its next try, maybe for
-ever: one such video must not hold back the results of all others. It says how many clips left. But where they are most
-of the shards, as when a host closes at the first of a thousand videos, the set of before is worth more than what would
-take its place, and it is left. Who wants the results all the same deletes `shards/`: nothing holds them back then.
+ever: one such video must not hold back the results of all others. It says how many clips left, those of videos among
+them that were given up, or that cannot be fetched any more as they once were. But where they are most of the shards and
+fewer clips would take their place, as when a host closes at the first of a thousand videos, the set of before is left.
+Who wants the results all the same deletes `shards/index.parquet`: nothing holds them back then.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manifests.store import Store
+from pipeline.plan import MAY_PASS
 from stages.judge import STAGES, Measured
 from stages.shard_index import read_index
 
@@ -27,22 +29,26 @@ class Waiting:
     clips: int
     shipped: int
     stages: tuple[str, ...]
+    given_up: int = 0  # clips among them whose videos no run tries again by itself
 
     @classmethod
-    def of(cls, store: Store, known: Iterable[Measured]) -> "Waiting | None":
+    def of(cls, store: Store, known: Sequence[Measured], *, or_given_up: bool = False) -> "Waiting | None":
         """None where there are no such clips. Reads the index where any video waits. Raises `ValueError` if that is no
-        index."""
-        at = {one.video.id: stage for one in known if (stage := _waits_for(one))}
+        index. `or_given_up`: those of videos too that were given up, or could not be fetched."""
+        waits = {one.video.id: stage for one in known if (stage := _waits_for(one))}
+        lost = {one.video.id: stage for one in known if (stage := _given_up_at(one))} if or_given_up else {}
+        at = waits | lost
         index = read_index(store) if at else None
         if index is None:
             return None
-        found = [at[row.video] for row in index.rows if row.video in at]
-        return cls(len(found), len(index.rows), tuple(one for one in STAGES if one in found)) if found else None
+        videos = [row.video for row in index.rows if row.video in at]
+        stages = {at[video] for video in videos}
+        n_lost = sum(video in lost for video in videos)
+        return cls(len(videos), len(index.rows), tuple(s for s in STAGES if s in stages), n_lost) if videos else None
 
-    @property
-    def are_most(self) -> bool:
-        """Whether they are more than half of what is in the shards."""
-        return 2 * self.clips > self.shipped
+    def outweigh(self, n_kept: int) -> bool:
+        """Whether they are more than half of what is in the shards, and fewer clips than that would be kept now."""
+        return 2 * self.clips > self.shipped > n_kept
 
     @property
     def share(self) -> str:
@@ -55,12 +61,18 @@ class Waiting:
         return f"(stages: {', '.join(self.stages)})"
 
     @property
+    def why(self) -> str:
+        """Why they leave the shards, as words."""
+        return f"their videos wait{', were given up or could not be fetched' if self.given_up else ''} {self.where}"
+
+    @property
     def line(self) -> str:
         """What is the matter, and the way out."""
+        lost = f" (with `--retry` perhaps the {self.given_up:,} given up or not fetched)" if self.given_up else ""
         return (
             f"{self.share} in the shards are of videos that are not measured with the settings and versions in force "
-            f"{self.where}: a `python -m pipeline run` with these measures them, one with the settings of before has "
-            "them at once"
+            f"{self.where}: a `python -m pipeline run` with these measures them{lost}, one with the settings of before "
+            "has them at once"
         )
 
     def refuse(self) -> ValueError:
@@ -76,3 +88,12 @@ def _waits_for(one: Measured) -> str:
         stage, status, _ = one.failed
         return stage if status == "failed" else ""
     return one.lacks
+
+
+def _given_up_at(one: Measured) -> str:
+    """The stage at which a video was given up, or `fetch` where it could not be had, for a reason that says nothing of
+    what was measured on it before; else ""."""
+    if one.rejected:
+        stage, reason, _ = one.rejected
+        return stage if stage == "fetch" and reason in {*MAY_PASS, "gone"} else ""
+    return one.failed[0] if one.failed and one.failed[1] == "quarantined" else ""

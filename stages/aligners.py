@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cache
@@ -53,8 +54,10 @@ class Aligners:
         """Words of what was said between two times of a sound, with their times.
 
         `language` is one that `alignable` gives. None where its aligner cannot place the text, or knows less than half
-        of its letters (another script). Raises `WeightsMissingError`.
+        of its letters (another script), and for digits, except in Chinese. Raises `WeightsMissingError`.
         """
+        if language != "zh" and _has_digits(text):
+            return None
         network, about = self._aligner(language)
         letters = [letter for letter in text.lower() if letter.isalpha()]
         if sum(letter in about["dictionary"] for letter in letters) < _LEAST_KNOWN * max(1, len(letters)):
@@ -94,6 +97,13 @@ class Aligners:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(language)
         return self._loaded[language]
+
+
+def _has_digits(text: str) -> bool:
+    """Whether a text has numbers that are not spelled out. To an aligner each digit is one sound of any kind: "1984" is
+    four of thirty, so that it ends early, and the words behind it are looked for in what is left of it (whisperX issue
+    1298). A Chinese digit is about one syllable, and one sound to its aligner."""
+    return any(unicodedata.category(letter)[0] == "N" for letter in text)
 
 
 def _said(text: str, known: Mapping[str, int]) -> list[tuple[int, str]]:

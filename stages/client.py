@@ -14,10 +14,14 @@ _PIECE_BYTES = 1 << 16  # what is read at a time: a kilobyte that arrives may un
 
 _REPAIRS = ("stretched", "m4a", "m3u8", "timestamp", "duration", "duplicatemoov")  # yt-dlp's names of them
 _OPENED = {
-    # Merges and repairs read the files that were downloaded, and nothing that those name.
+    # Merges and repairs read the files that were downloaded, and nothing that those name. What is merged keeps its
+    # stamps: else ffmpeg begins pictures and sound each at 0, and of HLS that has them apart the sound is 21 ms late.
     "postprocessor_args": {
-        f"{name}+ffmpeg_i": ["-protocol_whitelist", "file", "-format_whitelist", FORMATS]
-        for name in ("merger", *(f"fixup{what}" for what in _REPAIRS))
+        "merger": ["-copyts"],
+        **{
+            f"{name}+ffmpeg_i": ["-protocol_whitelist", "file", "-format_whitelist", FORMATS]
+            for name in ("merger", *(f"fixup{what}" for what in _REPAIRS))
+        },
     },
     # What yt-dlp leaves to ffmpeg to download (some kinds of HLS): FFmpeg's own list for what comes by HTTP.
     "external_downloader_args": {"ffmpeg_i": ["-protocol_whitelist", "http,https,tls,tcp,crypto,httpproxy,data"]},

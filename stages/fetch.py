@@ -6,7 +6,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -60,6 +60,8 @@ class Fetch(Stage[Source]):
     # outlasts their pictures were `truncated`
     # 6: of several sounds in a transport stream that of the highest bit rate was heard, and not the first; pictures
     # beyond 8K were taken
+    # not raised for the first picture and the variable rate of parts, nor for merged HLS: they differ by a frame at
+    # most, and all would be downloaded anew
     version: ClassVar[int] = 6
 
     max_height_px: int = 1080
@@ -216,8 +218,22 @@ def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, 
     size = (picture.width_px, picture.height_px) if live else None
     # From the beginning, it has sound that lies before the first picture as well.
     begin_s, until_s = 0.0 if copy and early else zero_s + start_s, zero_s + end_s + _OVERRUN_S
-    cut(path, out, begin_s, until_s, streams=streams, copy=copy, late_s=behind_s, changing=size)
+    write = partial(cut, path, out, begin_s, until_s, streams=streams, late_s=behind_s, changing=size)
+    write(copy=copy)
+    if copy and _begins_after(out, zero_s + start_s - begin_s):
+        write(copy=False)
     return start_s, stop_s, _probed(out, out.stat().st_mtime_ns)
+
+
+def _begins_after(part: Path, time_s: float) -> bool:
+    """Whether the key frame that a copied part begins with is shown later than its first picture is to be. ffmpeg goes
+    to one that is decoded before and shown after it where MP4 reorders pictures without an edit list."""
+    from stages.container import opened, packets_of, picture_stream
+
+    with opened(part) as container:
+        first = next(packets_of(container, picture_stream(container)), None)
+        stamp = None if first is None else first.pts
+        return first is not None and stamp is not None and float(stamp * first.time_base) > time_s + _STAMP_SLACK_S
 
 
 def is_free(licence: str) -> bool:

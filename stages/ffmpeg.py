@@ -30,7 +30,8 @@ H.264 holds up to 17, 0.9 GB, and a file of a few hundred kB may claim the squar
 
 _MARGIN_S = 120.0
 _EVEN = r"pad=ceil(iw/max(2\,hsub))*max(2\,hsub):ceil(ih/max(2\,vsub))*max(2\,vsub)"  # what is there stays in place
-_CODING = ("-c:v", "libx264", "-crf", "16", "-preset", "veryfast")
+# The clock is that of transport streams: ffmpeg's own choice, 1/rate, moves pictures of a variable rate by up to 50 ms.
+_CODING = ("-c:v", "libx264", "-crf", "16", "-preset", "veryfast", "-enc_time_base:v", "1:90000")
 _LONGEST_GROUP_S = 20.0  # between two keyframes of a transport stream; broadcasts have 1 s at most, web streams 10
 _RUN_UP_S = 1.0  # decoded before any other part: pictures that ffmpeg has too late are put back before it cuts
 

@@ -1,8 +1,8 @@
 """Which language is spoken, and does it agree with the one that was expected: from probabilities to a verdict.
 
-Languages are compared by BCP-47 primary subtag: `zh-Hant` expects `zh`, `sr-Latn` expects `sr`. Deprecated and
-three-letter codes stand for their two-letter ones, and some languages count as one for the verdict, because Whisper
-cannot tell them apart by ear or names the group by one of its members: see `_GROUPS`.
+Languages are compared by BCP-47 primary subtag: `zh-Hant` expects `zh`, `sr-Latn` expects `sr`, but `zh-yue` the `yue`
+that it names. Deprecated and three-letter codes stand for their two-letter ones, and some languages count as one for
+the verdict, because Whisper cannot tell them apart by ear or names the group by one of its members: see `_GROUPS`.
 """
 
 from collections import defaultdict
@@ -61,15 +61,27 @@ class Heard:
 
 
 def subtag(tag: str) -> str:
-    """The primary subtag in today's spelling: `zh-Hant` gives `zh`, `iw` gives `he`, `jw` gives `jv`."""
-    first = primary(tag.strip().replace("_", "-"))
-    return _MODERN.get(first, first)
+    """The primary subtag in today's spelling: `zh-Hant` gives `zh`, `iw` gives `he`, `zh-yue` gives `yue`."""
+    return _language_and_rest(tag)[0]
 
 
 def current(tag: str) -> str:
-    """A tag with its primary subtag in today's spelling: `iw` gives `he`, `deu-AT` gives `de-AT`."""
-    _, *rest = tag.split("-")
-    return "-".join([subtag(tag), *rest])
+    """A tag with its primary subtag in today's spelling: `iw` gives `he`, `deu-AT` `de-AT`, `zh-yue-HK` `yue-HK`."""
+    language, rest = _language_and_rest(tag)
+    return "-".join([language, *rest])
+
+
+def _language_and_rest(tag: str) -> tuple[str, list[str]]:
+    """What a tag begins with, in today's spelling, and its other parts. Three letters behind Chinese name one of the
+    Chinese languages; the registry's own `zh-min-nan` is `nan`, and of `zh-min` nobody says which of the Min it is."""
+    cleaned = tag.strip().replace("_", "-")
+    rest = cleaned.split("-")[1:]
+    language = _MODERN.get(primary(cleaned), primary(cleaned))
+    if language == "zh":
+        while rest and len(rest[0]) == 3 and rest[0].isalpha():
+            part = rest.pop(0).lower()
+            language = language if part == "min" else _MODERN.get(part, part)
+    return language, rest
 
 
 def by_language(items: Iterable[T], language: Callable[[T], str]) -> dict[str, list[T]]:

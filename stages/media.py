@@ -3,7 +3,8 @@
 Time zero is the presentation time of the first picture, for pictures and sound. Grid instant k shows the picture whose
 presentation time is nearest, except that none is shown more than half a grid period (20 ms) before its time. Thus
 25 fps passes one to one however its stamps are rounded, 50 and 59.94 fps lose every second picture or so, 23.976 and
-29.97 fps are early as often as late (never more than 20 ms), and where a variable stream holds a picture, so do we.
+29.97 fps are early as often as late (by 20 ms at most, but 23.976 fps up to 22 ms late), and where a variable stream
+holds a picture, so do we.
 """
 
 import math

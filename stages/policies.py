@@ -60,8 +60,8 @@ class Policy:
     min_avg_logprob: float | None = -1.5  # [SV] transcripts below it are not trusted
     # [WH] As `stages.transcript.repetition` reads: loops, of which the recogniser is sure. The sample world reads 1.6.
     max_repetition: float | None = 2.4
-    # [own] Letters and digits of the text for each second with a voice: below it most of what is said is missing. The
-    # sample world reads 6 and more, slow readers about 5; where a character is a syllable fewer are written, see below.
+    # [own] Letters of the text, as `stages.transcript.n_letters` counts, for each second with a voice: below it most of
+    # what is said is missing. The sample world reads 6 and more (Chinese from 8 on), slow readers about 5.
     min_letters_per_voice_s: float | None = 3.0
     max_credits: int | None = 0  # [own] makers of subtitles in the text: Whisper learned from them, and invents them
 
@@ -115,12 +115,7 @@ class Policy:
 # wav2lip_288x288 issue 119); nobody publishes a figure: a start, until it is calibrated on clips known to be in sync.
 _MANDARIN = (ForLanguage("zh", "min_confidence", 2.0),)
 
-_BY_SYLLABLE = (
-    *(ForLanguage(one, "min_letters_per_voice_s", 1.0) for one in ("zh", "yue", "ja")),  # the sample world: from 2.4 on
-    ForLanguage("ko", "min_letters_per_voice_s", 1.5),
-)
-
-PAPER = Policy(name="paper", by_language=(*_MANDARIN, *_BY_SYLLABLE))
+PAPER = Policy(name="paper", by_language=_MANDARIN)
 
 LATENTSYNC = Policy(
     name="latentsync",
@@ -177,7 +172,7 @@ STRICT = Policy(
     max_offset_frames=1,
     max_drift_frames=1.0,
     min_identity_cosine=0.5,  # [own] real clips within its limit of yaw read 0.59 and more
-    by_language=(ForLanguage("zh", "min_confidence", 3.5), *_BY_SYLLABLE),
+    by_language=(ForLanguage("zh", "min_confidence", 3.5),),
 )
 
 SAMPLE = Policy(
@@ -187,7 +182,6 @@ SAMPLE = Policy(
     min_avg_logprob=None,  # the small recogniser's probabilities are not Whisper's
     min_confidence=1.2,  # people who talk are read at 2 and above, other voices and stills below 0.5
     same_person_cosine=0.6,  # one view of a rendered person and another: 0.75; of two people: 1 in 50 above 0.6
-    by_language=_BY_SYLLABLE,
 )
 
 POLICIES = {policy.name: policy for policy in (PAPER, LATENTSYNC, STRICT, SAMPLE)}

@@ -85,19 +85,22 @@ class Sharded:
 
 
 class ChangedBlobsError(ValueError):
-    """Clips whose bytes are not those that were scored. `videos` are all that have such clips.
+    """Clips that are gone, or whose bytes are not those that were scored. `videos` are all that have such clips.
 
-    Two runs that measured one video at the same time may leave the blobs of one and the facts of the other.
+    Two runs that measured one video at the same time may leave the blobs of one and the facts of the other; a `prune`
+    beside a run with other settings, facts alone.
     """
 
-    def __init__(self, place: str, videos: AbstractSet[str]) -> None:
-        super().__init__(f"{place} is not the file that was scored: its SHA-256 differs")
-        self.place, self.videos = place, videos
+    def __init__(self, place: str, videos: AbstractSet[str], *, is_gone: bool = False) -> None:
+        what = "is gone" if is_gone else "is not the file that was scored: its SHA-256 differs"
+        super().__init__(f"{place} {what}")
+        self.place, self.videos, self.is_gone = place, videos, is_gone
 
     @classmethod
     def of(cls, errors: Sequence["ChangedBlobsError"]) -> "ChangedBlobsError":
         """Several as one, with the place of the first."""
-        return cls(errors[0].place, set[str]().union(*(error.videos for error in errors)))
+        first, videos = errors[0], set[str]().union(*(error.videos for error in errors))
+        return cls(first.place, videos, is_gone=first.is_gone)
 
 
 def shard(
@@ -112,8 +115,8 @@ def shard(
     """Write the kept clips as `shards/*.tar` and `shards/index.parquet`, their sums and, where their maker is told, a
     card; does nothing where they stand already.
 
-    Raises `FileNotFoundError` for a clip whose blob is gone and, when all other shards are written,
-    `ChangedBlobsError` for those whose bytes are not those that were scored.
+    Raises, when all other shards are written, `ChangedBlobsError` for clips that are gone or whose bytes are not those
+    that were scored; `FileNotFoundError` where the store has no blobs at all, or one goes while it is copied.
     """
     verdicts = tuple(verdicts)
     planned = plan(measured, verdicts, size_bytes=size_bytes)
@@ -265,25 +268,41 @@ def _write(store: Store, target: Path, entries: Sequence[Entry], digest: "hashli
 def _samples(
     store: Store, entries: Iterable[Entry], wrong: list[ChangedBlobsError]
 ) -> Iterator[tuple[str, dict[str, Content]]]:
-    """Without those that are found to be changed before they are copied: errors go to `wrong`. From an object store the
-    next clips are fetched while one is written."""
+    """Without those that are found gone or changed before they are copied: errors go to `wrong`. From an object store
+    the next clips are fetched while one is written."""
     with tempfile.TemporaryDirectory(prefix=prefix("clips")) as scratch:
 
-        def fetch(entry: Entry) -> tuple[Entry, Path, dict[Ref, Path]]:
-            refs, folder = (entry.clip.video, entry.clip.audio, entry.clip.arrays), Path(scratch) / entry.clip.key
+        def fetch(entry: Entry) -> tuple[Entry, Path, dict[Ref, Path] | ChangedBlobsError]:
+            folder = Path(scratch) / entry.clip.key
             folder.mkdir()
-            return entry, folder, {ref: store.get_file(ref.path, folder) for ref in refs}
+            return entry, folder, _files(store, entry, folder)
 
         ahead = _AHEAD if store.local is None else 0
         with contextlib.closing(map_ahead(fetch, entries, n=ahead)) as fetched:
             for entry, folder, files in fetched:
                 try:
+                    if isinstance(files, ChangedBlobsError):
+                        raise files
                     members = _members(store, entry, files)
                 except ChangedBlobsError as error:
                     wrong.append(error)
                 else:
                     yield entry.clip.key, members
                 shutil.rmtree(folder)
+
+
+def _files(store: Store, entry: Entry, folder: Path) -> dict[Ref, Path] | ChangedBlobsError:
+    """The three files of a clip; the error, not raised, where one is gone. Raises `FileNotFoundError` where no blob is
+    there: of a disk that is away nothing is lost."""
+    files: dict[Ref, Path] = {}
+    for ref in (entry.clip.video, entry.clip.audio, entry.clip.arrays):
+        try:
+            files[ref] = store.get_file(ref.path, folder)
+        except FileNotFoundError:
+            if not store.folders("blobs"):
+                raise
+            return ChangedBlobsError(store.at(ref.path), {entry.video}, is_gone=True)
+    return files
 
 
 def _members(store: Store, entry: Entry, files: Mapping[Ref, Path]) -> dict[str, Content]:

@@ -63,15 +63,15 @@ class Transcribe(Stage[Speeches]):
     for that share of the time: one of four or five windows, which are about as long, is too little.
 
     Words have the times of a forced aligner where a clip is heard in the language that its video is expected in and
-    there is an aligner for that (`stages.registry.ALIGNERS`): `aligned` says whether all of them have. Others have
-    those of Whisper's own attention, which are coarser.
+    there is an aligner for that (`stages.registry.ALIGNERS`), but for texts with digits, except in Chinese: `aligned`
+    says whether all of them have. Others have those of Whisper's own attention, which are coarser.
 
     A part with more text than the model has room for is heard again in two halves, unless it is a loop. A text that
     has no end even so makes the clip's `avg_logprob` -10.
     """
 
     name: ClassVar[str] = "speech"
-    version: ClassVar[int] = 4  # aligners hear one level; words end with their voice; a misheard window mixes no clip
+    version: ClassVar[int] = 5  # no aligner places a text with digits, which it took for one sound each
     needs: ClassVar[tuple[type, ...]] = (Video, Clips)
     gives: ClassVar[type] = Speeches
 

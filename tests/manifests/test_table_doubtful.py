@@ -38,3 +38,24 @@ def test_a_list_of_two_meanings_is_refused_in_one_line_that_shows_no_login(tmp_p
 def test_columns_that_nobody_uses_may_have_one_name(tmp_path):
     (tmp_path / "v.csv").write_text("url,note,note\na.mp4,x,y\n")
     assert len(read(str(tmp_path / "v.csv"))) == 1
+
+
+@pytest.mark.parametrize("time", ["1:-30", "1:+30", "-1:90", "0:1:-5"])
+def test_a_sign_inside_a_time_is_refused(tmp_path, time):
+    (tmp_path / "v.csv").write_text(f"url,start_s,end_s\na.mp4,{time},99\n")
+    with pytest.raises(ManifestError, match=r"line 2: field start_s: .* is not a time in seconds or h:mm:ss"):
+        read(str(tmp_path / "v.csv"))
+
+
+def test_beside_an_id_an_address_counts_and_a_file_that_is_there_and_else_the_id(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(b"x")
+    there, web = ["clips/a.mp4", f"{tmp_path}/clips/a.mp4"], ["https://mirror.example/a.mp4", "www.e.org/b.mp4"]
+    rows = [f"{row},abcdefghij{n}\n" for n, row in enumerate([*there, "clips/gone.mp4", *web])]
+    (tmp_path / "v.csv").write_text("path,youtube_id\n" + "".join(rows))
+    assert [video.url for video in read(str(tmp_path / "v.csv"))] == [
+        str(tmp_path / "clips" / "a.mp4"),
+        "https://www.youtube.com/watch?v=abcdefghij2",
+        "https://mirror.example/a.mp4",
+        "https://www.e.org/b.mp4",
+    ]

@@ -2,8 +2,9 @@
 
 import pytest
 
+from manifests.records import Video
 from manifests.table import ManifestError, read
-from manifests.urls import canonical
+from manifests.urls import canonical, loose
 
 
 @pytest.mark.parametrize("password", ["S3Cret", "S3Cret" * 20])
@@ -26,3 +27,15 @@ def test_an_address_that_is_refused_is_shown_without_who_logs_in_at_it(tmp_path,
     with pytest.raises(ManifestError, match=why.replace("//***", r"//\*\*\*")) as caught:
         read(str(tmp_path / "v.txt"))
     assert not any(secret in str(caught.value) for secret in ("anna", "s3"))
+
+
+@pytest.mark.parametrize("shape", ["watch/", "e/"])
+def test_addresses_that_older_stores_have_as_they_stand_keep_their_ids_and_are_known_loosely(shape):
+    url = f"https://www.youtube.com/{shape}abcdefghijk"
+    assert Video.of(canonical(url)).id == Video.of(url).id
+    assert loose(url) == loose("https://youtu.be/abcdefghijk")
+
+
+@pytest.mark.parametrize("text", ["https://h:99999/a", "https://[1/a", "s3://bucket/a.mp4", "rtmp://h/a"])
+def test_what_is_no_address_of_the_web_is_its_own_key(text):
+    assert loose(text) == text

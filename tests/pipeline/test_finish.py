@@ -89,6 +89,7 @@ def test_results_do_not_vouch_for_videos_that_their_host_sent_away(finished):
     Ledger(store).put_off(keys(job.build().stages(), Video)["fetch"], videos[0].id, "a", 1, "x.invalid: refused")
     finish(job.build(), job, snapshot(job.build(), videos, store), store)
     assert not is_finished(store, job.build(), videos), "the next run says again why they wait"
+    assert is_finished(store, job.build(), videos, or_postponed=True)
 
 
 def test_a_judging_that_broke_off_leaves_nothing_finished(finished, monkeypatch):
@@ -224,6 +225,48 @@ def test_clips_that_are_not_those_that_were_scored_are_due_again_with_what_was_m
         finish(recipe, Job(recipe="own"), snapshot(recipe, read_videos(store), store), store)
     left = [sorted(Ledger(store).videos(key, "ok")) for key in keys(recipe.stages(), Video).values()]
     assert left == [["v0", "v1"]] * 2 + [["v0"]] * 4
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A store of three videos with a clip each, and the recipe that measured them."""
+    store, recipe = Store(str(tmp_path)), TalkingFaces(policy=dataclasses.replace(PAPER, min_duration_s=None))
+    for n in range(3):
+        one = measured(f"v{n}", clips=(stored_clip(store, f"v{n}", seed=n),), person=n)
+        put_in(store, recipe, dataclasses.replace(one, source=source(put(store, f"blobs/x/v{n}", b"source"))))
+    return store, recipe
+
+
+def passed(store, recipe):
+    """The videos that passed each stage, in the order of the stages."""
+    return [sorted(Ledger(store).videos(key, "ok")) for key in keys(recipe.stages(), Video).values()]
+
+
+def test_clips_that_are_gone_are_due_again_with_what_was_measured_on_them(three):
+    store, recipe = three
+    store.delete("blobs/clip-test/v0/v0/0000.wav")
+    store.delete("blobs/clip-test/v1")
+    with pytest.raises(ValueError, match=r"0000.\w+ is gone; .* anew the 2 videos"):
+        finish(recipe, Job(recipe="own"), snapshot(recipe, read_videos(store), store), store)
+    assert passed(store, recipe) == [["v0", "v1", "v2"]] * 2 + [["v2"]] * 4
+
+
+def test_clips_that_are_gone_as_their_video_was_forgotten_meanwhile_are_left_out(three):
+    store, recipe = three
+    seen = snapshot(recipe, read_videos(store), store)
+    store.put("tombstones/v1.json", b"{}")
+    store.delete("blobs/clip-test/v1")
+    done = finish(recipe, Job(recipe="own"), seen, store)
+    assert sorted(row.key for row in done.sharded.index.rows) == ["v0-0000", "v2-0000"]
+
+
+def test_where_all_blobs_are_away_nothing_is_taken_back(three):
+    store, recipe = three
+    before = passed(store, recipe)
+    (store.local / "blobs").rename(store.local / "elsewhere")
+    with pytest.raises(FileNotFoundError):
+        finish(recipe, Job(recipe="own"), snapshot(recipe, read_videos(store), store), store)
+    assert passed(store, recipe) == before
 
 
 def test_what_was_measured_on_clips_is_taken_back_before_the_clips_themselves(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from pipeline.plan import plan
 from pipeline.recipes import TalkingFaces
 from pipeline.stage import keys
 from stages.catalogue import CLIPS, VIDEOS, read_catalogue
-from stages.policies import LATENTSYNC, PAPER
+from stages.policies import PAPER
 from stages.shard_index import CARD, SUMS, read_index
 from stages.verify import verify
 from tests.stages.measured import identity, measured, put, random_hash, remember, source, stored_clip
@@ -155,17 +155,20 @@ def test_a_copy_does_not_take_the_place_of_what_was_forgotten(store):
     assert {row.video for row in read_index(store).rows} == {"v0", "v1", "v2", "v5"}
 
 
-@pytest.mark.parametrize("policy", [PAPER, LATENTSYNC], ids=["drops copies", "ships copies"])
-def test_a_copy_of_a_copy_goes_too_under_any_policy(policy):
-    """b is like a and like c, which are not alike; d is like none."""
-    picture, sound = int(random_hash("picture", 128), 16), random_hash("sound", 256)
-    changed = {"a": "0000000000000000", "b": "0fff000000000000", "c": "0fff0fff00000000"}  # of each of eight pictures
-    shown = [
-        measured(video, identities=(identity(f"{video}-0000", picture_hash=hash, sound_hash=sound),))
-        for video, hash in ((video, f"{picture ^ int(bits * 8, 16):0128x}") for video, bits in changed.items())
-    ]
-    clips = {clip.key: clip for one in (*shown, measured("d")) for clip in one.identities.items}
-    assert forgetting._with_copies({"a"}, clips, policy) == {"a", "b", "c"}
+def test_a_call_that_was_killed_before_the_old_shards_went_is_finished_by_the_same_command(store, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        cut.setattr(forgetting, "drop_stale", killed)
+        forget(store, "video:v0")
+    assert holding(store, "v0")
+    assert forget(store, "video:v0").removed
+    assert holding(store, "v0") == [] and verify(store).ok
+
+
+def holding(store, video):
+    return [path for path in store.list("shards") if path.endswith(".tar") and f"{video}-0".encode() in store.get(path)]
 
 
 def test_a_dry_call_says_the_same_and_touches_nothing(store):
@@ -212,6 +215,7 @@ def test_the_same_command_finishes_a_call_wherever_it_was_cut_short(store, monke
     assert gone.videos == ["v0", "v3", "v4", "v5"] and gone.copies == ["v4"]
     left = [path for path in everything(store) if any(id in path for id in gone.videos)]
     assert left == [f"tombstones/{id}.json" for id in gone.videos] and not store.list("forgetting")
+    assert not any(holding(store, id) for id in gone.videos)
     assert {row.video for row in read_index(store).rows} == {"v1", "v2"} and verify(store).ok and store.exists(SUMS)
 
 
@@ -301,7 +305,7 @@ def test_a_clip_that_was_lost_but_not_forgotten_is_told(store):
     for path in ("blobs/clip-test/v0/v0/0000.mp4", "shards"):
         store.delete(path)
     store.put("tombstones/other.json", b"{}")
-    with pytest.raises(FileNotFoundError, match=r"v0/0000\.mp4"):
+    with pytest.raises(ValueError, match=r"v0/0000\.mp4 is gone; the next run measures anew the 1 videos"):
         finish(RECIPE, Job(recipe="own"), snapshot(RECIPE, read_videos(store), store), store)
 
 

@@ -68,6 +68,17 @@ def test_a_job_written_before_passwords_were_left_out_is_read_without_them(store
     assert job is not None and job.build().cascade and b"s3cr3t" not in to_json(job) and b"no/such" not in to_json(job)
 
 
+def test_a_run_leaves_the_keys_of_its_stages_and_of_those_that_it_leaves_out_the_ones_of_before(store, monkeypatch):
+    monkeypatch.setattr(running, "_carry", lambda *_: None)
+    write_job(store, Job(recipe="own", stages={"fetch": "fetch-0000000000", "sync": "sync-0000000000"}))
+    until = ["run", "--manifest", "http://x.invalid/a", "--until", "fetch", "--store", store.url]
+    assert main(until) == 0 and main(["judge", "--policy", "strict", "--store", store.url]) == 0
+    job = read_job(store)
+    now = keys(job.build().stages(), Video)
+    assert job.policy == "strict" and job.stages == {"fetch": now["fetch"], "sync": "sync-0000000000"}
+    assert not job.is_of(now) and Job(recipe="own").is_of(now) and Job(recipe="own", stages=now).is_of(now)
+
+
 def test_a_store_does_not_mix_recipes(store):
     write_job(store, Job(recipe="sample"))
     with pytest.raises(ValueError, match="holds the results of recipe 'sample'; give 'wild' a --store of its own"):

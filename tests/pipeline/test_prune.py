@@ -14,6 +14,7 @@ from pipeline.finish import finish, is_finished, snapshot
 from pipeline.job import Job, add_videos, read_videos, write_job
 from pipeline.ledger import Ledger, Outcome
 from pipeline.stage import keys
+from stages.sync import ScoreSync
 from stages.verify import verify
 from tests.stages.measured import clip, identity, measured, mp4_bytes, npz_bytes, put, remember, source, wav_bytes
 
@@ -131,6 +132,49 @@ def test_of_videos_that_are_due_all_stays(store, capsys):
     assert "all that was ever measured stays: 2\n" in capsys.readouterr().out
 
 
+def test_of_videos_that_can_be_fetched_no_more_or_were_given_up_all_stays(store, capsys):
+    """With a fetch that is set otherwise all is fetched again: what is private by now was the last copy there is."""
+    again = dataclasses.replace(NOW, overrides=(*NOW.overrides, "fetch.max_height_px=480"))
+    names, (back, private, given_up) = keys(again.build().stages(), Video), VIDEOS
+    put_in(store, again, back)
+    put_in(store, again, given_up, n_stages=1)
+    no, never = {"reason": "private", "measured": {}}, {"error": "a"}
+    Ledger(store).write(names["fetch"], private, Outcome(status="rejected", body=no))
+    Ledger(store).write(names["watch"], given_up, Outcome(status="quarantined", body=never))
+    write_job(store, again)
+    finish(again.build(), again, snapshot(again.build(), read_videos(store), store), store)
+    before, current = everything(store), set(names.values())
+    old = {path for path in before if path.startswith(("ledger", "blobs")) and path.split("/")[1] not in current}
+    assert prune(store) == 0
+    assert before.keys() - everything(store).keys() == {path for path in old if f"/{back}" in path}
+    assert "all that was ever measured stays: 2\n" in capsys.readouterr().out
+    sources = f"blobs/{keys(NOW.build().stages(), Video)['fetch']}"
+    assert [path.split("/")[3] for path in store.list(sources)] == [private, given_up]
+
+
+def test_a_video_that_its_host_sends_away_keeps_nobody_else_s_room(store):
+    video = Video.of("https://x.invalid/a.mp4")
+    add_videos(store, [video])
+    Ledger(store).put_off(keys(NOW.build().stages(), Video)["fetch"], video.id, "r", 1, "x.invalid: refused")
+    finish(NOW.build(), NOW, snapshot(NOW.build(), read_videos(store), store), store)
+    assert not is_finished(store, NOW.build(), read_videos(store))
+    assert prune(store) == 0 and superseded(store) == set()
+
+
+def test_what_a_run_of_newer_versions_measured_before_it_was_broken_off_is_not_for_older_ones_to_take(
+    store, monkeypatch, capsys
+):
+    with monkeypatch.context() as newer:
+        newer.setattr(ScoreSync, "version", 1_000)
+        put_in(store, NOW, VIDEOS[0])
+        write_job(store, dataclasses.replace(NOW, stages=keys(NOW.build().stages(), Video)))
+    before = everything(store)
+    assert prune(store) == prune(store, "--dry") == 2 and everything(store) == before
+    assert capsys.readouterr().err.count("was run last with other versions or weights, recipe own: run it first") == 2
+    write_job(store, dataclasses.replace(NOW, stages=keys(NOW.build().stages(), Video)))
+    assert prune(store) == 0 and superseded(store) == set()
+
+
 def pointing_nowhere(store):
     """Blobs that an outcome speaks of and that are not there."""
     outcomes = [json.loads(store.get(path)) for path in store.list("ledger") if "/ok/" in path]
@@ -166,8 +210,13 @@ def test_a_call_that_is_cut_short_leaves_no_outcome_without_its_blob_or_its_inpu
     assert n > 27
 
 
-def test_a_run_with_other_settings_that_begins_meanwhile_stops_it(store, monkeypatch, capsys):
-    other = dataclasses.replace(NOW, overrides=(*NOW.overrides, "clip.margin=1.7"))
+TRIED = dataclasses.replace(NOW, overrides=(*NOW.overrides, "clip.margin=1.7"))
+
+
+@pytest.mark.parametrize(
+    "other", [TRIED, dataclasses.replace(NOW, stages={"sync": "sync-0000000000"})], ids=["settings", "versions"]
+)
+def test_a_run_with_other_settings_or_versions_that_begins_meanwhile_stops_it(other, store, monkeypatch, capsys):
     delete, seen = Store.delete, []
 
     def another_begins(store, path):
@@ -190,6 +239,25 @@ def test_a_run_with_the_same_settings_that_begins_meanwhile_does_not(store, monk
 
     monkeypatch.setattr(Store, "delete", the_same_begins)
     assert prune(store) == 0 and superseded(store) == set()
+
+
+def test_it_takes_no_blobs_from_a_run_with_other_settings_that_is_still_at_work(store, monkeypatch, capsys):
+    """Its settings are no longer those in force: a second run, with the settings of before, found nothing to do."""
+    put_in(store, TRIED, VIDEOS[0])
+    write_job(store, NOW)
+    delete, measured = Store.delete, []
+
+    def the_run_goes_on(store, path):
+        delete(store, path)
+        if path == "ledger/fetch-0123456789" and not measured:  # the last of all outcomes
+            measured.append(VIDEOS[1])
+            put_in(store, TRIED, VIDEOS[1])
+
+    monkeypatch.setattr(Store, "delete", the_run_goes_on)
+    assert prune(store) == 2 and measured
+    assert "a run with other settings is at work in " in capsys.readouterr().err
+    assert pointing_nowhere(store) == set()
+    assert Ledger(store).videos(keys(TRIED.build().stages(), Video)["identity"], "ok") == {VIDEOS[1]}
 
 
 def test_half_written_files_of_a_key_go_with_it(store):

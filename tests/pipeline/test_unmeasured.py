@@ -17,12 +17,14 @@ from pipeline.job import Job, add_videos, read_job, read_videos, write_job
 from pipeline.ledger import Ledger, Outcome
 from pipeline.stage import keys
 from stages.judge import JUDGING
-from stages.shard_index import read_index
+from stages.shard_index import INDEX, read_index
 from stages.sync import ScoreSync
 from tests.stages.measured import measured, put, remember, source, stored_clip
 
 JOB = Job(recipe="own", overrides=("policy.min_duration_s=none",))
 OTHER = dataclasses.replace(JOB, overrides=(*JOB.overrides, "sync.every=1"))
+REFETCH = dataclasses.replace(JOB, overrides=(*JOB.overrides, "fetch.max_height_px=480"))
+GIVEN_UP = Outcome(status="quarantined", body={"error": "ValueError: nan"})
 N_VIDEOS = 5
 
 
@@ -41,16 +43,21 @@ def put_in(store, job, one, *, until="identity", last=None):
         Ledger(store).write(names[until], one.video.id, last)
 
 
-@pytest.fixture
-def store(tmp_path):
-    """A store of five videos with a clip each, finished."""
-    store = Store(str(tmp_path / "out"))
+def made(place, n_videos):
+    """A store of videos with a clip each, finished."""
+    store = Store(str(place))
     write_job(store, JOB)
-    for n in range(N_VIDEOS):
+    for n in range(n_videos):
         put_in(store, JOB, known_of(store, f"v{n}"))
     finish(JOB.build(), JOB, snapshot(JOB.build(), read_videos(store), store), store)
-    assert clips(store) == [f"v{n}-0000" for n in range(N_VIDEOS)]
+    assert clips(store) == [f"v{n}-0000" for n in range(n_videos)]
     return store
+
+
+@pytest.fixture
+def store(tmp_path):
+    """One of five videos."""
+    return made(tmp_path / "out", N_VIDEOS)
 
 
 def clips(store):
@@ -119,14 +126,18 @@ def test_judging_that_writes_nothing_says_the_same_and_goes_on(store, capsys):
     assert results(store) == before
 
 
-@pytest.mark.parametrize(
-    "ended",
-    [
-        Outcome(status="rejected", body={"reason": "no_track", "measured": {}}),
-        Outcome(status="quarantined", body={"error": "ValueError: nan"}),
-    ],
-    ids=lambda ended: ended.status,
-)
+def test_limits_are_proposed_with_the_same_word_first(store, capsys):
+    broken_off(store, settled=0)
+    assert main(["calibrate", "--store", store.url]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("5 of 5 clips in the shards are of videos ") and others[0].startswith("no clip has a sync")
+
+
+def rejected(reason):
+    return Outcome(status="rejected", body={"reason": reason, "measured": {}})
+
+
+@pytest.mark.parametrize("ended", [rejected("no_track"), GIVEN_UP], ids=lambda ended: ended.status)
 def test_clips_of_videos_that_are_settled_otherwise_now_leave_the_shards(ended, store):
     broken_off(store, settled=4)
     put_in(store, OTHER, known_of(store, "v4"), until="sync", last=ended)
@@ -184,6 +195,7 @@ def test_a_run_that_came_to_its_end_goes_on_without_the_few_that_wait_and_says_h
     assert code == 0 and clips(store) == ["v0-0000", "v1-0000", "v2-0000"]
     assert "2 of 5 clips left the shards, as their videos wait (stages: fetch)" in said
     assert "postponed: 2 of 5 videos" in said
+    assert read_job(store) == dataclasses.replace(OTHER, stages=keys(OTHER.build().stages(), Video))
     assert main(["report", "--store", store.url]) == 0, "what left them holds nothing up"
     assert "left the shards" not in ended(store)[1]
 
@@ -196,14 +208,67 @@ def test_a_run_leaves_the_results_as_they_were_where_most_clips_would_leave(stor
     code, said = ended(store)
     assert code == 1 and results(store) == before
     assert "3 of 5 clips in the shards are of videos " in said and "(stages: sync)" in said
-    assert f"delete {store.at('shards')}" in said.replace("\n", " ") and "postponed: 1 of 5 videos" in said
+    assert f"delete {store.at(INDEX)} first" in said.replace("\n", " ") and "postponed: 1 of 5 videos" in said
 
 
-def test_once_the_shards_are_deleted_the_same_run_writes_what_there_is(store):
+def test_once_the_index_alone_is_deleted_the_same_run_writes_what_there_is_and_leaves_what_was_encoded(store):
     broken_off(store, settled=2)
-    for path in store.list("shards"):
-        store.delete(path)
+    encoded = "shards/encoded/E/v0-0000.C.k.npy"
+    store.put(encoded, b"days of a GPU")
+    store.delete(INDEX)
     assert ended(store)[0] == 0 and clips(store) == ["v0-0000", "v1-0000"]
+    assert store.exists(encoded) and main(["verify", "--store", store.url]) == 0
+
+
+def run_anew(store, until, last, *, settled):
+    """Leave what a run has left that fetched all again, where all but some videos ended as told."""
+    write_job(store, REFETCH)
+    for n in range(N_VIDEOS):
+        one = known_of(store, f"v{n}")
+        if n < settled:
+            put_in(store, REFETCH, one)
+        else:
+            put_in(store, REFETCH, one, until=until, last=last)
+
+
+LOST = pytest.mark.parametrize(
+    ("until", "last"),
+    [("fetch", rejected("gone")), ("fetch", rejected("private")), ("speech", GIVEN_UP)],
+    ids=["gone", "private", "given up"],
+)
+
+
+@LOST
+def test_a_run_says_how_many_clips_left_as_their_videos_are_gone_by_now_or_were_given_up(until, last, store):
+    run_anew(store, until, last, settled=3)
+    code, said = ended(store, REFETCH)
+    assert code == 0 and clips(store) == ["v0-0000", "v1-0000", "v2-0000"]
+    why = f"their videos wait, were given up or could not be fetched (stages: {until})"
+    assert f"2 of 5 clips left the shards, as {why}" in said
+
+
+@LOST
+def test_it_leaves_the_results_as_they_were_where_most_clips_would_leave_for_that(until, last, store):
+    run_anew(store, until, last, settled=2)
+    before = results(store)
+    code, said = ended(store, REFETCH)
+    assert code == 1 and results(store) == before
+    assert "3 of 5 clips in the shards" in said and "`--retry` perhaps the 3 given up or not fetched" in said
+
+
+def test_what_is_rejected_for_what_it_is_holds_nothing_up(store):
+    run_anew(store, "fetch", rejected("too_long"), settled=2)
+    code, said = ended(store, REFETCH)
+    assert code == 0 and clips(store) == ["v0-0000", "v1-0000"] and "left the shards" not in said
+
+
+def test_a_trial_of_two_clips_does_not_hold_back_a_set_that_is_no_smaller(tmp_path):
+    store = made(tmp_path / "out", 2)
+    write_job(store, OTHER)
+    for n in range(4):
+        put_in(store, OTHER, known_of(store, f"v{n}"), until="clip" if n < 2 else "identity")
+    code, said = ended(store)
+    assert code == 0 and clips(store) == ["v2-0000", "v3-0000"] and "2 of 2 clips left the shards" in said
 
 
 def test_a_run_with_the_settings_of_before_has_its_results_at_once(store):

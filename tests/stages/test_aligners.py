@@ -33,7 +33,7 @@ def sound(seconds: float) -> np.ndarray:
         ("zh", "什么?!不是吗!!"),
         ("zh", "什么？ 我们!北京。好"),
         ("th", "ดี! มาก! ครับ"),
-        ("en", "\u0130s it 5\u00a0% or\tso? - \u266a"),
+        ("en", "\u0130s it a\u00a0% or\tso? - \u266a"),
     ],
 )
 def test_no_mark_in_a_text_costs_it_the_aligner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language, text):
@@ -106,6 +106,33 @@ def test_a_chinese_character_before_a_pause_lasts_half_a_second_at_most():
     words = aligners.words(sound(8), start_s=0.0, end_s=8.0, text="你好。再见", language="zh")
     assert words is not None and [word.text for word in words] == ["你", "好。", "再", "见"]
     assert [word.end_s for word in words] == pytest.approx([1.2, 1.7, 5.2, 5.22], abs=0.03)
+
+
+NUMBER = "neunzehnhundertvierundachtzig"
+
+
+@pytest.mark.parametrize("number", ["1984", "\u0661\u0669\u0668\u0664", "19\u00bd", NUMBER])
+def test_a_text_with_digits_is_none_for_an_aligner_and_a_number_in_letters_is(number: str):
+    said = ((0.5, "im"), (1.0, NUMBER), (5.0, "war"))
+    heard = [(start_s + 0.08 * n, letter) for start_s, word in said for n, letter in enumerate(word)]
+    network = Emitting("imwar" + NUMBER, heard, 8.0)
+    aligners = Aligners("cpu")
+    aligners._loaded["de"] = network, {"dictionary": network.known, "type": "torchaudio", "language": "de"}
+    words = aligners.words(sound(8), start_s=0.0, end_s=8.0, text=f"Im {number} war", language="de")
+    if number == NUMBER:
+        assert words is not None and [word.start_s for word in words] == pytest.approx([0.5, 1.0, 5.0], abs=0.05)
+    else:
+        assert words is None
+
+
+def test_a_chinese_digit_is_a_syllable_that_an_aligner_places():
+    said = [(1.0, "我"), (1.2, "有"), (1.4, "十"), (1.6, "五"), (3.0, "年")]
+    network = Emitting("我有十五年", said, 5.0)
+    aligners = Aligners("cpu")
+    aligners._loaded["zh"] = network, {"dictionary": network.known, "type": "huggingface", "language": "zh"}
+    words = aligners.words(sound(5), start_s=0.0, end_s=5.0, text="我有15年", language="zh")
+    assert words is not None and [word.text for word in words] == ["我", "有", "15", "年"]
+    assert [word.start_s for word in words] == pytest.approx([1.0, 1.2, 1.4, 3.0], abs=0.03)
 
 
 def test_an_aligner_is_given_no_mark_that_is_its_blank_or_that_it_does_not_know():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from stages.aligners import alignable
 from stages.language import Heard, called, current, languages_heard, likeliest, may_be, same, spread, subtag, verdict
 from stages.speech import Transcribe
 
@@ -96,6 +97,22 @@ def test_every_three_letter_code_of_iso_639_2_means_its_two_letter_one():
 def test_a_tag_in_today_s_spelling_keeps_what_follows_its_language():
     tags = ("deu", "iw", "cmn-Hant-TW", "pt-BR", "")
     assert [current(tag) for tag in tags] == ["de", "he", "zh-Hant-TW", "pt-BR", ""]
+
+
+def test_three_letters_behind_chinese_name_the_language():
+    tags = ("zh-yue", "ZH_YUE-Hant-HK", "zho-yue", "zh-cmn-Hans", "zh-wuu", "zh-hak", "zh-nan", "zh-min-nan", "zh-min")
+    assert [subtag(tag) for tag in tags] == ["yue", "yue", "yue", "zh", "wuu", "hak", "nan", "nan", "zh"]
+    assert [current(tag) for tag in ("zh-yue-HK", "zh-cmn-Hans", "zh-min-nan-TW")] == ["yue-HK", "zh-Hans", "nan-TW"]
+    assert [subtag(tag) for tag in ("zh-TW", "zh-Hant-HK", "zh-156", "sgn-ase", "de-AT")] == ["zh"] * 3 + ["sgn", "de"]
+    assert may_be("zh-yue", "yue") and may_be("zh-cmn", "zh") and not may_be("zh-yue", "zh")
+    assert alignable("zh-yue") is None and alignable("zh-cmn") == "zh"
+
+
+@pytest.mark.parametrize(("heard", "said"), [("yue", "agree"), ("zh", "other")])
+def test_cantonese_is_what_is_expected_under_zh_yue(heard: str, said: str):
+    windows = [Heard(start_s=0, end_s=6, probabilities={"yue": 0.05, "zh": 0.05, heard: 0.95})]
+    assert verdict(windows, "zh-yue", known=("yue", "zh"), sure=0.6, mixed_share=0.3) == said
+    assert called(heard, "zh-yue", ("yue", "zh")) == heard
 
 
 def test_what_is_not_stated_or_counts_as_the_same_may_be_the_language_and_nothing_else():

@@ -6,7 +6,7 @@ import pytest
 
 from manifests.records import Word
 from stages.sample.sentences import SENTENCES
-from stages.transcript import MAX_REPETITION, UNSPACED, placed, repetition, units, untimed
+from stages.transcript import MAX_REPETITION, UNSPACED, placed, repetition, tokens, units, untimed
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,11 @@ from stages.transcript import MAX_REPETITION, UNSPACED, placed, repetition, unit
 def test_units_are_words_and_where_no_spaces_are_written_characters(text, language, expected):
     assert units(text, language) == expected
     assert [word.text for word in untimed(text, language)] == expected
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\t", "\r\n", "\u00a0", "\u2028", "\u3000", "\x85"])
+def test_space_of_any_kind_parts_words(space):
+    assert tokens(f"a{space}b", "de") == ["a", "b"] and tokens(f"你{space}好", "zh") == ["你", "好"]
 
 
 def test_a_token_of_several_characters_gives_each_its_share():
