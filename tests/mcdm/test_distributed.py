@@ -212,6 +212,7 @@ def test_all_processes_name_the_clip_that_is_bad_on_one_of_them(beside):
         assert f"from clip {guilty};" in said and innocent not in said
 
 
+@pytest.mark.slow  # three minutes beside another worker's Ray; tests/pipeline/test_train.py trains on Ray as well
 def test_ray_train_runs_the_same_course(shards, tmp_path):
     ray = pytest.importorskip("ray")
     from mcdm.ray_train import train_on_ray

@@ -69,7 +69,7 @@ def test_one_bad_video_does_not_touch_its_neighbours(place):
     assert after["get"] == before["get"] and after["rate"] == before["rate"] + 1 and after["speak"] == 8
 
 
-@pytest.mark.parametrize("how", ["deadly", "spoils"])
+@pytest.mark.parametrize("how", ["deadly", pytest.param("spoils", marks=pytest.mark.slow)])
 def test_a_video_that_kills_its_worker_is_quarantined_after_three_tries(place, how):
     log, store = place
     assert run_on_ray(stages(log, **{how: 3}), videos(10), store, "a") == 8
@@ -79,6 +79,7 @@ def test_a_video_that_kills_its_worker_is_quarantined_after_three_tries(place, h
     assert sum(line.startswith("rate 3 ") for line in log.read_text().splitlines()) == 3
 
 
+@pytest.mark.slow  # a minute: three times a worker is given up and started anew
 def test_a_video_that_hangs_native_code_is_quarantined(place):
     log, store = place
     assert run_on_ray(stages(log, hangs=2, deadline_s=2.0), videos(5), store, "a") == 4
