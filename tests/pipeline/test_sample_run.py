@@ -63,6 +63,14 @@ def test_the_run_ends_with_the_funnel_the_score_the_paths_and_the_next_commands(
     assert "python -m mcdm train --shards" in out and "python -m pipeline run wild --langs 10 --hours 0.5" in out
 
 
+def test_the_funnel_that_the_readme_shows_is_that_of_the_run(first, store):
+    (shown,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    said = [line.split() for line in first[1].out.splitlines()]
+    for row in shown.splitlines():
+        numbers = row.split()[:7]  # why most were lost is cut off where a terminal is narrow
+        assert any(line[: len(numbers)] == numbers for line in said), row
+
+
 def test_every_video_of_the_corpus_ends_in_a_typed_outcome(store):
     videos = pd.read_parquet(store / "videos.parquet")
     assert len(videos) >= 30 and set(videos.language_expected.str[:2]) >= {
