@@ -48,7 +48,7 @@ class Barred:
         """Whether some of what a row asks for was taken out, or it names a channel that was."""
         if video.channel and self.channels and not self.channels.isdisjoint(map(_digest, _names(video.channel))):
             return True
-        digests = sorted(_addresses([video.url])) if self.parts else ()
+        digests = _addresses([video.url]) if self.parts else ()
         start_s, end_s = _span(video)
         taken = (part for digest in digests for part in self.parts.get(digest, ()))
         return any(start_s < end and start < (math.inf if end_s is None else end_s) for start, end in taken)

@@ -6,7 +6,8 @@ outcome whose blob is gone, nor one whose input is, and the same command finishe
 
 import re
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -79,16 +80,17 @@ def prune(store: Store, job: Job, *, dry: bool = False) -> Pruned:
     versions or weights, or where another run that has other keys begins or is at work meanwhile.
     """
     recipe, videos = job.build(), read_videos(store)
+    names = keys(recipe.stages(), Video)
     sets = [f"--set {shlex.quote(masked(one))}" for one in job.overrides if not one.startswith("policy.")]
     said = " ".join(["recipe", job.recipe, *sets])
-    if not job.is_of(keys(recipe.stages(), Video)):
+    if not job.is_of(names):
         raise ValueError(f"prune: {store.url} was run last with other versions or weights, {said}: run it first")
     if not is_finished(store, recipe, videos, or_postponed=True):
         raise ValueError(
             f"prune: the results in {store.url} are not finished with what was run last, {said}: end that run first,"
             " or run it as before, since what was only tried must not take what was measured otherwise"
         )
-    pruning = _Pruning(store, job, _spared(store, recipe, videos), dry=dry)
+    pruning = _Pruning(store, job, names, _spared(store, recipe, videos, names), dry=dry)
     found = [Superseded(key) for key in pruning.superseded()]
     for kind in _KINDS:
         for one in found:
@@ -96,11 +98,10 @@ def prune(store: Store, job: Job, *, dry: bool = False) -> Pruned:
     return Pruned(dry, said, [one for one in found if one.objects], pruning.kept)
 
 
-def _spared(store: Store, recipe: TalkingFaces, videos: Sequence[Video]) -> set[str]:
+def _spared(store: Store, recipe: TalkingFaces, videos: Sequence[Video], names: Mapping[str, str]) -> set[str]:
     """Ids of videos of which all stays: those that are due, those given up, and those that could not be fetched with
     the settings of now. They may be private or gone since, and an older source the last copy there is."""
-    names, ledger = keys(recipe.stages(), Video), Ledger(store)
-    fetch = names[recipe.fetch.name]
+    ledger, fetch = Ledger(store), names[recipe.fetch.name]
     found = ledger.videos(fetch, "rejected") - ledger.videos(fetch, "ok")
     for key in names.values():
         found |= ledger.videos(key, "quarantined")
@@ -110,9 +111,10 @@ def _spared(store: Store, recipe: TalkingFaces, videos: Sequence[Video]) -> set[
 class _Pruning:
     """One call at work."""
 
-    def __init__(self, store: Store, job: Job, spared: Collection[str], *, dry: bool) -> None:
-        self._store, self._job, self._spared, self._dry = store, job, spared, dry
-        self._names = keys(job.build().stages(), Video)
+    def __init__(
+        self, store: Store, job: Job, names: Mapping[str, str], spared: AbstractSet[str], *, dry: bool
+    ) -> None:
+        self._store, self._job, self._names, self._spared, self._dry = store, job, names, spared, dry
         self.kept: set[str] = set()
         """Those of the spared videos of which something stays."""
 
@@ -177,5 +179,5 @@ class _Pruning:
         """Raise `ValueError` where outcomes have come since those of the key went: of a run with other settings that is
         at work, which needs the blobs."""
         videos = {about(path)[1] for path in self._store.list(f"ledger/{key}")}
-        if not videos - {""} <= set(self._spared):
+        if not videos - {""} <= self._spared:
             raise ValueError(f"prune: a run with other settings is at work in {self._store.url}; nothing more goes")

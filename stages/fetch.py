@@ -232,8 +232,9 @@ def _begins_after(part: Path, time_s: float) -> bool:
 
     with opened(part) as container:
         first = next(packets_of(container, picture_stream(container)), None)
-        stamp = None if first is None else first.pts
-        return first is not None and stamp is not None and float(stamp * first.time_base) > time_s + _STAMP_SLACK_S
+        if first is None or first.pts is None:
+            return False
+        return float(first.pts * first.time_base) > time_s + _STAMP_SLACK_S
 
 
 def is_free(licence: str) -> bool:

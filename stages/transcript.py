@@ -91,14 +91,19 @@ _WEIGHTS = _Weights()
 
 def tokens(text: str, language: str) -> list[str]:
     """Words without case and punctuation, characters for languages without spaces."""
-    words = unicodedata.normalize("NFKC", text).casefold().translate(_PLAIN).split()
+    words = _of_one_form(text).translate(_PLAIN).split()
     return list("".join(words)) if language in UNSPACED else words
 
 
 def n_letters(text: str) -> int:
     """Letters of a text in any script, and their marks: a Chinese or Japanese character counts as three, a Korean or
     Ethiopic syllable as two, a digit and a sign in a sum as three."""
-    return sum(_WEIGHTS[letter] for letter in unicodedata.normalize("NFKC", text).casefold())
+    return sum(_WEIGHTS[letter] for letter in _of_one_form(text))
+
+
+def _of_one_form(text: str) -> str:
+    """However its letters are encoded, and large or small."""
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def n_credits(text: str) -> int:
