@@ -1,8 +1,8 @@
 """Make the locked environment on first use, from nothing but Python and a package registry. Standard library only.
 
-`ensure()` stands first in `python -m pipeline` and `python -m tests`: where the project's packages are importable it
-does nothing; else it builds `.venv` beside `requirements.txt` (once; 8.5 GB on the disk) and starts the same command
-again inside it. Of an `.venv` that it made it brings the packages up to a lock that has changed since.
+`ensure()` stands first in every `python -m` of the project: where the packages that it wants are found it does
+nothing; else it builds `.venv` beside `requirements.txt` (once; 8.5 GB on the disk) and starts the same command again
+inside it. Of an `.venv` that it made it brings the packages up to a lock that has changed since.
 """
 
 import contextlib
@@ -23,11 +23,12 @@ _TRIES = 3  # 4.6 GB come over lines that break; what has come is kept
 _WITNESSES = ("ray", "torch", "whisperx", "insightface", "webdataset")
 
 
-def ensure() -> None:
-    """Return inside a fit environment; otherwise make it and replace this process. Exits with 2 where it cannot."""
+def ensure(*wanted: str) -> None:
+    """Return where `wanted` (modules; by default those of every command) are found; otherwise make the environment and
+    replace this process. Exits with 2 where it cannot."""
     environment = ROOT / ".venv"
     is_inside = Path(sys.prefix).resolve() == environment.resolve()
-    is_fit = all(importlib.util.find_spec(name) for name in _WITNESSES)
+    is_fit = all(importlib.util.find_spec(name) for name in wanted or _WITNESSES)
     if not LOCK.exists() or (is_fit and not is_inside):
         return
     python, stamp = environment / "bin" / "python", environment / "locked"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcdm.__main__ import parser as trainer
+from mcdm.cli import parser as trainer
 from pipeline.cli import parser
 from stages.judge import candidates, judge
 from stages.policies import PAPER

@@ -21,7 +21,7 @@ COMMANDS = """
 import contextlib, io, json, os, sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from mcdm import __main__ as command
+from mcdm import cli as command
 from tests.mcdm.nano import nano
 command.RECIPES["tiny"] = nano
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])

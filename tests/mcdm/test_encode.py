@@ -11,7 +11,7 @@ import torch
 
 from mcdm import course
 from mcdm import encode as encoding
-from mcdm.__main__ import main
+from mcdm.cli import main
 from mcdm.config import RECIPES, small, tiny
 from mcdm.course import Options
 from mcdm.distributed import World

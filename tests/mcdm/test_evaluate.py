@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mcdm import evaluate
-from mcdm.__main__ import main
+from mcdm.cli import main
 from mcdm.course import Options, train
 from mcdm.encoders import make_audio
 from mcdm.evaluate import mean_of

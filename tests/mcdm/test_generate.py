@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from manifests.sample.serve import CORPUS
-from mcdm.__main__ import main
+from mcdm.cli import main
 from mcdm.course import Options, train
 from mcdm.encoders import make_audio
 from mcdm.evaluate import EvaluateOptions, roll_out

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mcdm import checkpoint, course, distributed
-from mcdm.__main__ import main
+from mcdm.cli import main
 from mcdm.config import RECIPES, small, tiny
 from mcdm.course import Data, Options, check_batches, divide, largest_world, make_objective, train
 from mcdm.data import collate

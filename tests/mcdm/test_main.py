@@ -9,7 +9,7 @@ import pytest
 import torch
 from s3fs import S3FileSystem
 
-from mcdm.__main__ import main, stages_of
+from mcdm.cli import main, stages_of
 from mcdm.config import RECIPES, paper, small, tiny
 from mcdm.diffusion import loss_weight, make_schedule
 from pipeline.override import override
@@ -18,7 +18,7 @@ _TALK = ["--reference", "a.png", "--audio", "b.wav", "--out", "{tmp}/c.mp4"]
 
 
 def test_help_needs_no_torch():
-    code = "import sys; from mcdm.__main__ import parser; parser(); assert 'torch' not in sys.modules"
+    code = "import sys; from mcdm.cli import parser; parser(); assert 'torch' not in sys.modules"
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
     assert time.perf_counter() - began < 20
@@ -87,7 +87,7 @@ def test_an_interrupted_command_ends_in_one_line(monkeypatch, capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mcdm.__main__._encode", interrupted)
+    monkeypatch.setattr("mcdm.cli._encode", interrupted)
     assert main(["encode", "--shards", "x"]) == 130
     assert capsys.readouterr().err == "mcdm encode: interrupted; run the same command again\n"
 

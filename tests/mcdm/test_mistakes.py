@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mcdm import checkpoint
-from mcdm.__main__ import main
+from mcdm.cli import main
 from mcdm.config import RECIPES
 from mcdm.course import Options
 from mcdm.import_weights import read_weights

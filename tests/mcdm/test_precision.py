@@ -9,7 +9,7 @@ import torch
 
 from mcdm import diffusion, distributed
 from mcdm import generate as roll
-from mcdm.__main__ import main
+from mcdm.cli import main
 from mcdm.course import train
 from mcdm.generate import Talker
 from mcdm.motion import Motion

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mcdm import checkpoint
-from mcdm.__main__ import main
+from mcdm.cli import main
 from mcdm.config import RECIPES, AudioConfig, CodecConfig, ImageConfig
 from mcdm.denoiser import Denoiser
 from mcdm.import_weights import sd_name

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mcdm import checkpoint
-from mcdm.__main__ import main
+from mcdm.cli import main
 from mcdm.config import tiny
 from mcdm.course import train
 from mcdm.samples import make_samples

@@ -6,7 +6,7 @@ import av
 import cv2
 import pytest
 
-from mcdm.__main__ import main
+from mcdm.cli import main
 from tests.mcdm.shards import draw, person, speech, wav, write_shards
 
 SHORT = [

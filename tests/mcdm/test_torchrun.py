@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mcdm.__main__ import main
+from mcdm.cli import main
 from tests.mcdm.shards import write_shards
 
 ROOT = Path(__file__).parents[2]

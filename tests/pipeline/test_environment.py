@@ -134,3 +134,24 @@ def test_a_python_that_makes_no_environments_is_told_in_one_line_with_the_packag
     assert ended.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
     assert f"apt install python3.{sys.version_info.minor}-venv" in said
     assert not list((checkout / ".venv").iterdir())
+
+
+@pytest.mark.parametrize("command", ["pipeline", "mcdm", "tests", "tests.benchmarks", "tests.proofs"])
+def test_every_command_of_a_python_without_packages_is_started_again_in_the_environment(command, tmp_path):
+    for name in ("manifests", "mcdm", "pipeline", "stages", "tests", "requirements.txt"):
+        (tmp_path / name).symlink_to(environment.ROOT / name)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv" / "locked").write_text(sha256((tmp_path / "requirements.txt").read_bytes()).hexdigest())
+    bare = [sys.executable, "-S", "-m", command, "list", "--help"]  # -S: nothing that is installed is found
+    done = subprocess.run(bare, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"-S -m {command} list --help\n", "")
+
+
+def test_a_machine_that_only_trains_is_given_nothing_that_training_does_not_want(checkout, monkeypatch):
+    environment.ensure("json", "sqlite3")
+    with pytest.raises(InterruptedError):
+        monkeypatch.setattr(environment, "_make", lambda *given: None)
+        environment.ensure("json", "no_such_package")

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mcdm.__main__ import main
+from mcdm.cli import main
 from mcdm.config import tiny
 from mcdm.encode import face_parts, resize
 from mcdm.faces import Bytes, view_of
