@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     )
     forget = command("forget", "remove videos for good, and keep them out of later runs")
     forget.add_argument("what", nargs="+", metavar="video:ID|channel:NAME|person:ID", help="what to remove")
+    forget.add_argument(
+        "--alone",
+        action="store_true",
+        help="video:ID without near-duplicates, and let rows in that overlap it: for a part whose times were wrong",
+    )
     forget.add_argument("--dry", action="store_true", help="only say what would go")
     prune = command("prune", "remove what the store's recipe names no more: of older versions, settings and weights")
     prune.description = (

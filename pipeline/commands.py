@@ -12,8 +12,8 @@ from pipeline.ending import print_end, print_paths
 from pipeline.finish import Snapshot, finish, snapshot
 from pipeline.job import Job, job_at, read_videos, write_job
 from pipeline.report import changes_by_language
-from pipeline.run import run
-from pipeline.show import show
+from pipeline.run import run as run
+from pipeline.show import show as show
 from pipeline.stage import PostponedError
 from pipeline.step import StageBrokenError
 from pipeline.waiting import Waiting
@@ -28,22 +28,6 @@ RUN_ERRORS = (NetworkError, PostponedError, StageBrokenError)
 
 _SHEET_CLIPS = 400
 """The most that a contact sheet shows: a picture of some 1,500 by 14,000 px."""
-
-__all__ = [
-    "RUN_ERRORS",
-    "calibrate",
-    "forget",
-    "judge",
-    "models",
-    "prune",
-    "report",
-    "request_errors",
-    "run",
-    "score",
-    "shard",
-    "show",
-    "verify",
-]
 
 
 def request_errors() -> tuple[type[Exception], ...]:
@@ -157,7 +141,7 @@ def forget(options: Namespace, console: Console) -> int:
     from pipeline.forget import forget_all
 
     store, job = job_at(options.store)
-    gone = forget_all(store, job.build(), read_videos(store), options.what, dry=options.dry)
+    gone = forget_all(store, job.build(), read_videos(store), options.what, alone=options.alone, dry=options.dry)
     for line in gone.lines():
         console.print(line, soft_wrap=True)
     if options.dry or not gone.videos:

@@ -8,7 +8,7 @@ import hashlib
 import tempfile
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,8 +31,8 @@ from stages.catalogue import CLIPS, VIDEOS, keep_rows
 from stages.duplicates import copies
 from stages.fingerprint import picture_distance
 from stages.policies import PAPER, Policy
-from stages.shard import entries
-from stages.shard_index import SUMS, Row, ShardIndex, drop_stale, read_index, shard_name, write_index
+from stages.shard import entries, plan
+from stages.shard_index import SUMS, Row, ShardIndex, read_index, shard_name, tars, write_index
 from stages.split import mean_face
 from stages.tars import join_tar
 
@@ -62,6 +62,7 @@ class _Call:
     what: list[str]
     asked: list[str]
     copies: list[str]
+    alone: list[str] = field(default_factory=list)  # asked for without their copies; older calls knew no such thing
 
 
 @dataclass
@@ -83,6 +84,8 @@ class Gone:
             return ["nothing to remove"]
         would = "would remove" if self.dry else "removed"
         found = [f"{would} video {id}" + (" (a near-duplicate)" if id in self.copies else "") for id in self.videos]
+        if self.dry and self.copies:
+            found.append("near-duplicates stay where a video goes alone: forget video:ID --alone")
         found += [f"{would} clip {key} from the shards" for key in self.clips]
         found += [f"{would} shard {name}" for name in self.removed]
         found += [f"wrote shard {name} without them" for name in self.rewritten]
@@ -98,39 +101,50 @@ class Gone:
 
 
 def forget_all(
-    store: Store, recipe: TalkingFaces, videos: Sequence[Video], what: Sequence[str], *, dry: bool = False
+    store: Store,
+    recipe: TalkingFaces,
+    videos: Sequence[Video],
+    what: Sequence[str],
+    *,
+    alone: bool = False,
+    dry: bool = False,
 ) -> Gone:
     """Remove `video:ID` (or its beginning), `channel:NAME` (name or address of the uploader) or `person:ID`.
 
     A person goes with every video that shows them, and near-duplicates of what goes (see `_with_copies`) go too: else
     judging anew would put a re-upload in its place. Both are looked for in dropped clips as well, which another policy
-    may keep. What a call that was cut short had still to take out, goes too. Raises `ValueError` for what is malformed
-    or matches nothing.
+    may keep. What a call that was cut short had still to take out, goes too. Videos that go `alone` take no copies with
+    them and keep no others of their source out: one whose times are wrong makes room for the right ones. Raises
+    `ValueError` for what is malformed or matches nothing, and for a channel or person that is to go alone.
     """
+    if alone and (many := [one for one in what if not one.startswith("video:")]):
+        raise ValueError(f"forget {many[0]} --alone: only videos go alone, as video:ID")
     # Another call may end, and take its own away, between the listing and the reading.
     calls = store.get_some(store.list(_CALLS))
     left = {path: from_json(call, _Call, store.at(path)) for path, call in calls.items()}
     before = forgotten(store)
     today = Today.of(recipe, videos, store)
     named = meant(what, [one for call in left.values() for one in call.what], videos, before, today, store)
-    asked = named.videos.union(*(call.asked for call in left.values()))
+    asked = set[str]().union(() if alone else named.videos, *(call.asked for call in left.values()))
+    lone = set[str]().union(named.videos if alone else (), *(call.alone for call in left.values()))
     prints: dict[str, list[Counter[_Print]]] = defaultdict(list)
     for shown in identities(store):
         asked |= _shown_alike(named.persons, shown, recipe.policy)
         for video, lengths in _lengths(shown).items():
             prints[video].append(lengths)
-    every, alike = _with_copies(asked, prints, recipe.policy)
-    every = every.union(*(call.copies for call in left.values()))
+    barred, alike = _with_copies(asked, prints, recipe.policy, lone)
+    barred = barred.union(*(call.copies for call in left.values()))
+    every = barred | lone
     alike = {video: share for video, share in sorted(alike.items()) if video not in every}
-    gone = Gone(dry=dry, videos=sorted(every), copies=sorted(every - asked), alike=alike)
+    gone = Gone(dry=dry, videos=sorted(every), copies=sorted(every - asked - lone), alike=alike)
     this = f"{_CALLS}/{uuid.uuid4().hex}.json"
     if not dry:
-        bar(store, [video for video in videos if video.id in every], named.channels, pages_of(gone.videos, store))
-        store.put(this, to_json(_Call(list(what), sorted(asked), gone.copies)))
+        bar(store, [video for video in videos if video.id in barred], named.channels, pages_of(sorted(barred), store))
+        store.put(this, to_json(_Call(list(what), sorted(asked), gone.copies, sorted(lone))))
         for id in gone.videos:
             store.put(f"tombstones/{id}.json", to_json({"id": id}))
         every |= before  # what a run that was killed may have left of them
-    _from_shards(store, every, gone)
+    _from_shards(store, every, gone, lambda: _planned(recipe, today, every))
     if not dry:
         if gone.clips or not store.exists(SUMS):
             _describe(store, recipe, today, every)
@@ -177,9 +191,13 @@ def _lengths(shown: Iterable[Identity]) -> dict[str, Counter[_Print]]:
 
 
 def _with_copies(
-    asked: Collection[str], prints: Mapping[str, Sequence[Counter[_Print]]], policy: Policy
+    asked: Collection[str],
+    prints: Mapping[str, Sequence[Counter[_Print]]],
+    policy: Policy,
+    alone: Collection[str] = (),
 ) -> tuple[set[str], dict[str, float]]:
-    """The videos that are asked for, and their copies; and of others with clips of theirs, which share is copied.
+    """The videos that are asked for, and their copies; and of others with clips of theirs, or of those that go `alone`,
+    which share is copied.
 
     A copy is a video of whose clips half or more are copies, or copies of copies, of theirs; or which has half or more
     of those of one that is asked for. Half of what some version has measured of it, `prints` by video. What else is in
@@ -196,14 +214,19 @@ def _with_copies(
         for other in like[one]:
             inside[one[0], other[0]].add(one)
     holders = {other for (video, other), of in inside.items() if share(video, of) >= _COPIED}
-    while True:
-        copied = {other for one in goes for other in like[one]}
-        shares = {video: share(video, copied) for video in {one[0] for one in copied} - every}
-        more = {video for video, part in shares.items() if part >= _COPIED or video in holders}
-        if not more:
-            return every, shares
+
+    def shares(of: set[_Print]) -> dict[str, float]:
+        copied = _copied(of, like)
+        return {video: share(video, copied) for video in {one[0] for one in copied} - every}
+
+    while more := {video for video, part in shares(goes).items() if part >= _COPIED or video in holders}:
+        goes |= {one for one in _copied(goes, like) if one[0] in more}
         every |= more
-        goes |= {one for one in copied if one[0] in more}
+    return every, shares(goes.union(one for one in like if one[0] in alone))
+
+
+def _copied(of: Iterable[_Print], like: Mapping[_Print, set[_Print]]) -> set[_Print]:
+    return {other for one in of for other in like[one]}
 
 
 def _like(prints: Mapping[str, Sequence[Counter[_Print]]], policy: Policy) -> dict[_Print, set[_Print]]:
@@ -227,9 +250,16 @@ def _like(prints: Mapping[str, Sequence[Counter[_Print]]], policy: Policy) -> di
     return like
 
 
-def _from_shards(store: Store, videos: set[str], gone: Gone) -> None:
+def _planned(recipe: TalkingFaces, today: Today, gone: Collection[str]) -> set[str]:
+    """Names of the shards without any of these videos that a run would write of what is known."""
+    planned = plan(today.known, today.verdicts, size_bytes=recipe.shard_bytes)
+    return {one.name for one in planned if all(entry.video not in gone for entry in one.entries)}
+
+
+def _from_shards(store: Store, videos: set[str], gone: Gone, planned: Callable[[], Collection[str]]) -> None:
     """Write the shards that hold them anew from their other clips, then the index; other shards are not touched. Those
-    that no index names go too: a call that was cut short may have left its own."""
+    that no index names go too, as a call that was cut short may have left its own: but not what is `planned`, which a
+    run beside may be about to name."""
     index = read_index(store) or ShardIndex(())
     gone.clips = [row.key for row in index.rows if row.video in videos]
     gone.removed = list(dict.fromkeys(row.shard for row in index.rows if row.video in videos))
@@ -237,7 +267,10 @@ def _from_shards(store: Store, videos: set[str], gone: Gone) -> None:
         return
     if gone.clips:
         index = _without(store, index, videos, gone)
-    gone.removed += [name for name in drop_stale(store, index) if name not in gone.removed]
+    if stale := set(tars(store)) - set(index.shards):
+        stale -= set(planned())
+        remove(store, (f"shards/{name}" for name in stale))
+        gone.removed += sorted(stale.difference(gone.removed))
 
 
 def _without(store: Store, index: ShardIndex, videos: Collection[str], gone: Gone) -> ShardIndex:

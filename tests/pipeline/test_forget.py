@@ -22,9 +22,10 @@ from pipeline.ledger import Ledger, Outcome
 from pipeline.plan import plan
 from pipeline.recipes import TalkingFaces
 from pipeline.stage import keys
+from stages import shard as sharding
 from stages.catalogue import CLIPS, VIDEOS, read_catalogue
 from stages.policies import PAPER
-from stages.shard_index import CARD, SUMS, read_index
+from stages.shard_index import CARD, SUMS, read_index, tars, write_index
 from stages.verify import verify
 from tests.stages.measured import identity, measured, put, random_hash, remember, source, stored_clip
 
@@ -62,8 +63,8 @@ def everything(store):
     return [path for folder in ("blobs", "ledger", "shards", "tombstones") for path in store.list(folder)]
 
 
-def forget(store, *what, dry=False):
-    return forget_all(store, RECIPE, read_videos(store), what, dry=dry)
+def forget(store, *what, dry=False, recipe=RECIPE):
+    return forget_all(store, recipe, read_videos(store), what, dry=dry)
 
 
 def test_a_video_is_gone_from_every_place_and_the_shards_stay_whole(store):
@@ -160,11 +161,30 @@ def test_a_call_that_was_killed_before_the_old_shards_went_is_finished_by_the_sa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
-        cut.setattr(forgetting, "drop_stale", killed)
+        cut.setattr(forgetting, "tars", killed)
         forget(store, "video:v0")
     assert holding(store, "v0")
     assert forget(store, "video:v0").removed
     assert holding(store, "v0") == [] and verify(store).ok
+
+
+def test_shards_of_others_that_a_run_beside_has_written_stay(store, monkeypatch):
+    """It has named none of them yet."""
+    for path in store.list("shards"):
+        store.delete(path)
+    small = dataclasses.replace(RECIPE, shard_bytes=20_000)
+
+    def forgets_first(*given):
+        monkeypatch.setattr(sharding, "write_index", write_index)
+        before, (touched,) = tars(store), holding(store, "v0")
+        gone = forget(store, "video:v0", recipe=small)
+        assert len(before) > 3 and [f"shards/{name}" for name in gone.removed] == [touched]
+        assert set(before) - set(tars(store)) == set(gone.removed)
+        write_index(*given)
+
+    monkeypatch.setattr(sharding, "write_index", forgets_first)
+    finish(small, Job(recipe="own"), snapshot(small, read_videos(store), store), store)
+    assert not holding(store, "v0") and verify(store).ok
 
 
 def holding(store, video):
