@@ -62,11 +62,9 @@ class Encoded:
         try:
             if name not in self._headers:
                 head = io.BytesIO(fs.cat_file(path, start=0, end=512))
-                version = np.lib.format.read_magic(head)
-                reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
-                if reader is None:
+                if (version := np.lib.format.read_magic(head)) != (1, 0):
                     raise SampleError(clip.key, f"{name} has version {version}")
-                shape, _, dtype = reader(head)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(head)
                 self._headers[name] = (head.tell(), shape, dtype)
             offset, shape, dtype = self._headers[name]
             size = int(np.prod(shape[1:])) * dtype.itemsize

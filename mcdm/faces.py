@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.quality import onto
+
 Floats: TypeAlias = NDArray[np.float32]
 Bytes: TypeAlias = NDArray[np.uint8]
 
@@ -63,15 +65,7 @@ def view_of(landmarks: Floats, size_px: int, share: float) -> View:
 
 def similarity(landmarks: Floats, side_px: int) -> Floats:
     """The 2 x 3 similarity that takes landmarks (5, 2) to `CANON` by least squares (Umeyama 1991)."""
-    target = CANON.astype(np.float64) * side_px
-    source = landmarks.astype(np.float64)
-    mean_s, mean_t = source.mean(0), target.mean(0)
-    s, t = source - mean_s, target - mean_t
-    norm = max(float((s**2).sum()), 1e-6)
-    a = float((s * t).sum()) / norm
-    b = float((s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum()) / norm
-    turn = np.array([[a, -b], [b, a]])
-    return np.concatenate([turn, (mean_t - turn @ mean_s)[:, None]], 1).astype(np.float32)
+    return onto(landmarks, CANON.astype(np.float64) * side_px).astype(np.float32)
 
 
 def align(frames: Bytes, landmarks: Floats, side_px: int) -> tuple[Bytes, Floats]:
@@ -115,13 +109,6 @@ def _moved(picture: Bytes, matrix: NDArray[np.floating[Any]], side_px: int) -> B
 def _about_middles(x: float, y: float) -> NDArray[np.float64]:
     """Pixel numbers times x and y, as the middles of pixels lie half a pixel from their corners: (3, 3)."""
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
-
-
-def patch(faces: NDArray[Any], box: tuple[float, float, float, float]) -> NDArray[Any]:
-    """Cut `MOUTH` or `UPPER` out of aligned faces (..., side, side)."""
-    side = faces.shape[-1]
-    top, bottom, left, right = (round(share * side) for share in box)
-    return faces[..., top:bottom, left:right]
 
 
 def mouth_opening(faces: Bytes) -> Floats:

@@ -118,15 +118,11 @@ def _pick(clips: Sequence[Clip], names: Sequence[str]) -> set[str]:
 
 def _groups(clips: Sequence[Clip]) -> list[str]:
     """For every clip its group's name: the largest video id of all that hang together by video or person."""
-    above: dict[str, str] = {}
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def root(name: str) -> str:
-        while above.setdefault(name, name) != name:
-            name = above[name]
-        return name
-
+    together = DisjointSet(name for clip in clips for name in _names(clip, people=True))
     for clip in clips:
-        for other in _names(clip, people=True):
-            one, two = sorted((root(f"video {clip.video}"), root(other)))
-            above[one] = two  # the larger name leads: "video ..." over "person ..."
-    return [root(f"video {clip.video}") for clip in clips]
+        for name in _names(clip, people=True):
+            together.merge(f"video {clip.video}", name)
+    largest = {together[name]: name for name in sorted(together)}  # "video ..." comes after "person ..."
+    return [largest[together[f"video {clip.video}"]] for clip in clips]

@@ -29,7 +29,6 @@ _ABOUT = {
     "split": str,
     "video_id": str,
     "speaker_id": str,
-    "language": str,
     "n_frames": int,
     "contiguous_with_prev": bool,
 }
@@ -56,7 +55,6 @@ class Clip:
     split: str
     video: str
     person: str  # "" where no face was told apart
-    language: str
     n_frames: int
     contiguous_with_prev: bool
     members: dict[str, tuple[int, int]]
@@ -203,7 +201,7 @@ def _from_index(data: bytes) -> list[Clip]:
                 members={member["name"]: (member["offset"], member["length"]) for member in row["members"]},
                 contiguous_with_prev=row["contiguous_with_prev"],
                 content=_content(row["n_frames"], {member["name"]: member["sha256"] for member in row["members"]}),
-                **{name: row[name] for name in ("key", "shard", "split", "video", "person", "language", "n_frames")},
+                **{name: row[name] for name in ("key", "shard", "split", "video", "person", "n_frames")},
             )
             for row in rows
         ]
@@ -235,7 +233,6 @@ def _scan(fs: Any, root: str, name: str) -> list[Clip]:
             split=known["split"],
             video=known["video_id"],
             person=known["speaker_id"],
-            language=known["language"],
             n_frames=known["n_frames"],
             contiguous_with_prev=known["contiguous_with_prev"],
             members=members[key],

@@ -1,10 +1,11 @@
 """Make the locked environment on first use, from nothing but Python and a package registry. Standard library only.
 
-`ensure()` stands first in every `python -m` of the project: where the packages that it wants are found it does
+`ensure()` stands first in the `__main__` of every package: where the packages that it wants are found it does
 nothing; else it builds `.venv` beside `requirements.txt` (once; 8.5 GB on the disk) and starts the same command again
 inside it. Of an `.venv` that it made it brings the packages up to a lock that has changed since.
 """
 
+import ast
 import contextlib
 import fcntl
 import hashlib
@@ -20,6 +21,12 @@ ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.txt"
 _UV = "uv==0.13.9"
 _TRIES = 3  # 4.6 GB come over lines that break; what has come is kept
+_UV_NAMES = {  # of what pip calls so: uv's variable, and others that say the same
+    "index-url": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
+    "extra-index-url": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
+    "find-links": ("UV_FIND_LINKS",),
+    "cert": ("SSL_CERT_FILE", "SSL_CERT_DIR", "UV_SYSTEM_CERTS"),
+}
 _WITNESSES = ("ray", "torch", "whisperx", "insightface", "webdataset")
 
 
@@ -79,17 +86,37 @@ def _make(environment: Path, python: Path) -> None:
     _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _UV], tries=_TRIES)
     # --python, or UV_SYSTEM_PYTHON and UV_PYTHON send all of it elsewhere
     install = [str(environment / "bin" / "uv"), "pip", "install", "--python", str(python), "--quiet", "--no-deps"]
-    inside = {"UV_HTTP_TIMEOUT": "300", **os.environ, "VIRTUAL_ENV": str(environment)}
-    _run([*install, "--require-hashes", "-r", str(LOCK)], inside, tries=_TRIES)
-    _run([*install, "-e", str(ROOT)], inside, tries=_TRIES)
+    inside = {"UV_HTTP_TIMEOUT": "300", **_as_pip_is_told(python), **os.environ, "VIRTUAL_ENV": str(environment)}
+    way = "; where packages come from an index of your own, UV_DEFAULT_INDEX=URL names it"
+    _run([*install, "--require-hashes", "-r", str(LOCK)], inside, tries=_TRIES, way=way)
+    _run([*install, "-e", str(ROOT)], inside, tries=_TRIES, way=way)
 
 
-def _run(command: list[str], environment: dict[str, str] | None = None, *, tries: int = 1) -> None:
+def _as_pip_is_told(python: Path) -> dict[str, str]:
+    """Where pip is told to find packages, in variables of uv, which heeds nothing of pip's; none of what uv is told."""
+    asking, aloud = [str(python), "-m", "pip", "config", "list"], {**os.environ, "PIP_QUIET": "0"}
+    said = subprocess.run(asking, env=aloud, capture_output=True, text=True, check=False).stdout
+    told: dict[str, str] = {}
+    for section in ("global.", "install.", ":env:."):  # one outweighs those before it
+        for line in said.splitlines():
+            name, _, value = line.partition("=")
+            if name.startswith(section):
+                told[name.removeprefix(section)] = ast.literal_eval(value)
+    found: dict[str, str] = {}
+    for name, same in _UV_NAMES.items():
+        if told.get(name) and not any(variable in os.environ for variable in same):
+            found[same[0]] = ",".join(told[name].split()) if name == "find-links" else told[name]
+    if "UV_INDEX" in found:
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: by itself uv asks no index after one with the name
+    return found
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None, *, tries: int = 1, way: str = "") -> None:
     for _ in range(tries):
         done = subprocess.run(command, env=environment, check=False)
         if not done.returncode:
             return
-    _stop(f"setting up failed (exit {done.returncode}): {' '.join(command)}")
+    _stop(f"setting up failed (exit {done.returncode}): {' '.join(command)}{way}")
 
 
 def _stop(why: str) -> None:

@@ -1,5 +1,6 @@
 """Histograms of what was measured, kept and dropped clips apart, as plain numbers and SVG rectangles."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class _Plot:
     title: str
     unit: str
     value: Callable[[Judged], float | None]
-    limits: tuple[str, ...] = ()
+    limit: str  # the policy's field
     whole: bool = False  # integers: one bar each
     both_signs: bool = False  # the limit holds on either side of zero
 
@@ -57,24 +58,24 @@ def _sync(one: Judged) -> float | None:
     return one.clip.sync.confidence if one.clip.sync else None
 
 
-_SYNC = _Plot("Sync confidence", "", _sync, ("min_confidence",))
+_SYNC = _Plot("Sync confidence", "", _sync, "min_confidence")
 
 _PLOTS = (
     _SYNC,
     _Plot(
         "Audio offset", "frames", lambda one: one.clip.sync.offset_frames if one.clip.sync else None,
-        ("max_offset_frames",), whole=True, both_signs=True,
+        "max_offset_frames", whole=True, both_signs=True,
     ),
-    _Plot("Face size", "px", lambda one: one.clip.clip.face_px, ("min_face_px",)),
-    _Plot("Yaw, 95th centile", "°", lambda one: one.clip.clip.yaw_p95_deg, ("max_yaw_deg",)),
-    _Plot("Sharpness", "", lambda one: one.clip.clip.sharpness, ("min_sharpness",)),
-    _Plot("Motion of the face", "", lambda one: one.clip.clip.motion, ("min_motion",)),
-    _Plot("Clip length", "s", lambda one: one.clip.clip.n_frames / RATE_HZ, ("min_duration_s",)),
-    _Plot("Speech share", "", _speech_share, ("min_speech_share",)),
+    _Plot("Face size", "px", lambda one: one.clip.clip.face_px, "min_face_px"),
+    _Plot("Yaw, 95th centile", "°", lambda one: one.clip.clip.yaw_p95_deg, "max_yaw_deg"),
+    _Plot("Sharpness", "", lambda one: one.clip.clip.sharpness, "min_sharpness"),
+    _Plot("Motion of the face", "", lambda one: one.clip.clip.motion, "min_motion"),
+    _Plot("Clip length", "s", lambda one: one.clip.clip.n_frames / RATE_HZ, "min_duration_s"),
+    _Plot("Speech share", "", _speech_share, "min_speech_share"),
     _Plot(
         "Identity, lowest cosine", "",
         lambda one: one.clip.identity.spread if one.clip.identity and one.clip.identity.face else None,
-        ("min_identity_cosine",),
+        "min_identity_cosine",
     ),
 )  # fmt: skip
 
@@ -108,16 +109,15 @@ def by_language(judged: Sequence[Judged], policy: Policy) -> list[Histogram]:
 def _limits(plot: _Plot, policy: Policy, languages: Iterable[str]) -> list[tuple[float, str]]:
     """Where these languages have their limits, from low to high, and what to write there: an exception with its
     language, or with the number of those that have it."""
+    holds: dict[float, list[str]] = defaultdict(list)
+    for language in sorted(languages):
+        if (limit := policy.limit(plot.limit, language)) is not None:
+            holds[limit].append(language)
     found: list[tuple[float, str]] = []
-    for name in plot.limits:
-        holds: dict[float, list[str]] = defaultdict(list)
-        for language in sorted(languages):
-            if (limit := policy.limit(name, language)) is not None:
-                holds[limit].append(language)
-        for limit, those in holds.items():
-            who = "" if limit == getattr(policy, name) else f" {those[0] if len(those) == 1 else len(those)}"
-            signs = (-1, 1) if plot.both_signs else (1,)
-            found += [(float(sign * limit), f"{sign * limit:g}{who}") for sign in signs]
+    for limit, those in holds.items():
+        who = "" if limit == getattr(policy, plot.limit) else f" {those[0] if len(those) == 1 else len(those)}"
+        signs = (-1, 1) if plot.both_signs else (1,)
+        found += [(float(sign * limit), f"{sign * limit:g}{who}") for sign in signs]
     return sorted(found)
 
 
@@ -176,15 +176,6 @@ def _range(values: Sequence[float], limits: Sequence[float], *, whole: bool) -> 
     if whole:
         return low - 0.5, high + 0.5
     low = min(low, 0.0) if low < 0.3 * high else low
-    step = 10.0 ** _exponent(max(high - low, 1e-6))
+    step = 10.0 ** math.floor(math.log10(max(high - low, 1e-6) / 5))
     first, last = step * (low // step), step * -(-high // step)
     return first, last if last > first else first + step
-
-
-def _exponent(span: float) -> int:
-    n = 0
-    while 10.0**n * 5 > span:
-        n -= 1
-    while 10.0 ** (n + 1) * 5 <= span:
-        n += 1
-    return n

@@ -35,15 +35,13 @@ class Waiting:
     def of(cls, store: Store, known: Sequence[Measured], *, or_given_up: bool = False) -> "Waiting | None":
         """None where there are no such clips. Reads the index where any video waits. Raises `ValueError` if that is no
         index. `or_given_up`: those of videos too that were given up, or could not be fetched."""
-        waits = {one.video.id: stage for one in known if (stage := _waits_for(one))}
-        lost = {one.video.id: stage for one in known if (stage := _given_up_at(one))} if or_given_up else {}
-        at = waits | lost
-        index = read_index(store) if at else None
-        if index is None:
+        lost = {one.video.id: _given_up_at(one) for one in known} if or_given_up else {}
+        at = {one.video.id: _waits_for(one) or lost.get(one.video.id, "") for one in known}
+        if not any(at.values()) or (index := read_index(store)) is None:
             return None
-        videos = [row.video for row in index.rows if row.video in at]
+        videos = [row.video for row in index.rows if at.get(row.video)]
         stages = {at[video] for video in videos}
-        n_lost = sum(video in lost for video in videos)
+        n_lost = sum(bool(lost.get(video)) for video in videos)
         return cls(len(videos), len(index.rows), tuple(s for s in STAGES if s in stages), n_lost) if videos else None
 
     def outweigh(self, n_kept: int) -> bool:

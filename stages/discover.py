@@ -15,11 +15,10 @@ from pipeline.stage import Rejection
 from stages.language import may_be
 from stages.outcomes import NetworkError
 from stages.politeness import HostClosedError, Pace, host_of
-from stages.site import Access, Info, Site, spoken_hint
+from stages.site import LIVE, Access, Info, Site, spoken_hint
 
 log = logging.getLogger(__name__)
 
-_LIVE = {"is_live", "is_upcoming", "post_live"}
 _DEEPEST = 2  # a channel's page lists its tabs, and those their videos
 
 _QUERY = "{query}"
@@ -180,7 +179,7 @@ def _video(info: Info, tag: str, options: Discovery) -> Video | None:
     has no address on the web."""
     duration_s = info.get("duration")
     too_far = duration_s and not options.min_duration_s <= duration_s <= options.max_duration_s
-    if too_far or info.get("live_status") in _LIVE or not may_be(spoken_hint(info), tag):
+    if too_far or info.get("live_status") in LIVE or not may_be(spoken_hint(info), tag):
         return None
     # The videos of a page that shows several have no address but that of their file.
     formats = info.get("formats") or [{}]

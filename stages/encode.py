@@ -3,7 +3,6 @@
 import wave
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 import numpy as np
@@ -30,7 +29,7 @@ _ROUNDED = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FU
 
 
 class ClipWriter:
-    """An MP4 of square pictures with sound; a context manager that closes, while only `finish` completes.
+    """An MP4 of square pictures with sound; only `finish` completes it.
 
     yuv420p, BT.601 limited range and tagged so: players that read the tags and tools that never do (OpenCV) then show
     the same colours at this size. One encoder thread, no scene-cut key frames and no time stamps of the day, so bytes
@@ -91,14 +90,6 @@ class ClipWriter:
     def close(self) -> None:
         """Let go of the file, complete or not."""
         self._container.close()
-
-    def __enter__(self) -> "ClipWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def write_wav(path: Path, samples: np.ndarray) -> None:

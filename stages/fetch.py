@@ -20,10 +20,9 @@ from pipeline.stage import RUNTIME, Facts, Rejection, Stage, Work
 from stages.ffmpeg import COPYABLE, EARLIER_S, CutError, cut
 from stages.held import Held
 from stages.politeness import Manners, SharedPace
-from stages.site import TRAFFIC, Access, Downloaded, Info, Site, spoken_hint, version
+from stages.site import LIVE, TRAFFIC, Access, Downloaded, Info, Site, spoken_hint, version
 
 _FREE = re.compile(r"creative.?commons|\bcc[ -]?(by|0|zero)\b|public.?domain", re.IGNORECASE)
-_LIVE = {"is_live", "is_upcoming", "post_live"}
 _NO_SUFFIX = {".unknown_video", ""}
 _ABOUT_PART = frozenset({"out_of_range", "too_long"})  # what `_vet_part` says: another part may be within bounds
 _FOLLOWED = {"generic", "html5"}  # yt-dlp states where redirections led them, often to signed addresses that expire
@@ -244,7 +243,7 @@ def is_free(licence: str) -> bool:
 
 def _vet(config: Fetch, video: Video) -> Callable[[Info], Rejection | None]:
     def vet(info: Info) -> Rejection | None:
-        if info.get("live_status") in _LIVE or info.get("is_live"):
+        if info.get("live_status") in LIVE or info.get("is_live"):
             return Rejection("live", {"said": str(info.get("live_status") or "is_live")})
         licence = str(info.get("license") or video.licence)
         rule = (video.licence_rule or "cc") if config.licence == "per_language" else config.licence

@@ -1,7 +1,6 @@
 """Whether a video shows a face at all: a look at its key frames, which costs no decoding of the frames between them."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +58,7 @@ class Glance:
         edges.append(duration_s)
         if not scores or not self._dense(edges):
             return None
-        spans = list(_around([i for i, score in enumerate(scores) if score], edges))
+        spans = _around([i for i, score in enumerate(scores) if score], edges)
         if sum(end - start for start, end in spans) > self.max_share * duration_s:
             return None
         n_frames, best = len(scores), max(scores)
@@ -87,14 +86,12 @@ def _best(images: list["Image"], detector: "Detector") -> list[float]:
     return [float(found.box[:, 4].max(initial=0.0)) for found in detector.detect(images)]
 
 
-def _around(weak: list[int], edges: list[float]) -> Iterator[tuple[float, float]]:
+def _around(weak: list[int], edges: list[float]) -> list[tuple[float, float]]:
     """Spans from the edge before to the edge after each weak key frame, joined where they meet."""
-    start, end = 0.0, -1.0
+    spans: list[tuple[float, float]] = []
     for i in weak:
-        if edges[i] > end:
-            if end > start:
-                yield start, end
-            start = edges[i]
-        end = edges[i + 2]
-    if end > start:
-        yield start, end
+        start = edges[i]
+        if spans and start <= spans[-1][1]:
+            start, _ = spans.pop()
+        spans.append((start, edges[i + 2]))
+    return spans

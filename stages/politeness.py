@@ -128,7 +128,7 @@ class SharedPace:
     def served(self, host: str) -> None:
         """As `Pace.served`."""
         for name in self._seen.pop(host, []):
-            self._delete(name)
+            self._store.delete(name)
 
     def _free(self, host: str) -> float:
         names = self._store.list(_folder(host))
@@ -163,13 +163,7 @@ class SharedPace:
         for name in names:
             begins = name.rpartition("/turn-")[2]
             if begins != name and float(begins) < now_s - _TURN_KEPT_S:
-                self._delete(name)
-
-    def _delete(self, name: str) -> None:
-        try:
-            self._store.delete(name)
-        except FileNotFoundError:
-            return  # another worker was faster
+                self._store.delete(name)
 
 
 def _folder(host: str) -> str:

@@ -65,7 +65,7 @@ class Quality:
         luma, 0..255. Motion (see `motion`) is near 0 for a still picture, also a panned or zoomed one; NaN without
         `before`.
         """
-        matrix = align(landmarks, self.size_px)
+        matrix = onto(landmarks, TEMPLATE * self.size_px)
         now = _warped(image, matrix, self.size_px)
         sharpness = float(cv2.Laplacian(now, cv2.CV_32F).var())
         exposure = float(np.median(now))
@@ -73,13 +73,12 @@ class Quality:
         return sharpness, exposure, moved
 
 
-def align(landmarks: NDArray[np.floating], size_px: int) -> NDArray[np.float64]:
-    """The similarity (2, 3) that puts five landmarks on the template in a square of `size_px`, by least squares."""
-    source = np.asarray(landmarks, np.float64) @ (1, 1j)
-    target = (TEMPLATE * size_px) @ (1, 1j)
+def onto(landmarks: NDArray[np.floating], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The similarity (2, 3) that puts landmarks (5, 2) on those of `target`, by least squares."""
+    source, wanted = np.asarray(landmarks, np.float64) @ (1, 1j), target @ (1, 1j)
     centred = source - source.mean()
-    turn = (centred.conj() @ (target - target.mean())) / max(float((np.abs(centred) ** 2).sum()), 1e-9)
-    shift = target.mean() - turn * source.mean()
+    turn = (centred.conj() @ (wanted - wanted.mean())) / max(float((np.abs(centred) ** 2).sum()), 1e-9)
+    shift = wanted.mean() - turn * source.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 

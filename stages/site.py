@@ -1,4 +1,4 @@
-"""Videos from web sites, by yt-dlp as a library: the one place that speaks HTTP for the pipeline."""
+"""Videos from web sites, by yt-dlp as a library: the one place that asks them for anything."""
 
 import contextlib
 import io
@@ -44,6 +44,7 @@ _FORMATS = f"bv*{_REAL}+ba{_REAL}/b{_REAL}/bv*+ba/b/bv*"
 
 TRAFFIC = Manners(interval_s=1.0)
 """Turns by which workers share the rate of a host: one of them reads the bytes of a second in each."""
+LIVE = {"is_live", "is_upcoming", "post_live"}  # of yt-dlp's `live_status`
 
 T = TypeVar("T")
 

@@ -55,18 +55,12 @@ class VerifyReport:
     bytes: int = 0
     frames: int = 0
     by_split: Counter[str] = field(default_factory=Counter)
-    by_language: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
-
-    @property
-    def hours(self) -> float:
-        """Of picture, at 25 frames per second."""
-        return self.frames / RATE_HZ / 3600
 
 
 @dataclass
@@ -154,7 +148,6 @@ def _add(report: VerifyReport, places: _Places, one: _Shard) -> None:
         report.problems += [Problem(one.name, sample.key, what) for what in _twice(sample, one.name, places)]
         if report.indexed:
             report.by_split[sample.about["split"]] += 1
-            report.by_language[sample.about["language"]] += 1
 
 
 def _shard(store: Store, path: str, rows: Sequence[Row] | None, ended: Event) -> _Shard:

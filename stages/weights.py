@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from manifests.scratch import write_whole
 from stages.download import DownloadError, download, sha256_of
@@ -36,9 +35,7 @@ class Listed:
     about: str
     licence: str
     size_mb: float
-    state: Literal["packaged", "fetched", "not fetched", "absent"]
-    place: str  # the path where it lies or would lie
-    origin: str  # URL, or the maker's command
+    state: str  # "packaged", "fetched", "not fetched" or "absent"
 
 
 def folder() -> Path:
@@ -151,22 +148,9 @@ def listing() -> list[Listed]:
 
 
 def _listed(name: str, entry: Entry) -> Listed:
-    here = local(name)
-    state: Literal["packaged", "fetched", "not fetched", "absent"]
-    if isinstance(entry, Sample):
-        state, origin = ("packaged" if here else "absent"), entry.maker
-    else:
-        state = "fetched" if here else "not fetched"
-        origin = entry.url if isinstance(entry, WebFile) else _page(entry)
-    return Listed(
-        name=name,
-        about=entry.about,
-        licence=entry.licence,
-        size_mb=entry.size_mb,
-        state=state,
-        place=str(here or _place(name, entry)),
-        origin=origin,
-    )
+    here, absent = ("packaged", "absent") if isinstance(entry, Sample) else ("fetched", "not fetched")
+    state = here if local(name) else absent
+    return Listed(name=name, about=entry.about, licence=entry.licence, size_mb=entry.size_mb, state=state)
 
 
 def _own(name: str) -> Path:

@@ -39,7 +39,7 @@ def test_manifests_import_none_of_the_other_packages():
 
 
 def test_stages_see_of_the_pipeline_only_the_stage_and_its_bench():
-    allowed = {"pipeline.stage", "pipeline.bench", "pipeline.environment"}
+    allowed = {"pipeline.stage", "pipeline.bench"}
     for path in of("stages"):
         assert {n for n in imported(path) if n.split(".")[0] == "pipeline"} <= allowed, path
         assert not {n for n in imported(path) if n.split(".")[0] == "mcdm"}, path

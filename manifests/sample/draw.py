@@ -81,7 +81,7 @@ def shadow(body: Body, at: Floats, light: Light) -> Floats:
     return np.clip((lit - 0.15) / 0.85, 0, 1).astype(np.float32)
 
 
-def shade(body: Body, at: Floats, normal: Floats, light: Light, lit: Floats | float) -> Floats:
+def shade(body: Body, normal: Floats, light: Light, lit: Floats | float) -> Floats:
     """What each vertex multiplies its picture by, (N, 3): light and sheen, as displayed (gamma 2)."""
     key = np.array(light.key, np.float32)
     fill = np.array((-0.8 * np.sign(key[0]), 0.15, 0.55), np.float32)
@@ -122,7 +122,7 @@ def paint(
 ) -> tuple[Floats, Floats]:
     """Draw all layers in a window: colour premultiplied by coverage (h, w, 3) 0..255, and coverage (h, w)."""
     normal = normals(body, at)
-    lights = shade(body, at, normal, light, shadow(body, at, light) if shadows else 1.0)
+    lights = shade(body, normal, light, shadow(body, at, light) if shadows else 1.0)
     seen = view.project(at)
     depth = np.full(view.size[::-1], _FAR, np.float32)
     flat = _unproject(seen, view)
@@ -130,7 +130,7 @@ def paint(
     colour = _fill(firm, flat, _facing(firm.triangles, seen, view), lights, uvs[0], view, depth)
     alpha = (depth < _FAR).astype(np.float32)
     if soft.first >= 0:
-        _lay_over(colour, alpha, soft, seen, flat, lights, uvs[1], view, depth)
+        _lay_over(colour, alpha, soft, seen, lights, uvs[1], view, depth)
     return colour, alpha
 
 
@@ -139,7 +139,6 @@ def _lay_over(
     alpha: Floats,
     layer: Layer,
     seen: Floats,
-    flat: Floats,
     lights: Floats,
     uv: Floats,
     view: View,

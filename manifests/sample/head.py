@@ -83,7 +83,6 @@ class Head:
     hole: NDArray[np.bool_]  # (rows - 1, cols - 1): quads that are not there
     eyes: Floats  # (2, 3): centres of the eyeballs, the viewer's left first
     lids: Ints  # indices of the vertices that lie on the eyeballs
-    jaw: Floats  # (rows * cols): how far a vertex goes with the jaw
     cavity: Floats  # (rows, cols): 1 in the open .. 0 in a fold (ambient occlusion)
     nose_tip: int
     mouth_corners: tuple[int, int]
@@ -162,7 +161,6 @@ def build(shape: Shape) -> Head:
         hole=hole,
         eyes=eyes.astype(np.float32),
         lids=lids.astype(np.int32),
-        jaw=shapes[0].reshape(-1, 3)[:, 1] / min(-1e-6, float(shapes[0].reshape(-1, 3)[:, 1].min())),
         cavity=_cavity(at),
         nose_tip=tip,
         mouth_corners=(row + corners[0], row + corners[1]),

@@ -80,7 +80,7 @@ def eyes(head: Head, who: Person) -> list[Part]:
     ]
 
 
-def ears(head: Head, who: Person, skin: Picture) -> list[Part]:
+def ears(who: Person, skin: Picture) -> list[Part]:
     """Two shells at the sides of the head, where no hair hides them."""
     if who.hair in ("bob", "long", "wavy", "scarf"):
         return []

@@ -45,7 +45,7 @@ class Person:
     age: float  # 0 young .. 1 old: folds and spots
     lips: Colour
     iris: Colour
-    hair: str  # one of HAIR_STYLES
+    hair: str  # bald, buzz, short, side, curly, bob, long, wavy, bun or scarf
     hair_colour: Colour
     brows: float  # thickness
     beard: float  # 0 shaven, 0.4 stubble, 1 full
@@ -55,8 +55,6 @@ class Person:
     collar: str  # "round", "v", "shirt", "high"
     pattern: str  # "plain", "stripes", "checks"
 
-
-HAIR_STYLES = ("bald", "buzz", "short", "side", "curly", "bob", "long", "wavy", "bun", "scarf")
 
 _SKINS = (
     (0.95, 0.80, 0.72),

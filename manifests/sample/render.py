@@ -1,7 +1,7 @@
 """Frames of people in a scene, each with the exact truth about every face in it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from manifests.sample.head import Floats
 from manifests.sample.motion import Motion
 from manifests.sample.person import Person
 from manifests.sample.rig import Body, body
-from manifests.sample.scene import Light, Scene, background, light, scene
+from manifests.sample.scene import Light, Scene, background
 from manifests.sample.texture import EYE_CELLS
 
 Image = NDArray[np.uint8]
@@ -96,40 +96,6 @@ def _frames(
         yield cv2.convertScaleAbs(np.maximum(picture, 0)), tuple(faces)
 
 
-def render_crop(
-    person: Person,
-    motion: Motion,
-    *,
-    size_px: int = 224,
-    seed: int = 0,
-    face_share: float = 0.62,
-    supersample: float = 1.5,
-    shadows: bool = True,
-) -> tuple[Image, tuple[Face, ...]]:
-    """A square video of one head, quickly: frames (F, size_px, size_px, 3) RGB and the face in each.
-
-    The face (forehead to chin) takes `face_share` of the height; light, background and camera come from `seed`.
-    """
-    where = scene(seed, size_px, size_px, head_px=size_px * face_share * HEAD_DM / 1.75)
-    rng = np.random.default_rng([seed, 0xC40])
-    where = replace(where, centre=(0.5, 0.5 - 0.30 * face_share / 1.75), light=light(rng), shake=0.0, zoom=0.0)
-    shown = Seat(person, motion, where.centre, where.head_px)
-    frames = np.empty((len(motion), size_px, size_px, 3), np.uint8)
-    faces = []
-    who, back = _body(person, where.head_px), background(where, margin=1.0)
-    for i in range(len(motion)):
-        picture = back.astype(np.float32)
-        at = who.placed(who.shapes_at(motion, i), motion, i)
-        view = View(
-            shown.head_px / HEAD_DM, (0.5 * size_px, shown.centre[1] * size_px), (size_px, size_px), where.distance
-        )
-        _compose(picture, who, at, motion, i, view, where.light, supersample, shadows=shadows)
-        picture += rng.normal(0, where.grain, (size_px, size_px, 1)).astype(np.float32) if where.grain else 0
-        frames[i] = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
-        faces.append(_truth(who, at, motion, i, view))
-    return frames, tuple(faces)
-
-
 def _body(who: Person, head_px: float) -> Body:
     return coarse_body(who) if head_px < 300 else body(who)
 
@@ -161,8 +127,6 @@ def _compose(
     view: View,
     lit_by: Light,
     supersample: float,
-    *,
-    shadows: bool = True,
 ) -> None:
     """Draw a person over `picture` in place, only in the part of the window that they cover."""
     seen = view.project(at)
@@ -175,7 +139,7 @@ def _compose(
     sx, sy = size[0] / (x1 - x0), size[1] / (y1 - y0)
     finer = View(view.px_per_dm * sx, ((view.origin[0] - x0) * sx, (view.origin[1] - y0) * sy), size, view.distance)
     uvs = (who.uv(who.layers[0], motion, i), who.layers[1].uv)
-    colour, alpha = paint(who, at, uvs, lit_by, finer, shadows=shadows)
+    colour, alpha = paint(who, at, uvs, lit_by, finer)
     _glints(colour, who, at, finer, lit_by)
     small = cv2.resize(colour, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
     cover = cv2.resize(alpha, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)

@@ -127,7 +127,7 @@ def body(who: Person) -> Body:
         face,
         *p.inside_mouth(head),
         *p.eyes(head, who),
-        *p.ears(head, who, tone),
+        *p.ears(who, tone),
         *p.frames(head, who),
         *p.torso(who, tone),
     ]

@@ -54,7 +54,6 @@ class _Shot:
     seats: tuple[Seat, ...]
     where: Scene
     take: Take
-    heard: Heard
 
 
 def film(script: Script, folder: Path, hardness: Hardness) -> VideoTruth:
@@ -62,7 +61,7 @@ def film(script: Script, folder: Path, hardness: Hardness) -> VideoTruth:
     rng = np.random.default_rng([script.seed, 0xF11])
     shots, sounds, at = [], [], 0
     for take in script.takes:
-        heard = _speech(rng, take, hardness)
+        heard = _speech(rng, take)
         n = round(heard.length_s * float(script.rate_hz))
         made = _shots(script, take, heard, at, n, hardness)
         shots += made
@@ -74,7 +73,7 @@ def film(script: Script, folder: Path, hardness: Hardness) -> VideoTruth:
     faces: list[list[tuple[Face, ...]]] = [[] for _ in shots]
     rate = script.rate_hz
     with_sound = None if script.flaw == "no_audio" else sound
-    pictures = _thinned(_pictures(script, shots, faces), {shot.start_frame for shot in shots}, hardness, rng)
+    pictures = _thinned(_pictures(shots, faces), {shot.start_frame for shot in shots}, hardness, rng)
     encode(path, pictures, (script.width, script.height), rate, with_sound, hardness)
     for _ in range(hardness.generations - 1):
         encode_again(path, path, (script.width, script.height), rate, hardness)
@@ -95,7 +94,7 @@ def film(script: Script, folder: Path, hardness: Hardness) -> VideoTruth:
     )
 
 
-def _speech(rng: np.random.Generator, take: Take, hardness: Hardness) -> Heard:
+def _speech(rng: np.random.Generator, take: Take) -> Heard:
     """Sentences with pauses for about the length that the take wants."""
     return _say(rng, take.language, speaker_of(take.person), take.length_s, switch=take.flaw == "code_switch")
 
@@ -193,7 +192,7 @@ def _shots(script: Script, take: Take, heard: Heard, at: int, n: int, hardness: 
         part = pick(motion, np.arange(first, last))
         turned = replace(part, yaw=part.yaw + np.float32(18.0 * k * (-1 if take.yaw_deg > 0 else 1)))
         seats = _seats(script, take, turned, angle, rate)
-        shots.append(_Shot(at + first, last - first, seats, angle, take, heard))
+        shots.append(_Shot(at + first, last - first, seats, angle, take))
     return shots
 
 
@@ -229,7 +228,7 @@ def _loudness(samples: Floats, n: int, rate: float) -> Floats:
     return np.asarray(np.clip(level / (np.percentile(level, 95) + 1e-6), 0, 1), np.float32)
 
 
-def _pictures(script: Script, shots: list[_Shot], faces: list[list[tuple[Face, ...]]]) -> Iterator[Image]:
+def _pictures(shots: list[_Shot], faces: list[list[tuple[Face, ...]]]) -> Iterator[Image]:
     for shot, seen in zip(shots, faces, strict=True):
         if not shot.seats:
             yield from render_empty(replace(shot.where, shake=2.0, zoom=0.05), shot.n_frames)

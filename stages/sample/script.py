@@ -133,7 +133,7 @@ class _Author:
         takes = [self.take(people[0], 8.5), self.take(people[1], 7.5), self.take(people[0], 6.0)]
         first = self.script(1, takes, rate)
         clean = self.take(people[1], 8.0)
-        flawed = _flawed(self.rng, self.take(people[2], 9.0), _SECOND[self.language], people[3])
+        flawed = _flawed(self.take(people[2], 9.0), _SECOND[self.language], people[3])
         second = [flawed, clean] if self.rng.random() < 0.5 else [clean, flawed]
         return [first, self.script(2, second, Fraction(25)), self._third(first)]
 
@@ -146,11 +146,11 @@ class _Author:
             takes = [self.take(people[3], 9.0, language=spoken), self.take(people[2], 8.0, language=spoken)]
             return self.script(3, takes, Fraction(25), flaw)
         length_s = 11.0 if flaw == "cut_in_speech" else 9.0
-        flawed = _flawed(self.rng, self.take(people[3], length_s), flaw, people[0])
+        flawed = _flawed(self.take(people[3], length_s), flaw, people[0])
         return self.script(3, [self.take(people[2], 8.0), flawed], Fraction(25))
 
 
-def _flawed(rng: np.random.Generator, take: Take, flaw: str, other: int) -> Take:
+def _flawed(take: Take, flaw: str, other: int) -> Take:
     name, _, offset = flaw.partition(":")
     straight = take.yaw_deg if name not in ("listener", "tiny_face") else float(np.clip(take.yaw_deg, -10, 10))
     return replace(

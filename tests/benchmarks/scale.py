@@ -1,5 +1,6 @@
 """What carrying videos costs beside the work: ledger, driver and Ray; one core against two."""
 
+import multiprocessing
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pipeline.stage import Resources, keys
 from tests.benchmarks.counts import passed_at, size_bytes
 from tests.benchmarks.record import Findings
 from tests.benchmarks.resident import peak_mb
-from tests.benchmarks.toy import First, Second, Third, videos
+from tests.benchmarks.toy import First, Second, Third, compute, videos
 from tests.benchmarks.turns import Stopwatch, in_turns, spread
 
 HERE, ON_RAY, KNOWN = 5_000, 2_000, 100_000
@@ -33,8 +34,12 @@ def measure(folder: Path, repeats: int) -> Findings:
     for sleep_s, n_videos in SLEEPS:
         numbers |= _overhead(folder, sleep_s, n_videos)
     numbers |= _known(folder)
-    one, two = [], []
-    ways = {"one": lambda: one.append(_busy(folder, 1)), "two": lambda: two.append(_busy(folder, 2))}
+    one, two, bare = [], [], []
+    ways = {
+        "one": lambda: one.append(_busy(folder, 1)),
+        "two": lambda: two.append(_busy(folder, 2)),
+        "bare": lambda: bare.append(_bare(2) / _bare(1)),
+    }
     cores = in_turns(ways, repeats)
     numbers |= {
         f"busy stage, {name} core: calls per s between the first and the last": spread(rates)
@@ -46,6 +51,7 @@ def measure(folder: Path, repeats: int) -> Findings:
             "two cores / one core, calls per s, start of Ray left out": spread(
                 [more / fewer for more, fewer in zip(two, one, strict=True)]
             ),
+            "the same work in two bare processes / in one: what the machine itself gives": spread(bare),
         },
         numbers=numbers,
         notes=(
@@ -141,3 +147,12 @@ def _busy(folder: Path, cpus: int) -> float:
     store = Store(str(folder / f"busy{cpus}-{time.monotonic_ns()}"))
     _on_ray((stage,), BUSY_VIDEOS, store, "a", cpus)
     return (BUSY_VIDEOS - cpus) / _span_s(store, keys((stage,), Video)["first"])
+
+
+def _bare(processes: int) -> float:
+    """Calls per second of the same work in plain processes, without Ray and without a ledger."""
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.map(compute, [0.0] * processes)  # started, all imported
+        watch = Stopwatch()
+        pool.map(compute, [BUSY_S] * BUSY_VIDEOS, chunksize=1)
+        return BUSY_VIDEOS / watch.read().wall_s

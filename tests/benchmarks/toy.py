@@ -41,7 +41,7 @@ def _sleep(seconds: float) -> None:
         time.sleep(seconds)
 
 
-def _compute(seconds: float) -> None:
+def compute(seconds: float) -> None:
     """Keep one core busy for a fixed amount of work that takes about `seconds` on an idle one."""
     x = 0.0
     for i in range(int(seconds * 12_000_000)):
@@ -61,7 +61,7 @@ class First(Stage[A]):
     def open(self) -> Work[A]:
         def work(facts: Facts, bench: Bench) -> A:
             _sleep(self.sleep_s)
-            _compute(self.busy_s)
+            compute(self.busy_s)
             return A(int(facts[Video].title))
 
         return work

@@ -11,7 +11,7 @@ import pytest
 from manifests.sample.head import SHAPES
 from manifests.sample.motion import Motion, pick, still, talk
 from manifests.sample.person import CORPUS_PEOPLE, person
-from manifests.sample.render import Face, render, render_crop, render_empty, seat
+from manifests.sample.render import Face, render, render_empty, seat
 from manifests.sample.scene import scene
 from manifests.sample.visemes import mouth_curves, visemes
 
@@ -67,8 +67,8 @@ def test_turning_right_moves_the_nose_right_and_chin_down_moves_it_down():
 
 def test_lips_meet_for_m_and_part_for_a():
     motion = talk((("a", 0.0, 0.4), ("m", 0.4, 0.6), ("a", 0.6, 1.0)), 25, 2)
-    _, faces = render_crop(person(2), motion, size_px=96, seed=1)
-    gap = np.array([face.mouth_open for face in faces])
+    where = scene(1, 96, 96, head_px=80)
+    gap = np.array([faces[0].mouth_open for _, faces in render([seat(person(2), motion, where)], where)])
     assert gap[12] < 0.02  # 0.5 s: m
     assert gap[4:8].mean() > 0.15
     assert gap[17:21].mean() > 0.15

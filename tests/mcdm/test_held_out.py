@@ -27,7 +27,6 @@ def clip(video, person, number=0, split="train", n_frames=100):
         split=split,
         video=video,
         person=person,
-        language="en",
         n_frames=n_frames,
         contiguous_with_prev=False,
         members={},

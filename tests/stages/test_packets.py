@@ -1,5 +1,6 @@
 """Of a clip only what its wanted pictures need is decoded, and they are those of a decode of the whole, to the bit."""
 
+import contextlib
 import random
 import subprocess
 from fractions import Fraction
@@ -45,7 +46,7 @@ def sets_of(n: int) -> list[set[int]]:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "0000.mp4"
-    with ClipWriter(path, 96) as writer:
+    with contextlib.closing(ClipWriter(path, 96)) as writer:
         for image in moving(N_FRAMES):
             writer.write(image)
         writer.finish(np.zeros(N_FRAMES * 640, np.int16))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stages.policies import PAPER
-from stages.quality import TEMPLATE, Quality, align, effective_px, face_power, longest_still_s, motion
+from stages.quality import TEMPLATE, Quality, effective_px, face_power, longest_still_s, motion, onto
 
 
 def face(mouth: float = 0.3, size: int = 200) -> np.ndarray:
@@ -35,7 +35,7 @@ def moved(image: np.ndarray, *, zoom: float = 1.0, turn_deg: float = 0.0, shift_
 def test_aligning_puts_landmarks_on_the_template(turn_deg, scale, shift):
     a = np.radians(turn_deg)
     turned = landmarks() @ (scale * np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])) + shift
-    matrix = align(turned, 96)
+    matrix = onto(turned, TEMPLATE * 96)
     assert np.allclose(turned @ matrix[:, :2].T + matrix[:, 2], TEMPLATE * 96, atol=1e-6)
 
 

@@ -355,8 +355,7 @@ def test_an_unknown_name_lists_the_known_ones():
     assert issubclass(weights.WeightsMissingError, ValueError)
 
 
-def test_the_listing_names_licence_size_and_place():
+def test_the_listing_names_licence_size_and_state():
     lines = {line.name: line for line in weights.listing()}
     assert lines["syncnet_v2"].state == "not fetched" and "CC BY" in lines["syncnet_v2"].licence
-    assert lines["large-v3"].size_mb > 3000 and lines["large-v3"].origin.startswith("https://huggingface.co/Systran/")
-    assert all(line.licence and line.place for line in lines.values())
+    assert lines["large-v3"].size_mb > 3000 and all(line.licence for line in lines.values())
