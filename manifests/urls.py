@@ -71,6 +71,11 @@ def loose(url: str) -> str:
     return f"//{place}{path}" + (f"?{urlencode(asked)}" if asked else "")
 
 
+def public(url: str) -> str:
+    """The same address for others: without who logs in at it."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "", url, count=1)
+
+
 def without_login(url: str) -> str:
     """A URL that is refused, as it may be shown: without who logs in at it, wrongly spelled or not (a `/` in a password
     ends the host)."""

@@ -22,6 +22,7 @@ _ADDED = "wanted"  # an object for what each run added to it, so that of two at 
 _ACCESS = re.compile(r"fetch\.(access|pace_url)\b")
 _SECRET = re.compile(r"(fetch(?:\.access[\w.]*)?=)(?![\d.]+$).+", re.DOTALL)  # all that is no number
 _LOGIN = re.compile(r"//[^/?#\s]*@")
+_ASKED = re.compile(r"(://[^?#\s]*[?#])((?<=/watch\?)v=[\w-]{11}(?![^&#]))?.*", re.DOTALL)  # which video, is no secret
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Job:
     """The recipe of a store in a form that outlives the process: its name and what was changed on the command line.
 
     Without how sites are reached: that is of who asks, may hold passwords, and names files that others do not have.
-    Nor do passwords stay in the command, which the report shows.
+    Nor do passwords and signatures stay in the command, which the report shows and nobody runs.
     """
 
     recipe: str
@@ -84,8 +85,10 @@ class Job:
 
 
 def masked(word: str) -> str:
-    """A word of a command without what may be secret: how a site is reached, and who logs in at a URL."""
-    return _LOGIN.sub("//***@", _SECRET.sub(r"\1***", word))
+    """A word of a command without what may be secret: how a site is reached, who logs in at a URL, and what is asked of
+    it, which may be signed."""
+    word = _LOGIN.sub("//***@", _SECRET.sub(r"\1***", word))
+    return _ASKED.sub(lambda found: found[1] + (found[2] or "***"), word)
 
 
 def _without_access(overrides: Iterable[str]) -> tuple[str, ...]:

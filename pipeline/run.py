@@ -18,6 +18,7 @@ from rich.table import Table
 from manifests.records import MISSING, Video
 from manifests.scratch import sweep
 from manifests.store import Store, results
+from pipeline.again import done_again
 from pipeline.changed import Changes
 from pipeline.cluster import Cluster, knock, run_on_ray
 from pipeline.figures import collect
@@ -114,7 +115,7 @@ def run(options: Namespace, console: Console) -> int:
     left = f"videos that this run does not ask for, whose files are not there, left for later: {len(unseen)}"
     outlook = () if wild is None else (wild.outlook(),)
     notices = (*([left] if unseen else ()), *_notices(this, rows, before), *_unnamed(stages, videos))
-    for line in (*missing, *changes.lines, *notices, *outlook):
+    for line in (*missing, *changes.lines, *done_again(due, this.store, changes.again), *notices, *outlook):
         console.print(line, markup=False, soft_wrap=True)
     if options.dry:
         console.print(_due_table(due))
@@ -191,7 +192,8 @@ def _notices(this: _Run, rows: Sequence[Video], before: Sequence[Video]) -> Iter
         yield f"videos of the manifest left out, as they were forgotten: {out}"
     if this.options.manifest and (left := len({video.id for video in before} - ids - gone)):
         where = this.options.manifest
-        yield f"videos of this store in no row of {where}, which stay in the set (`forget` takes them out): {left}"
+        ways = "`forget` takes them out, with --alone where times were corrected"
+        yield f"videos of this store in no row of {where}, which stay in the set ({ways}): {left}"
     job = read_job(this.store)
     if job is not None and (differing := this.job.unlike(job)):
         yield f"other settings from here on than were in force in this store: {', '.join(differing)}"

@@ -32,6 +32,9 @@ before a pause as long as that."""
 
 _SENTENCE_ENDS = ".?!"
 
+LEAST_GB = 2.6
+"""What aligners may take on any machine: two large ones, of 1.3 GB."""
+
 
 def alignable(tag: str | None) -> str | None:
     """The language whose aligner serves a tag: its own, or one that counts as the same; None where there is none."""
@@ -40,12 +43,11 @@ def alignable(tag: str | None) -> str | None:
 
 
 class Aligners:
-    """whisperx's forced aligners by language, loaded when first needed, two at a time (a large one takes 1.2 GB)."""
+    """whisperx's forced aligners by language, loaded when first needed. As many stay as take no more than `most_gb`
+    together: to load one again takes 1.4 s of a core and, where it does not lie in memory, the time to read it."""
 
-    _MOST = 2
-
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, device: str, most_gb: float = LEAST_GB) -> None:
+        self._device, self._most_gb = device, most_gb
         self._loaded: OrderedDict[str, tuple[Any, dict[str, Any]]] = OrderedDict()
 
     def words(
@@ -92,11 +94,15 @@ class Aligners:
 
     def _aligner(self, language: str) -> tuple[Any, dict[str, Any]]:
         if language not in self._loaded:
-            self._loaded[language] = _load(language, self._device)
-            while len(self._loaded) > self._MOST:
+            while self._loaded and sum(map(_size_gb, (language, *self._loaded))) > self._most_gb:
                 self._loaded.popitem(last=False)
+            self._loaded[language] = _load(language, self._device)
         self._loaded.move_to_end(language)
         return self._loaded[language]
+
+
+def _size_gb(language: str) -> float:
+    return REGISTRY[ALIGNERS[language]].size_mb / 1e3
 
 
 def _has_digits(text: str) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from manifests.records import Piece, Source, Video
+from manifests.urls import public
 
 _OWN_FILES = frozenset({"file", "generic"})
 """Extractors of files that no page describes. Of these the manifest knows more, corrections made since included."""
@@ -28,7 +29,7 @@ def origin_of(video: Video, source: Source | None) -> Origin:
 
     uploader = source.uploader if source else ""
     return Origin(
-        url=better(source.page_url if source else "", video.url),
+        url=public(better(source.page_url if source else "", video.url)),
         title=better(source.title if source else "", video.title),
         channel=better((source.uploader_url if source else "") or uploader, video.channel),
         uploader=better(uploader, video.channel),

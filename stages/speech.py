@@ -18,8 +18,8 @@ from manifests.records import SAMPLE_RATE_HZ, Clip, Clips, Speech, Speeches, Syn
 from pipeline.bench import Bench
 from pipeline.stage import RUNTIME, Facts, Stage, Work, put_off_deadline
 from stages import weights
-from stages.aligners import Aligners, alignable
-from stages.cuda import spoiled_by, torch_device
+from stages.aligners import LEAST_GB, Aligners, alignable
+from stages.cuda import gpu_memory_gb, spoiled_by, torch_device
 from stages.judge import Measured
 from stages.language import Heard, called, languages_heard, likeliest, overall, same, spread, together, verdict
 from stages.registry import ALIGNERS
@@ -39,6 +39,10 @@ _CUT_OFF_LOGPROB = -10.0
 
 _AT_ONCE = 8
 """Batches of clips in memory: two hours of one talker are 460 MB of samples, which nobody needs at the same time."""
+
+_WHISPER_GB = 4.4
+"""What the 7 GB of a GPU that recipes reckon with leave for Whisper and its work beside two large aligners. The weights
+of large-v3 are 3.1 in float16; the rest is not measured."""
 
 Samples = NDArray[np.float32]
 
@@ -134,7 +138,7 @@ class Transcribe(Stage[Speeches]):
             window_s=self.window_s,
             context_s=self.context_s,
         )
-        aligners = Aligners(recogniser.device) if self.align else None
+        aligners = Aligners(recogniser.device, self._aligners_gb(recogniser.device)) if self.align else None
         model = f"{Path(self.model).name} {weights.digest(self.model)}"
 
         def work(facts: Facts, bench: Bench) -> Speeches:
@@ -150,6 +154,13 @@ class Transcribe(Stage[Speeches]):
             return Speeches(items=tuple(found), model=model)
 
         return work
+
+    def _aligners_gb(self, device: str) -> float:
+        """What aligners may take beside Whisper: of a GPU all of the worker's share of it (`pipeline.shares`)."""
+        if device != "cuda":
+            return LEAST_GB
+        share_gb = self.resources.gpus * (gpu_memory_gb() or 0.0)
+        return max(LEAST_GB, max(share_gb, self.resources.gpu_memory_gb) - _WHISPER_GB)
 
     def _useful(self, facts: Facts) -> tuple[Clip, ...]:
         """The clips that are heard."""

@@ -276,7 +276,7 @@ def test_rows_that_left_the_manifest_are_said_to_stay(own, tmp_path, capsys):
     assert own() == 0
     said = capsys.readouterr().out
     assert f"videos of this store in no row of {tmp_path / 'list.csv'}, which stay in the set" in said
-    assert "(`forget` takes them out): 1\n" in said
+    assert "(`forget` takes them out, with --alone where times were corrected): 1\n" in said
 
 
 def test_a_run_says_which_settings_of_judge_and_shard_it_replaces(own, store, capsys):

@@ -10,7 +10,7 @@ from manifests.records import Video
 from manifests.store import Store
 from pipeline import run as running
 from pipeline.cli import main
-from pipeline.job import Job, add_videos, drop_videos, read_job, read_videos, write_job
+from pipeline.job import Job, add_videos, drop_videos, masked, read_job, read_videos, write_job
 from pipeline.stage import keys
 
 
@@ -58,6 +58,32 @@ def test_how_a_site_is_reached_is_told_to_the_run_and_to_nobody_after_it(store, 
     assert job is not None and job.overrides == ("sync.batch=7",)
     assert "fetch.access.tries=3" in job.command and "fetch.access.tries=3" in page and "sftp://***@host/pace" in page
     assert "s3cr3t" not in job.command + page and str(cookies) not in job.command + page
+
+
+@pytest.mark.parametrize("one_word", [False, True])
+def test_who_logs_in_at_the_address_of_a_list_and_its_signature_are_kept_nowhere(store, monkeypatch, one_word):
+    url = "https://me:s3cr3t@lists.invalid/a/list.csv?X-Amz-Expires=60&token=s3cr3t=&s3cr3t#s3cr3t"
+    asked = ["run", *([f"--manifest={url}"] if one_word else ["--manifest", url]), "--until", "fetch"]
+    monkeypatch.setattr("manifests.table._bytes", lambda source: b"url\nhttp://x.invalid/a\n" if source == url else b"")
+    monkeypatch.setattr("sys.argv", ["pipeline", *asked])
+    monkeypatch.setattr(running, "_carry", lambda *_: None)
+    for command in (asked, ["report"], ["judge", "--policy", "strict"]):
+        assert main([*command, "--store", store.url]) == 0
+    written = {path: store.get(path) for path in store.list("") if not path.endswith(".parquet")}
+    assert {"job.json", "report.html"} <= {*written} and not any(b"s3cr3t" in data for data in written.values())
+    assert "https://***@lists.invalid/a/list.csv?***" in read_job(store).command
+
+
+def test_a_command_keeps_which_video_of_youtube_it_asks_for_and_no_more_of_any_address():
+    for word, shown in (
+        ("https://www.youtube.com/watch?v=abcdefghijk&si=x", "https://www.youtube.com/watch?v=abcdefghijk"),
+        ("https://h.invalid/watch?v=abcdefghijkl", "https://h.invalid/watch?***"),
+        ("https://h.invalid/a?v=abcdefghijk", "https://h.invalid/a?***"),
+        ("zip://*.csv::https://h.invalid/a.zip?sig=x", "zip://*.csv::https://h.invalid/a.zip?***"),
+        ("films/what?.mp4", "films/what?.mp4"),
+        ("policy.licences=cc,by", "policy.licences=cc,by"),
+    ):
+        assert masked(word) == masked(masked(word)) == shown
 
 
 def test_a_job_written_before_passwords_were_left_out_is_read_without_them(store):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from manifests.records import Word
-from stages.aligners import Aligners, _said
+from pipeline.recipes import build
+from stages.aligners import LEAST_GB, Aligners, _said
 from stages.registry import ALIGNERS, REGISTRY
 from tests.stages.test_speech import babble, random_aligner
 
@@ -140,3 +141,40 @@ def test_an_aligner_is_given_no_mark_that_is_its_blank_or_that_it_does_not_know(
     said = {name: "".join(letter for _, letter in _said(' "I\'m well - so-so." ', known))
             for name, known in (("torchaudio", torchaudio_s), ("other", other))}  # fmt: skip
     assert said == {"torchaudio": "i'm well soso", "other": "im well - so-so"}
+
+
+def loads(monkeypatch: pytest.MonkeyPatch, most_gb: float, languages: list[str]) -> list[str]:
+    """Which aligners are loaded for texts in these languages; no two at a time ever take more than `most_gb`."""
+    made, aligners = [], Aligners("cpu", most_gb)
+
+    def load(language: str, device: str) -> tuple[None, dict[str, tuple[str, ...]]]:
+        kept_gb = sum(REGISTRY[ALIGNERS[one]].size_mb for one in aligners._loaded) / 1000
+        assert not kept_gb or kept_gb + REGISTRY[ALIGNERS[language]].size_mb / 1000 <= most_gb
+        made.append(language)
+        return None, {"dictionary": ()}
+
+    monkeypatch.setattr("stages.aligners._load", load)
+    for language in languages:
+        assert aligners.words(sound(1), start_s=0, end_s=1, text="x", language=language) is None
+    return made
+
+
+def test_aligners_stay_while_all_have_room_and_else_the_one_used_last_goes_last(monkeypatch: pytest.MonkeyPatch):
+    every = sorted(ALIGNERS)
+    assert loads(monkeypatch, 10.0, every * 3) == every
+    assert loads(monkeypatch, LEAST_GB, ["de", "en", "es", "fr"] * 3) == ["de", "en", "es", "fr"]
+    assert loads(monkeypatch, LEAST_GB, ["pl", "ru", "pl", "th", "pl", "ru"]) == ["pl", "ru", "th", "ru"]
+    assert loads(monkeypatch, LEAST_GB, ["zh", "zh", "de", "ru", "zh"]) == ["zh", "de", "ru", "zh"]
+    assert loads(monkeypatch, 0.1, ["zh", "zh", "de"]) == ["zh", "de"]
+
+
+def test_aligners_take_what_a_worker_s_share_of_its_gpu_leaves_beside_whisper(monkeypatch: pytest.MonkeyPatch):
+    speech = build("own").speech
+    all_gb = sum(REGISTRY[name].size_mb for name in ALIGNERS.values()) / 1000
+    for card_gb in (None, 8.0, 24.0, 40.0, 80.0):
+        monkeypatch.setattr("stages.speech.gpu_memory_gb", lambda card_gb=card_gb: card_gb)
+        room_gb = speech._aligners_gb("cuda")
+        share_gb = max(speech.resources.gpu_memory_gb, speech.resources.gpus * (card_gb or 0.0))
+        assert LEAST_GB <= room_gb <= max(LEAST_GB, share_gb - 3.1), "beside the weights of large-v3"
+        assert (room_gb >= all_gb) == (card_gb == 80.0) and speech._aligners_gb("cpu") == LEAST_GB
+        assert (room_gb > LEAST_GB + 0.01) == ((card_gb or 0.0) >= 24.0)

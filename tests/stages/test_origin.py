@@ -26,6 +26,15 @@ def test_a_correction_in_the_manifest_reaches_what_was_fetched_before(extractor)
     assert origin_of(MANIFEST, None) == told
 
 
+def test_results_name_no_login_at_an_address():
+    private = dataclasses.replace(MANIFEST, url="https://me:s%40ft@host:81/@me/a.mp4?at=b@c")
+    assert origin_of(private, None).url == "https://host:81/@me/a.mp4?at=b@c"
+    paged = source(extractor="vimeo", page_url="https://me@host/1")
+    assert origin_of(private, paged).url == "https://host/1"
+    for plain in ("https://www.youtube.com/@me", "file:///a@b/c.mp4", "s3://bucket/a@b.mp4", "/a/b@c.mp4"):
+        assert origin_of(dataclasses.replace(MANIFEST, url=plain), None).url == plain
+
+
 def test_a_site_knows_better_than_the_manifest_where_it_says_something():
     page = source(extractor="youtube", page_url="http://y/1", uploader="Bo", uploader_url="http://b", licence="CC BY")
     told = origin_of(MANIFEST, page)
