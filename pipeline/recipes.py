@@ -80,7 +80,7 @@ def own() -> TalkingFaces:
             deadline_s=4 * _HOURS,
         ),
         speech=Transcribe(
-            resources=Resources(cpus=2.0, cpus_beside_gpu=1.0, gpus=0.3, memory_gb=7.0, gpu_memory_gb=7.0),
+            resources=Resources(cpus=2.0, cpus_beside_gpu=1.0, gpus=0.3, memory_gb=9.0, gpu_memory_gb=7.0),
             deadline_s=4 * _HOURS,
         ),
         identity=Recognise(
