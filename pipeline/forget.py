@@ -243,10 +243,17 @@ def _like(prints: Mapping[str, Sequence[Counter[_Print]]], policy: Policy) -> di
         max_sound_distance=policy.max_sound_distance or PAPER.max_sound_distance,
     )
     like: dict[_Print, set[_Print]] = defaultdict(set)
-    for first, second in ((by_key[copy.first], by_key[copy.second]) for copy in found):
-        if first[0] != second[0]:
+    crowds: dict[str, set[_Print]] = defaultdict(set)
+    for copy in found:
+        first, second = by_key[copy.first], by_key[copy.second]
+        if copy.crowd:
+            crowds[copy.crowd] |= {first, second}
+        elif first[0] != second[0]:
             like[first].add(second)
             like[second].add(first)
+    for crowd in crowds.values():
+        for one in crowd:
+            like[one] = like[one] | crowd if one in like else crowd  # one set, which hundreds share
     return like
 
 

@@ -44,7 +44,7 @@ UNMEASURED = "unmeasured"
 """The rule that keeps out what a stage has never measured, whose name is the value then. Of a clip that was measured:
 the value where a limit is set and the reading is missing, as unknown is not good enough."""
 
-JUDGING = 2
+JUDGING = 3
 """Raise it when equal measurements and an equal policy give other verdicts than before: the results of every store are
 written anew then by its next `run`. It covers this file and what `judge` calls: duplicates, rivals, split, origin,
 transcript. What samples and tables say of a verdict is `SCHEMA`'s."""

@@ -85,13 +85,24 @@ def worse_copies(
 
     Better is whose lips match clearly more; else whose face is clearly larger; else clearly sharper; else the longer.
     Clearly means against the best of those of a clip's own copies that are like it in all that comes first, so that a
-    reading on the edge of a bin decides nothing.
+    reading on the edge of a bin decides nothing. Of a crowd (see `Copy`) first all lose to the best, at their distance
+    to the clip that all were measured with.
     """
     by_key = {one.key: one for one in contenders}
     copies_of: dict[str, dict[str, float]] = {}
+    crowds: dict[str, dict[str, float]] = {}
     for copy in copied:
-        copies_of.setdefault(copy.first, {})[copy.second] = copy.picture_distance
-        copies_of.setdefault(copy.second, {})[copy.first] = copy.picture_distance
+        if copy.crowd:
+            member = copy.second if copy.first == copy.crowd else copy.first
+            crowds.setdefault(copy.crowd, {})[member] = copy.picture_distance
+        else:
+            copies_of.setdefault(copy.first, {})[copy.second] = copy.picture_distance
+            copies_of.setdefault(copy.second, {})[copy.first] = copy.picture_distance
+    lost: dict[str, tuple[float, str]] = {}
+    for name, distances in crowds.items():
+        best = _best([by_key[key] for key in (name, *distances)]).key
+        found = {name: distances.get(best, 0.0)} | distances
+        lost |= {key: (distance, best) for key, distance in found.items() if key != best}
 
     def rank(one: Contender) -> tuple[float | str, ...]:
         among = [one, *(by_key[key] for key in copies_of[one.key])]
@@ -103,10 +114,19 @@ def worse_copies(
         return (*behind, -one.n_frames, one.key)
 
     kept: set[str] = set()
-    for one in sorted((by_key[key] for key in copies_of), key=rank):
+    for one in sorted((by_key[key] for key in copies_of.keys() - lost), key=rank):
         nearest = min(((d, other) for other, d in copies_of[one.key].items() if other in kept), default=None)
         if nearest is None:
             kept.add(one.key)
-            continue
-        distance, winner = nearest
-        yield one.key, Receipt("duplicate", distance, winner, distance - max_picture_distance)
+        else:
+            lost[one.key] = nearest
+    for key, (distance, winner) in lost.items():
+        _, winner = lost.get(winner, (0.0, winner))  # the best of a crowd may have lost to a clip beside it
+        yield key, Receipt("duplicate", distance, winner, distance - max_picture_distance)
+
+
+def _best(among: Sequence[Contender]) -> Contender:
+    for quality in _QUALITIES:
+        top = _AS_GOOD * max(map(quality, among))
+        among = [one for one in among if quality(one) >= top]
+    return min(among, key=lambda one: (-one.n_frames, one.key))

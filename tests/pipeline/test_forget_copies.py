@@ -45,6 +45,13 @@ def test_a_greeting_that_episodes_share_takes_none_of_them_with_another_nor_does
     assert with_copies({"e1"}, [clips]) == ({"e1", "g"}, {"e2": 0.1, "e3": 0.1})
 
 
+def test_a_greeting_of_hundreds_of_episodes_takes_a_video_of_it_alone_and_names_all_others():
+    clips = [one for n in range(250) for one in shown(f"e{n:03d}", "greeting", f"x{n}", f"y{n}", f"z{n}")]
+    goes, alike = with_copies({"e120"}, [[*clips, *shown("g", "greeting")]])
+    assert goes == {"e120", "g"}
+    assert alike == {f"e{n:03d}": 0.25 for n in range(250) if n != 120}
+
+
 def test_what_holds_half_of_what_is_asked_for_goes_and_what_else_it_holds_makes_no_copies():
     """A compilation of three, of one of which a clip of four was cut out of it."""
     clips = [*shown("a", *"1234"), *shown("b", *"5678"), *shown("all", *"1235678"), *shown("c", "1", *"xyz")]

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from stages.duplicates import copies
+from stages import duplicates
+from stages.duplicates import Copy, copies
+from stages.rivals import Contender, worse_copies
 from tests.stages.measured import identity
 
 LIMITS = {"max_picture_distance": 0.15, "max_sound_distance": 0.25}
@@ -83,3 +85,67 @@ def test_thirty_copies_are_found_among_ten_thousand_clips():
         for n, row in enumerate(pictures)
     }
     assert len(copies(clips, **LIMITS)) == 30
+
+
+def adverts(rng, flipped):
+    """An advert with so many bits changed, and up to eight words of its sound cut off, once for each of `flipped`."""
+    picture, sound = made(rng, words=80)
+    cuts = rng.integers(0, 9, len(flipped)) * 16
+    changed = [(noisy(rng, picture, share), noisy(rng, sound, share)) for share in flipped]
+    return {f"a{n:03d}-0": known("", one, other[cuts[n] :]) for n, (one, other) in enumerate(changed)}
+
+
+def with_black_frames(rng, n):
+    """Other clips, each with a black picture and a silence among others."""
+    clips = {}
+    for number in range(n):
+        picture, sound = made(rng)
+        picture[:64], sound[:48] = False, False
+        clips[f"v{number:04d}-0"] = known("", picture, sound)
+    return clips
+
+
+@pytest.mark.parametrize("flipped", [[0.0] * 250, [0.01] * 250, [0.002] * 240 + [0.04] * 10], ids=["0", "1 %", "mixed"])
+def test_an_advert_in_250_videos_is_one_crowd_and_clips_that_share_a_black_frame_are_none(flipped):
+    rng = np.random.default_rng(7)
+    spots = adverts(rng, flipped)
+    found = copies(spots | with_black_frames(rng, 500), **LIMITS)
+    assert {one.crowd for one in found} == {found[0].crowd} <= {*spots} and len(found) == 249
+    assert {key for one in found for key in (one.first, one.second)} == {*spots}
+
+
+def test_neither_a_black_frame_nor_an_advert_costs_the_square_of_its_clips(monkeypatch):
+    rng, measured = np.random.default_rng(8), []
+    clips = adverts(rng, [0.005] * 600) | with_black_frames(rng, 1500)
+    distance = duplicates.picture_distance
+    monkeypatch.setattr(duplicates, "picture_distance", lambda *two: measured.append(two) or distance(*two))
+    assert len(copies(clips, **LIMITS)) == 599 and len(measured) < 10 * len(clips)
+
+
+def test_of_copies_that_are_no_crowd_every_pair_is_listed():
+    spots = adverts(np.random.default_rng(9), [0.07] * 60)
+    assert len(copies(spots, max_picture_distance=0.25, max_sound_distance=0.25)) == 60 * 59 / 2
+
+
+def contender(key, confidence):
+    return Contender(key=key, video=key, track=0, start_s=0.0, end_s=4.0, n_frames=100, confidence=confidence)
+
+
+@pytest.mark.parametrize("best", [0, 120])
+def test_of_a_crowd_the_best_alone_stays(best):
+    rng = np.random.default_rng(10)
+    spots = adverts(rng, [0.005] * 250)
+    contenders = [contender(key, 9.0 if n == best else 5.0) for n, key in enumerate(spots)]
+    lost = dict(worse_copies(contenders, copies(spots, **LIMITS), 0.15))
+    assert {*spots} - {*lost} == {f"a{best:03d}-0"} == {receipt.limit for receipt in lost.values()}
+
+
+def test_where_the_best_of_a_crowd_loses_to_a_clip_beside_it_that_one_is_named():
+    """Copies of b are a, c and d. x is like a alone, y like d alone, which lost."""
+    crowd = [Copy("a", "b", 0.1, 0.0, "b"), Copy("b", "c", 0.02, 0.0, "b"), Copy("b", "d", 0.03, 0.0, "b")]
+    beside = [Copy("a", "x", 0.04, 0.0), Copy("d", "y", 0.05, 0.0)]
+    contenders = [contender(key, confidence) for key, confidence in zip("abcdxy", (8, 5, 5, 5, 9, 5), strict=True)]
+    lost = dict(worse_copies(contenders, crowd + beside, 0.15))
+    assert {key: (receipt.limit, receipt.value) for key, receipt in lost.items()} == {
+        "a": ("x", 0.04), "b": ("x", 0.1), "c": ("x", 0.02), "d": ("x", 0.03)
+    }  # fmt: skip
