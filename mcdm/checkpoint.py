@@ -2,8 +2,8 @@
 
 `<run>/stage<k>/step-00000400.pt` holds recipe, stage, step, seed, model, averaged weights and optimizer, which
 checkpoints of other stages it stands on, and which published weights it learned with. There is no loader or random
-state in it: batches and noise are functions of (seed, step). A stage is finished when its newest checkpoint is at the
-last step of its plan. Files are the same whatever the number of processes, and whether DDP or FSDP wrote them.
+state in it: batches and noise are functions of (seed, stage, step). A stage is finished when its newest checkpoint is
+at the last step of its plan. Files are the same whatever the number of processes, and whether DDP or FSDP wrote them.
 """
 
 import dataclasses
@@ -89,6 +89,8 @@ def restore(saved: dict[str, Any], model: nn.Module, ema: Ema, optimizer: Optimi
     set_optimizer_state_dict(model, optimizer, saved["optimizer"], options=options)
     for group, own in zip(optimizer.param_groups, asked, strict=True):
         group |= own  # torch restores those of old
+    for state in optimizer.state.values():  # on a processor these are the file's own pages, which others may remove
+        state |= {name: value.clone() for name, value in state.items() if value.device.type == "cpu"}
     ema.load_state_dict(saved["ema"])
     step: int = saved["step"]
     return step

@@ -203,15 +203,16 @@ class Data:
         """The clips that could be encoded, or all where nothing is cached."""
         return [clip for clip in clips if clip.key in self._usable]
 
-    def windows(self, objective: Objective, clips: list[Clip], seed: int) -> RandomWindows:
-        """Windows of those clips that could be encoded; raises `ValueError` where none is left."""
+    def windows(self, objective: Objective, clips: list[Clip], seed: int, stage: int | None = None) -> RandomWindows:
+        """Windows of those clips that could be encoded, drawn for a stage or for none; raises `ValueError` where no
+        clip is left."""
         source = Source(self.shards, objective.recipe, self.encoded, objective.needs, objective.clips)
         kept = self.usable(clips)
         if clips and not kept:
             raise ValueError(
                 f"none of {len(clips)} clips could be encoded, {clips[0].key} for one: see the lines above"
             )
-        return RandomWindows(source, kept, seed)
+        return RandomWindows(source, kept, seed, stage)
 
 
 def check_sight(stage: int, data: Data, options: Options, world: World) -> None:
@@ -239,7 +240,7 @@ def fit(
     """Train one stage from its newest checkpoint, or from the start, to the end of its plan, or to the end of the step
     in which a process was `told` to end."""
     check_sight(objective.stage, data, options, world)
-    windows = data.windows(objective, data.division.train, options.seed)
+    windows = data.windows(objective, data.division.train, options.seed, objective.stage)
     held_out = data.windows(objective, data.division.held_out, options.seed)
     fixed = collate([held_out[number] for number in range(options.held_out)])
     stage, plan, device = objective.stage, objective.recipe.plans[objective.stage], world.device

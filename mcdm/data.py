@@ -1,5 +1,5 @@
-"""Shards to batches. Sample number g is a function of (seed, g), batch number s holds samples s B to (s + 1) B, and
-rank r of w takes its part of them: no shuffle buffer, no reader state, exact resume at any world size.
+"""Shards to batches. Sample number g of a stage is a function of (seed, stage, g), batch number s holds samples s B to
+(s + 1) B, and rank r of w takes its part of them: no shuffle buffer, no reader state, exact resume at any world size.
 
 A sample is one window of a clip: a archived frames, f present frames right after them (as many times f as present clips
 in a row are asked for, so that memory can be carried), one reference frame from outside the present window. Members,
@@ -26,6 +26,9 @@ from mcdm.faces import align, view_of
 from mcdm.shards import Clip, SampleError, Shards, decode
 
 MAX_BAD_IN_A_ROW = 16
+
+DRAWS = 2
+"""How training samples are drawn, kept in checkpoints: 1, by seed and number; 2, by the stage as well."""
 
 
 @dataclass(frozen=True)
@@ -151,20 +154,24 @@ def made_in_training(recipe: Recipe) -> bool:
 
 
 class RandomWindows(Dataset[tuple[dict[str, Tensor], str, list[tuple[str, str]]]]):
-    """Windows anywhere in the clips; longer clips come oftener. Bad samples give way to the next draw, by name."""
+    """Windows anywhere in the clips; longer clips come oftener. Bad samples give way to the next draw, by name.
 
-    def __init__(self, source: Source, clips: Sequence[Clip], seed: int) -> None:
+    With a `stage` they, and their noise, are others than in all other stages; without, they are of none.
+    """
+
+    def __init__(self, source: Source, clips: Sequence[Clip], seed: int, stage: int | None = None) -> None:
         recipe = source.recipe
         self.least = recipe.archive.frames + source.present + REFERENCE_STRIDE
         self.clips = [clip for clip in clips if clip.n_frames >= self.least]
         if not self.clips:
             raise ValueError(f"none of {len(clips)} clips has the {self.least} frames that recipe {recipe.name} needs")
         self.source, self.seed = source, seed
+        self._stage = [] if stage is None else [stage + 1]  # not 0: numpy takes [1, 2] and [1, 2, 0] for the same
         self._ends = np.cumsum([clip.n_frames - self.least + 1 for clip in self.clips])
 
     def window(self, number: int, attempt: int = 0) -> Window:
-        """The window of sample `number`, a function of (seed, number, attempt)."""
-        rng = np.random.default_rng([self.seed, number, attempt])
+        """The window of sample `number`, a function of (seed, stage, number, attempt)."""
+        rng = np.random.default_rng([self.seed, number, attempt, *self._stage])
         recipe, present = self.source.recipe, self.source.present
         clip = self.clips[int(np.searchsorted(self._ends, rng.integers(self._ends[-1]), side="right"))]
         start = int(rng.integers(recipe.archive.frames, clip.n_frames - present + 1))
@@ -182,7 +189,7 @@ class RandomWindows(Dataset[tuple[dict[str, Tensor], str, list[tuple[str, str]]]
             except SampleError as error:
                 skipped.append((error.key, error.reason))
                 continue
-            seed = np.random.default_rng([self.seed, number]).integers(1 << 62)
+            seed = np.random.default_rng([self.seed, number, *self._stage]).integers(1 << 62)
             return {**tensors, "seed": torch.tensor(int(seed))}, window.clip.key, skipped
         key, reason = skipped[-1]
         raise ValueError(f"{MAX_BAD_IN_A_ROW} samples in a row cannot be used; the last: {key}: {reason}")

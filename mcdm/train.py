@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mcdm import checkpoint, distributed
 from mcdm.checkpoint import gathered
 from mcdm.config import StagePlan
-from mcdm.data import Drawn, RandomWindows, batches
+from mcdm.data import DRAWS, Drawn, RandomWindows, batches
 from mcdm.distributed import World
 from mcdm.ema import Ema
 from mcdm.local_weights import digests
@@ -162,12 +162,14 @@ class Loop:
         path = checkpoint.newest(self.options.run, self.stage)
         if path is None:
             return 0
-        saved = checkpoint.read(path, self.recipe, self.stage)
+        saved = checkpoint.read(path, self.recipe, self.stage, mapped=True)  # once a machine, not once a process
         checkpoint.check_seed(path, saved, self.windows.seed)
         checkpoint.check_idle(path, saved, idle=self.objective.idle)
         checkpoint.check_resumable(path, saved, self.objective.model, self.ema)
         self.published |= saved.get("published", {})  # what it started from need not be named again
         log.info("stage %d goes on from %s", self.stage, path)
+        if saved.get("draws") != DRAWS:
+            log.info("stage %d drew clips and noise as all others did until now, from here on its own", self.stage)
         return checkpoint.restore(saved, self.objective.model, self.ema, self.optimizer)
 
     def _may_save(self) -> bool:
@@ -180,7 +182,7 @@ class Loop:
         began, objective = time.perf_counter(), self.objective
         state, writes = (objective.model, self.ema, self.optimizer), self.world.rank == 0
         saved = checkpoint.contents(self.recipe, self.stage, step, *state, writes=writes)
-        saved |= {"seed": self.windows.seed, "idle": self.objective.idle, "ground": self.ground}
+        saved |= {"seed": self.windows.seed, "draws": DRAWS, "idle": self.objective.idle, "ground": self.ground}
         saved["published"] = self.published
         with distributed.together(self.world):  # 14 GB with `paper`: NCCL gives up waiting after ten minutes
             if writes:

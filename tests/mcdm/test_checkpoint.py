@@ -65,6 +65,33 @@ def test_of_what_a_stage_learned_nothing_is_read_before_it_is_looked_at(tmp_path
     assert weights and str(path) in Path("/proc/self/maps").read_text()
 
 
+def test_a_resume_maps_its_checkpoint_for_all_processes_of_a_machine_and_lets_go_of_it(tmp_path, monkeypatch):
+    loop = small_loop(tmp_path, stop_after=1)
+    loop.run()
+    path, seen, restore = str(checkpoint.newest(tmp_path, 1)), [], checkpoint.restore
+
+    def mapped():
+        return path in Path("/proc/self/maps").read_text()
+
+    monkeypatch.setattr(checkpoint, "restore", lambda *given: seen.append(mapped()) or restore(*given))
+    assert loop._resume() == 1 and seen == [True]
+    assert not mapped(), "other runs and processes may remove it"
+
+
+def test_a_stage_that_drew_as_all_others_did_says_that_it_goes_on_with_draws_of_its_own(tmp_path, caplog):
+    caplog.set_level("INFO", "mcdm")
+    loop = small_loop(tmp_path, stop_after=1)
+    loop.run()
+    loop._resume()
+    assert "clips and noise" not in caplog.text
+    path = checkpoint.newest(tmp_path, 1)
+    saved = torch.load(path, weights_only=True)
+    assert saved.pop("draws") == 2
+    torch.save(saved, path)
+    assert loop._resume() == 1
+    assert caplog.messages[-1] == "stage 1 drew clips and noise as all others did until now, from here on its own"
+
+
 def test_long_plans_are_saved_twenty_times_unless_it_is_said_how_often():
     options = Options(shards="", run=Path())
     assert options.steps_between_saves(paper().plans[1]) == 1500
@@ -85,6 +112,17 @@ def test_a_checkpoint_waits_until_those_before_it_have_taken_no_more_than_their_
     takes(monkeypatch, now, 2, checkpoint, "write")
     loop.run()
     assert saved == at
+
+
+def test_stages_train_on_windows_of_their_own_and_are_measured_on_the_same(tmp_path, monkeypatch):
+    shards, seen = str(write_shards(tmp_path, people=3, clips=1, n_frames=40)), []
+    monkeypatch.setattr(course.Loop, "run", lambda loop: seen.append(loop))
+    for stage in (0, 1):
+        given = {"shards": shards, "run": tmp_path, "device": "cpu", "cache": "off", "held_out": 2}
+        course.train(nano(), Options(stages=(stage,), **given))
+    first, second = ([loop.windows.window(number) for number in range(8)] for loop in seen)
+    assert first != second
+    assert torch.equal(*(loop.held_out.tensors["seed"] for loop in seen))
 
 
 @pytest.mark.parametrize(("asked", "share"), [(0, 0.05), (7, 0.0)])

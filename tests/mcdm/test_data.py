@@ -128,6 +128,20 @@ def test_order_is_a_function_of_seed_and_step_at_any_world_size(folder):
     assert [s for d in drawn(folder, 0, 1, seed=1) for s in d.tensors["seed"].tolist()] != whole
 
 
+def test_every_stage_draws_windows_and_noise_of_its_own(folder):
+    shards = Shards(str(folder))
+    source = Source(shards, nano(), None, ("head",))
+
+    def drawn(stage):
+        made = RandomWindows(source, shards.split("train"), 0, stage)
+        starts = tuple((made.window(number).clip.key, made.window(number).start) for number in range(8))
+        return starts, tuple(int(made[number][0]["seed"]) for number in range(4))
+
+    windows, noise = zip(*map(drawn, (None, 0, 1, 2, 3)), strict=True)
+    assert len(set(windows)) == 5 and len({seed for seeds in noise for seed in seeds}) == 20
+    assert drawn(3) == (windows[-1], noise[-1])
+
+
 def test_windows_stay_inside_their_clip_and_the_reference_outside_the_window(folder):
     source = windows(folder)
     for number in range(200):

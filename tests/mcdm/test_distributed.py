@@ -70,7 +70,7 @@ given = dict(shards=sys.argv[1], workers=0, device="cpu", cache="off", held_out=
 course.train(nano_of(2), course.Options(run=run / "two", **given))
 world = distributed.start("cpu")
 data = course.Data(shards, course.divide(shards, run), None)
-windows = data.windows(LearnArchive(nano()), data.division.train, 0)
+windows = data.windows(LearnArchive(nano()), data.division.train, 0, 1)
 drawn = [[windows.window(2 * step + rank).clip.key for rank in (0, 1)] for step in range(4)]
 bad = next(step for step in range(4) if len(set(drawn[step])) == 2)
 class Poisoned(LearnArchive):
