@@ -71,7 +71,7 @@ class Options:
 
 def train(recipe: Recipe, options: Options) -> None:
     """Train the stages in order. Raises `ValueError` with one line for whatever the user can mend."""
-    world = distributed.start(options.device)
+    world = distributed.start(options.device, options.precision)
     check_told(recipe, options, world)
     starts = 1 in to_come(recipe, options) and checkpoint.newest(options.run, 1) is None
     check_paths(recipe, parts=encoders_read(recipe, options), starts=starts)
@@ -88,6 +88,7 @@ def train(recipe: Recipe, options: Options) -> None:
         write_division(options.run, division)
         counts = (len(division.train), len(division.held_out), division.by)
         log.info("%d clips to train on, %d held out by %s", *counts)
+        log.info("on %s", distributed.described(world.device, options.precision))
     check_batches(recipe, options, world)
     data = Data(shards, division, prepare(shards, recipe, options, world))
     with told_to_end() as told:

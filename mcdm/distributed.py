@@ -11,8 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mcdm.precision import Precision, takes_bf16
 from mcdm.prior import CausalBlock, TemporalBlock
 from mcdm.unet import Block, ResBlock
+from stages.cuda import torch_device
 
 
 @dataclass(frozen=True)
@@ -24,23 +26,31 @@ class World:
     device: torch.device
 
 
-def start(device: str = "auto") -> World:
-    """Join the process group that `torchrun` (or Ray Train) describes in the environment; alone, there is none.
+def start(device: str = "auto", precision: Precision = "auto") -> World:
+    """Join the process group that `torchrun` (or Ray Train) describes in the environment; alone, there is none. On a
+    GPU float32 is computed with TF32, except where it is the `precision` that is asked for.
 
-    Raises `ValueError` for a device that is not there, and for more processes than GPUs.
+    Raises `ValueError` for a device that is not there or that torch cannot use, and for more processes than GPUs.
     """
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"--device {device}: expected auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no GPU here")
+    if device == "auto" and not torch.cuda.is_available():
+        try:
+            torch_device("auto", gpus=1)
+        except ValueError as error:  # the driver has one: torch would go on unseen, at the price of the GPU
+            raise ValueError(f"{error}; --device cpu does without") from error
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     chosen = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda and local >= torch.cuda.device_count():
         raise ValueError(f"process {local + 1} of this machine has no GPU: there are {torch.cuda.device_count()}")
     if cuda:
         torch.cuda.set_device(chosen)
-        torch.set_float32_matmul_precision("high")
+        exact = precision == "fp32"  # as a processor: TF32 has 11 bits of the 24
+        torch.set_float32_matmul_precision("highest" if exact else "high")
+        torch.backends.cudnn.allow_tf32 = not exact
         # the motion encoders' layers: fused, which they are out of training, their GELU is another on a GPU (tanh)
         torch.backends.mha.set_fastpath_enabled(False)
     if "RANK" in os.environ and not dist.is_initialized():
@@ -50,12 +60,18 @@ def start(device: str = "auto") -> World:
     return World(dist.get_rank(), dist.get_world_size(), chosen)
 
 
-def start_alone(command: str, device: str) -> World:
+def described(device: torch.device, precision: Precision) -> str:
+    """What networks compute on and in, in words."""
+    on = f"cuda, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "the processor"
+    return f"{on}, {'bf16' if takes_bf16(precision, device) else 'fp32'}"
+
+
+def start_alone(command: str, device: str, precision: Precision = "auto") -> World:
     """`start` for what one process does. Raises `ValueError` under `torchrun` with several, who would all do it."""
     size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if size > 1:
         raise ValueError(f"{command} is the work of one process, and torchrun started {size}: start it without")
-    return start(device)
+    return start(device, precision)
 
 
 def wrap(objective: nn.Module, world: World, *, sharded: bool) -> nn.Module:

@@ -235,7 +235,7 @@ def mean_of(videos: list[dict[str, Any]]) -> dict[str, Any]:
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """Measure, write `eval.json` and `eval.html` into the run, return the numbers. Raises `ValueError`."""
     check_name(options.name)
-    device = distributed.start_alone("evaluate", options.device).device
+    device = distributed.start_alone("evaluate", options.device, options.precision).device
     talker = Talker(
         options.run,
         device,

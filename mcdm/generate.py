@@ -304,7 +304,7 @@ def generate_file(
 
     if out.exists() and not out.is_file():  # a device would be replaced, /dev/null for the whole machine
         raise ValueError(f"--out {out}: not a file; expected the name of an mp4 to write")
-    chosen = distributed.start_alone("generate", device).device
+    chosen = distributed.start_alone("generate", device, precision).device
     talker = Talker(run, chosen, steps=steps, settings=settings, bf16=takes_bf16(precision, chosen))
     picture = read_reference(reference, talker, face_pack)
     spoken = sound_chunks(audio, seconds)

@@ -102,10 +102,12 @@ def _as_pip_is_told(python: Path) -> dict[str, str]:
             name, _, value = line.partition("=")
             if name.startswith(section):
                 told[name.removeprefix(section)] = ast.literal_eval(value)
+    links = (one for one in told.get("find-links", "").split() if "://" in one or Path(one).exists())  # pip goes on too
+    told["find-links"] = ",".join(links)
     found: dict[str, str] = {}
     for name, same in _UV_NAMES.items():
         if told.get(name) and not any(variable in os.environ for variable in same):
-            found[same[0]] = ",".join(told[name].split()) if name == "find-links" else told[name]
+            found[same[0]] = told[name]
     if "UV_INDEX" in found:
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: by itself uv asks no index after one with the name
     return found

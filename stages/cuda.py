@@ -4,7 +4,7 @@ import ctypes
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from pipeline.stage import MemoryFullError, WorkerSpoiledError
 
@@ -23,8 +23,11 @@ _FULL = (
     *("cublas_status_not_initialized", "cudnn_status_not_initialized"),
 )
 
+Provider: TypeAlias = str | tuple[str, dict[str, str]]
+"""One of ONNX Runtime's, by name, or by name and options."""
+
 _ON_GPU = "CUDAExecutionProvider"
-ON_PROCESSOR = ["CPUExecutionProvider"]
+ON_PROCESSOR: list[Provider] = ["CPUExecutionProvider"]
 
 
 def has_gpu() -> bool:
@@ -69,12 +72,13 @@ def torch_device(wanted: str, gpus: float) -> str:
     return wanted
 
 
-def onnx_providers(gpus: float) -> list[str]:
-    """Where a stage that asks for `gpus` has its ONNX sessions work; see `hold`."""
-    return [_ON_GPU, *ON_PROCESSOR] if gpus and has_gpu() else ON_PROCESSOR
+def onnx_providers(gpus: float) -> list[Provider]:
+    """Where a stage that asks for `gpus` has its ONNX sessions work; see `hold`. On a GPU without TF32, the provider's
+    default: what is found there is told from what a processor finds by rounding alone."""
+    return [(_ON_GPU, {"use_tf32": "0"}), *ON_PROCESSOR] if gpus and has_gpu() else ON_PROCESSOR
 
 
-def hold(session: Any, providers: list[str], work: Callable[[], object]) -> None:
+def hold(session: Any, providers: list[Provider], work: Callable[[], object]) -> None:
     """Move an ONNX session that was made `ON_PROCESSOR` to where it is wanted, and keep it there.
 
     On a GPU it does `work` once, of the size that it will have: convolutions are planned at their first run, which is

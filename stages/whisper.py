@@ -170,7 +170,7 @@ class Recogniser:
         room = _KEPT_BYTES if self.device == "cpu" else 0
         for some in _batches(list(zip(sounds, keep, strict=True)), self._batch):
             encoded = self._whisper.encode(self._mels([sound for sound, _ in some]))
-            made = np.asarray(encoded) if room else None
+            made = _array(encoded) if room else None
             for place, guesses in enumerate(self._whisper.model.detect_language(encoded)):
                 kept = None
                 if some[place][1] and made is not None and made[place].nbytes <= room:
@@ -287,13 +287,18 @@ def _stacked(encoded: Iterable[Encoded | None]) -> Any:
     return StorageView.from_array(np.stack([one for one in encoded if one is not None]))
 
 
+def _array(encoded: Any) -> NDArray[np.float32]:
+    """A batch that the encoder made, (sounds, frames, width); NumPy has no bfloat16, which it may be computed in."""
+    from ctranslate2 import DataType, Device
+
+    return np.asarray(encoded.to(DataType.float32).to_device(Device.cpu))
+
+
 def _rows(encoded: Any, rows: Sequence[int]) -> Any:
     """Some of a batch that the encoder made."""
-    from ctranslate2 import Device
-
     if len(rows) == encoded.shape[0]:
         return encoded
-    batch = np.asarray(encoded.to_device(Device.cpu))
+    batch = _array(encoded)
     return _stacked(batch[row] for row in rows)
 
 

@@ -106,12 +106,12 @@ def fragile_parser(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
-    """One Ray on this machine for all tests that need one."""
+    """One Ray on this machine for all tests that need one, without the machine's GPU: the same everywhere."""
     import ray
 
     from pipeline.cluster import start_local
 
-    start_local(num_cpus=4, object_store_memory=200 << 20)
+    start_local(num_cpus=4, num_gpus=0, object_store_memory=200 << 20)
     yield
     ray.shutdown()
 

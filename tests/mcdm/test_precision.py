@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -96,19 +97,78 @@ def test_the_command_line_chooses_and_an_evaluation_says_what_it_computed_in(wor
         assert json.loads((world / "run" / "eval.json").read_text())["computed_in"] == computed
 
 
-def test_samples_compute_in_what_training_computes_in(world, tmp_path, monkeypatch):
+def test_samples_compute_in_what_training_computes_in(world, tmp_path, monkeypatch, caplog):
     def talker(run, device, *, bf16=False):
         asked.append(bf16)
         return Talker(run, device, bf16=bf16)
 
     asked = []
+    caplog.set_level("INFO", "mcdm")
     monkeypatch.setattr("mcdm.samples.Talker", talker)
     train(nano_of(1), options(str(world / "shards"), tmp_path / "run", precision="bf16", samples_every=1, held_out=2))
-    assert asked == [True]
+    assert asked == [True] and caplog.messages.count("on the processor, bf16") == 1, "told once"
     assert '"samples"' in (tmp_path / "run" / "log.jsonl").read_text()
 
 
-def test_on_a_gpu_the_motion_encoders_are_not_fused_into_another_gelu(monkeypatch):
+@pytest.fixture
+def gpu_in_name(monkeypatch):
+    """A GPU in name, whose settings are put back."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    matmul, fused = torch.get_float32_matmul_precision(), torch.backends.mha.get_fastpath_enabled()
+    tf32 = torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.mha.set_fastpath_enabled(fused)
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+@pytest.mark.parametrize("start", [distributed.start, partial(distributed.start_alone, "generate")])
+def test_float32_that_is_asked_for_is_that_of_a_processor_on_a_gpu_too(gpu_in_name, start):
+    for precision, matmul, tf32 in (("fp32", "highest", False), ("bf16", "high", True), ("auto", "high", True)):
+        start("cuda", precision)
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (matmul, tf32)
+
+
+@pytest.mark.parametrize(("native", "number"), [(True, "bf16"), (False, "fp32")])
+def test_a_gpu_is_told_by_its_name(native, number, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert distributed.described(torch.device("cuda", 0), "auto") == f"cuda, NVIDIA H200, {number}"
+    assert distributed.described(torch.device("cuda", 0), "fp32") == "cuda, NVIDIA H200, fp32"
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate"])
+def test_the_precision_that_a_command_is_given_reaches_the_gpu(command, tmp_path, monkeypatch):
+    def start(_, *given):
+        asked.append(given)
+        raise ValueError
+
+    asked = []
+    monkeypatch.setattr(distributed, "start_alone", start)
+    given = {"generate": ["--reference", "x", "--audio", "x"], "evaluate": ["--shards", "x"]}[command]
+    given += ["--out", str(tmp_path / "o.mp4")] if command == "generate" else []
+    assert main([command, "--run", str(tmp_path), *given, "--device", "cpu", "--precision", "fp32"]) == 2
+    assert asked == [("cpu", "fp32")]
+
+
+def test_a_gpu_that_torch_cannot_use_is_told_in_one_line_and_not_passed_over(monkeypatch):
+    def too_old(*_, **__):
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nPlease update it")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("stages.cuda.has_gpu", lambda: False)
+    assert distributed.start("auto").device == CPU
+    monkeypatch.setattr("stages.cuda.has_gpu", lambda: True)
+    monkeypatch.setattr("torch.empty", too_old)
+    line = r"^torch cannot use the GPU: The NVIDIA .* \(found version 11040\)\.; --device cpu does without$"
+    with pytest.raises(ValueError, match=line):
+        distributed.start("auto")
+    assert distributed.start("cpu").device == CPU
+
+
+def test_on_a_gpu_the_motion_encoders_are_not_fused_into_another_gelu(monkeypatch, gpu_in_name):
     def fused(*given):
         calls.append(1)
         return plain(*given)
@@ -122,16 +182,8 @@ def test_on_a_gpu_the_motion_encoders_are_not_fused_into_another_gelu(monkeypatc
     plain, calls, recipe = torch._transformer_encoder_layer_fwd, [], nano()
     motion = Motion(recipe.motion).eval()
     monkeypatch.setattr(torch, "_transformer_encoder_layer_fwd", fused)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
-    before = torch.get_float32_matmul_precision(), torch.backends.mha.get_fastpath_enabled()
-    try:
-        distributed.start("cpu")
-        made = tokens()
-        assert made > 0, "on a processor the fused one has the same GELU"
-        distributed.start("cuda")
-        assert tokens() == made
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.mha.set_fastpath_enabled(before[1])
+    distributed.start("cpu")
+    made = tokens()
+    assert made > 0, "on a processor the fused one has the same GELU"
+    distributed.start("cuda")
+    assert tokens() == made

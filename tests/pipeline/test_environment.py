@@ -3,9 +3,13 @@
 import contextlib
 import fcntl
 import importlib.util
+import os
 import subprocess
 import sys
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -96,11 +100,86 @@ def test_an_environment_whose_making_was_broken_off_is_made_anew(broken, tmp_pat
     if broken:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
     monkeypatch.setattr(environment, "_run", lambda command, *_, **__: ran.append(command))
+    monkeypatch.setattr(environment, "_as_pip_is_told", lambda _: {})  # of the pip that is not made here
     environment._make(place, place / "bin" / "python")
     assert ran[0][1:] == ["-m", "venv", "--clear", str(place)]
     assert [command[1:3] for command in ran[1:]] == [["-m", "pip"], ["pip", "install"], ["pip", "install"]]
     told = [command[3:5] for command in ran[2:]]
     assert told == [["--python", str(place / "bin" / "python")]] * 2, "whatever UV_SYSTEM_PYTHON and UV_PYTHON say"
+
+
+@pytest.fixture
+def index():
+    """A registry on the loopback that has nothing but another version in /other: its address, and what it is asked."""
+
+    class Registry(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            page = b'<a href="absent-2-py3-none-any.whl">absent-2-py3-none-any.whl</a>' * ("/other/" in self.path)
+            self.send_response(200 if page else 404)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *_):
+            pass
+
+    asked, server = [], ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("conf", "variables", "wanted"),
+    [
+        ({"index-url": "{}/own"}, {"PIP_INDEX_URL": "{}/nearer"}, {"/nearer/absent"}),
+        (
+            {"index-url": "{}/own", "extra-index-url": "\n  {0}/other\n  {0}/third", "quiet": "1"},
+            {},
+            {"/own/absent", "/other/absent", "/third/absent"},
+        ),
+        ({"find-links": "{0}/links {0}/more /absent"}, {}, {"/links", "/more"}),  # uv goes no further: it finds neither
+        (
+            {"index-url": "{}/own", "extra-index-url": "{}/other"},
+            {"UV_INDEX_URL": "{}/uv", "UV_INDEX": ""},
+            {"/uv/absent"},
+        ),
+    ],
+)
+def test_the_lock_comes_from_where_pip_is_told_to_find_packages_unless_uv_is_told_itself(
+    conf, variables, wanted, index, checkout, tmp_path, monkeypatch, capfd
+):
+    uv = Path(sys.executable).with_name("uv")
+    if not uv.exists():
+        pytest.skip("an environment of the user's own making, without uv")
+    url, asked = index
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    lines = [f"{name} = {value}" for name, value in {"extra-index-url": "", "find-links": "", **conf}.items()]
+    (tmp_path / "pip.conf").write_text("\n".join(["[global]", *lines]).replace("{0}", url).replace("{}", url))
+    for name, value in {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "UV_NO_CACHE": "1", **variables}.items():
+        monkeypatch.setenv(name, value.format(url))
+    environment.LOCK.write_text(f"absent==1 --hash=sha256:{'0' * 64}\n")
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    python.with_name("uv").symlink_to(uv)
+    plain = environment._run
+    monkeypatch.setattr(environment, "_run", lambda command, *more, way="", **_: way and plain(command, *more, way=way))
+    with pytest.raises(SystemExit):
+        environment._make(checkout / ".venv", python)
+    assert {path.rstrip("/") for path in asked} == wanted
+    assert "index of your own, UV_DEFAULT_INDEX=URL names it" in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_a_certificate_that_pip_is_told_of_is_uvs_too(monkeypatch):
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "UV_SYSTEM_CERTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CERT", "/a folder/own.pem")
+    assert environment._as_pip_is_told(Path(sys.executable))["SSL_CERT_FILE"] == "/a folder/own.pem"
 
 
 @pytest.mark.parametrize(("made_for", "is_made_anew"), [(b"x==0\n", True), (b"x==1\n", False), (None, False)])

@@ -65,15 +65,17 @@ class Failing:
 
 @pytest.fixture
 def in_name(monkeypatch):
-    """A GPU in name: sessions made for it work on the processor, and say that they do not. Gives their files' names."""
-    on_gpu: list[str] = []
+    """A GPU in name: sessions made for it work on the processor, and say that they do not. Gives the names of their
+    files, and how the GPU was asked for."""
+    on_gpu: list[tuple[str, object]] = []
     make = onnxruntime.InferenceSession._create_inference_session
 
     def pretend(session, providers, *given):
         make(session, ["CPUExecutionProvider"], *given)
-        if "CUDAExecutionProvider" in providers:
-            session._providers = providers
-            on_gpu.append(Path(session._model_path or "made of bytes").name)
+        names = [one if isinstance(one, str) else one[0] for one in providers]
+        if "CUDAExecutionProvider" in names:
+            session._providers = names
+            on_gpu.append((Path(session._model_path or "made of bytes").name, providers[0]))
 
     monkeypatch.setattr("stages.cuda.has_gpu", lambda: True)
     monkeypatch.setattr("onnxruntime.preload_dlls", lambda: None)
@@ -91,10 +93,11 @@ def test_a_network_that_its_gpu_fails_does_not_go_on_unseen_on_the_processor(in_
             look([FACE])
 
 
-def test_a_gpu_is_given_the_networks_that_work_on_it_and_each_once(in_name):
+def test_a_gpu_is_given_the_networks_that_work_on_it_and_each_once_without_tf32(in_name):
     Faces(pack=PACK).open(gpus=0.05).detect([FACE])
     open_recogniser(weights.path(PACK), 0.05).get_feat([FACE])
-    assert in_name == ["det_sample.onnx", "rec_sample.onnx"]
+    exact = ("CUDAExecutionProvider", {"use_tf32": "0"})
+    assert in_name == [("det_sample.onnx", exact), ("rec_sample.onnx", exact)]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,29 @@ def test_a_text_may_fill_all_the_room_that_the_model_has_and_says_so(recogniser,
     assert lengths == [448] and said.cut_off
 
 
+def test_what_is_computed_in_bfloat16_is_kept_and_decoded_too(recogniser, monkeypatch):
+    def read():
+        heard = recogniser.listen(sounds, [True, False])
+        given = [(sound, "de", kept) for sound, (_, kept) in zip(sounds, heard, strict=True)]
+        again = [(sound, "de", None) for sound in sounds]
+        # of the second the decoder is asked once more, for its words: a row of a batch
+        said = [one for some in (given, again) for one in recogniser.transcribe(some, lambda n, _: None if n else ())]
+        return heard[0][1], [one.avg_logprob for one in said], [bool(one.words) for one in said]
+
+    def encode(*given, **options):
+        return plain(*given, **options).to(ctranslate2.DataType.bfloat16)
+
+    plain = ctranslate2.models.Whisper.encode
+    rng = np.random.default_rng(0)
+    sounds = [rng.normal(size=seconds * SAMPLE_RATE_HZ).astype(np.float32) * 0.1 for seconds in (2, 3)]
+    kept, logprobs, words = read()
+    monkeypatch.setattr(ctranslate2.models.Whisper, "encode", encode)
+    coarse, coarse_logprobs, coarse_words = read()
+    np.testing.assert_allclose(coarse, kept, rtol=2**-8)
+    assert coarse_logprobs == pytest.approx(logprobs, abs=1e-3)
+    assert coarse_words == words == [False, True] * 2
+
+
 OLD_DRIVER = "the provided PTX was compiled with an unsupported toolchain."
 WANTS_570 = r"CTranslate2 cannot use the GPU: its driver is too old, .* 570 or later here \(.*\)$"
 
