@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import shlex
 import sys
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from stages.cuda import has_gpu
+from tests.benchmarks.gpu_parts import PARTS
 from tests.benchmarks.record import RECORDS, Findings, machine, made_by, write_record
 from tests.benchmarks.turns import Spread
 
@@ -28,9 +31,16 @@ ABOUT = {
     "memory": "two hours of 1080p through every stage, each in its own process; a whole run on Ray",
     "chain": "from files to scored clips, against the classic script of public tools with files between",
     "equal": "whether both ways of chain find the same, with networks that have learned; no times",
+    "gpu": "each network, the fed stages and the trainer's steps on a GPU, against a processor",
 }
 
-_OF = {"minutes": {"chain", "equal"}, "hours": {"growth"}, "folder": {"growth"}, "videos": {"driver"}}
+_OF = {
+    "minutes": {"chain", "equal"},
+    "hours": {"growth"},
+    "folder": {"growth"},
+    "videos": {"driver"},
+    "parts": {"gpu"},
+}
 """Options that belong to some benchmarks alone; each passes them to its `measure` by name."""
 
 
@@ -42,6 +52,7 @@ def main() -> int:
     parser.add_argument("--hours", type=float, nargs="+", help="footage for growth (default: 0.02 0.1)")
     parser.add_argument("--folder", type=Path, help="where growth keeps its stores: a run broken off goes on there")
     parser.add_argument("--videos", type=int, help="how many for driver (default: 100000)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, metavar="PART", help=f"of gpu: {', '.join(PARTS)}")
     options = parser.parse_args()
     for name, of in _OF.items():
         if getattr(options, name) is not None and not of.issuperset(options.names):
@@ -51,6 +62,13 @@ def main() -> int:
         for name, about in ABOUT.items():
             console.print(f"{name:8s} {about}")
         return 0
+    if "gpu" not in options.names:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # records are of the processor, whatever the machine has besides
+    elif options.names != ["gpu"]:
+        parser.error("gpu is measured alone: all others are of the processor")
+    elif not has_gpu():
+        sys.stderr.write("gpu: no GPU is visible here\n")
+        return 2
     command = shlex.join(["python", "-m", "tests.benchmarks", *sys.argv[1:]])
     for name in options.names:
         measure = importlib.import_module(f"tests.benchmarks.{name}").measure

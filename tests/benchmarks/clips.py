@@ -9,7 +9,7 @@ import numpy as np
 from manifests.records import RATE_HZ, SAMPLES_PER_FRAME, Clip, Clips, Ref
 from manifests.store import Store
 from stages.encode import write_wav
-from stages.quality import LOOKS, measures
+from stages.quality import LOOKS, TEMPLATE, measures
 from tests.benchmarks.material import rendered_head, to_and_fro
 from tests.media import times_at, write_video
 
@@ -45,7 +45,9 @@ def make_clips(
 def _clip(store: Store, folder: Path, number: int, n: int, video: Path) -> Clip:
     name = f"{number:04d}"
     box = np.tile(np.array(_BOX, np.float32), (n, 1))
-    lmk, pose, crop = np.zeros((n, 5, 2)), np.zeros((n, 3)), np.tile((0.0, 0.0, SIZE_PX, SIZE_PX), (n, 1))
+    side = _BOX[3] - _BOX[1]
+    lmk = np.tile(TEMPLATE * side + ((_BOX[0] + _BOX[2] - side) / 2, _BOX[1]), (n, 1, 1))
+    pose, crop = np.zeros((n, 3)), np.tile((0.0, 0.0, SIZE_PX, SIZE_PX), (n, 1))
     looked: dict[str, np.ndarray] = {"box": box, "pose": pose, **dict.fromkeys(LOOKS, np.full(n, np.nan))}
     arrays = folder / f"{name}.npz"
     np.savez(arrays, box=box, lmk=lmk.astype(np.float32), pose=pose.astype(np.float32), crop=crop.astype(np.float32))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,10 +27,10 @@ class Findings:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and load; nothing that names the machine."""
+    """Processor, cores, memory and load, and the GPU where one is visible; nothing that names the machine."""
     import torch
 
-    return {
+    about: dict[str, Any] = {
         "cpu": _cpu_model(),
         "vectors": torch.backends.cpu.get_cpu_capability(),  # AVX2 or AVX512: twice the arithmetic
         "cores": len(os.sched_getaffinity(0)),
@@ -37,6 +38,10 @@ def machine() -> dict[str, Any]:
         "load_before": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
     }
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        about["gpu"] = {"name": gpu.name, "memory_gib": round(gpu.total_memory / 2**30, 1)}
+    return about
 
 
 def _cpu_model() -> str:
@@ -64,7 +69,7 @@ def made_by(command: str, *below: str) -> dict[str, str]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command,
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if changed else ""),
+        "commit": (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else ""),
     }
 
 
@@ -84,5 +89,8 @@ def _plain(value: Any) -> Any:
 
 
 def _git(*arguments: str) -> str:
+    """What git says; nothing where the files are here without it."""
+    if shutil.which("git") is None:
+        return ""
     done = subprocess.run(["git", *arguments], cwd=RECORDS.parents[2], capture_output=True, text=True, check=False)
     return done.stdout.strip()
