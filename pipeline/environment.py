@@ -107,7 +107,7 @@ def _as_pip_is_told(python: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, same in _UV_NAMES.items():
         if told.get(name) and not any(variable in os.environ for variable in same):
-            found[same[0]] = told[name]
+            found[same[0]] = " ".join(told[name].split())  # a list in a file has a line for each
     if "UV_INDEX" in found:
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: by itself uv asks no index after one with the name
     return found
