@@ -75,6 +75,7 @@ def test_the_clips_of_a_row_have_one_timestep_and_noise_of_their_own(monkeypatch
     assert torch.equal(t, t_of_second) and not torch.allclose(first, second)
 
 
+@pytest.mark.slow
 def test_a_row_that_is_cut_in_the_middle_of_training_goes_on_bit_by_bit(tmp_path):
     shards = str(write_shards(tmp_path / "world", people=3, clips=1, n_frames=40))
     recipe = nano(unroll=2)
