@@ -74,9 +74,7 @@ def test_an_archive_may_be_shorter_or_longer_than_a_clip(world, tmp_path, archiv
     assert video["frames_with_truth"] == 10 and video["frames_made"] == 12
 
 
-@pytest.mark.parametrize(
-    ("archived", "made"), [(2, [0, 2, 2]), pytest.param(6, [0, 4, 6], marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("archived", "made"), [(2, [0, 2, 2]), pytest.param(6, [0, 4, 6], marks=pytest.mark.slow)])
 def test_only_what_was_made_is_known_and_clean_to_the_prior(world, tmp_path, archived, made):
     recipe = replace(nano_of(1), archive=replace(nano_of(1).archive, frames=archived))
     train(recipe, Options(shards=str(world / "shards"), run=tmp_path, workers=0, device="cpu", held_out=2))
