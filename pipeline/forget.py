@@ -23,16 +23,16 @@ from pipeline.barred import bar
 from pipeline.finish import maker
 from pipeline.job import drop_videos
 from pipeline.ledger import READERS, forgotten
-from pipeline.meant import Today, identities, meant, pages_of, video_of
+from pipeline.meant import Today, identities, meant, pages_of
 from pipeline.recipes import TalkingFaces
 from pipeline.report import REPORT
 from stages.card import write_card
 from stages.catalogue import CLIPS, VIDEOS, keep_rows
-from stages.duplicates import copies
+from stages.duplicates import copies, video_of
 from stages.fingerprint import picture_distance
 from stages.policies import PAPER, Policy
 from stages.shard import entries, plan
-from stages.shard_index import SUMS, Row, ShardIndex, read_index, shard_name, tars, write_index
+from stages.shard_index import SUMS, Row, ShardIndex, drop_stale, read_index, shard_name, write_index
 from stages.split import mean_face
 from stages.tars import join_tar
 
@@ -274,10 +274,7 @@ def _from_shards(store: Store, videos: set[str], gone: Gone, planned: Callable[[
         return
     if gone.clips:
         index = _without(store, index, videos, gone)
-    if stale := set(tars(store)) - set(index.shards):
-        stale -= set(planned())
-        remove(store, (f"shards/{name}" for name in stale))
-        gone.removed += sorted(stale.difference(gone.removed))
+    gone.removed += [name for name in drop_stale(store, index, planned) if name not in gone.removed]
 
 
 def _without(store: Store, index: ShardIndex, videos: Collection[str], gone: Gone) -> ShardIndex:

@@ -20,6 +20,7 @@ from pipeline.finish import judged
 from pipeline.ledger import READERS, Ledger
 from pipeline.recipes import TalkingFaces
 from stages.catalogue import CLIPS, VIDEOS
+from stages.duplicates import video_of
 from stages.judge import Measured
 from stages.shard_index import read_index
 from stages.weights import WeightsMissingError
@@ -160,11 +161,6 @@ def _rows(store: Store, name: str, *columns: str) -> list[dict[str, Any]]:
     """These columns of one of the two tables; none where there is no table."""
     table = store.get_some([name]).get(name)
     return parquet.read(table, [*columns]).to_pylist() if table else []
-
-
-def video_of(key: str) -> str:
-    """The id of the video that a clip is of."""
-    return key.rpartition("-")[0]
 
 
 def identities(store: Store) -> Iterator[list[Identity]]:

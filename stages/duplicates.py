@@ -105,7 +105,7 @@ class _Search:
             return None
         heard = sound_distance(one.sound_hash, other.sound_hash)
         # re-uploads are played a little faster
-        if heard >= max_sound_distance and _video(self.keys[first]) != _video(self.keys[second]):
+        if heard >= max_sound_distance and video_of(self.keys[first]) != video_of(self.keys[second]):
             heard = min(heard, sound_distance_at_tempos(one.sound_hash, other.sound_hash))
         return (seen, heard) if heard < max_sound_distance else None
 
@@ -146,7 +146,8 @@ class _Search:
                 yield Copy(self.keys[one], self.keys[other], *distances, "" if crowd < 0 else self.keys[crowd])
 
 
-def _video(key: str) -> str:
+def video_of(key: str) -> str:
+    """The id of the video that a clip is of."""
     return key.rpartition("-")[0]
 
 

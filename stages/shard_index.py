@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -128,13 +128,15 @@ def tars(store: Store) -> tuple[str, ...]:
     return tuple(path.removeprefix("shards/") for path in store.list("shards") if path.endswith(".tar"))
 
 
-def drop_stale(store: Store, index: ShardIndex) -> tuple[str, ...]:
-    """Remove the tars that the index does not name and what a killed run left half written; returns the tars' names."""
-    stale = tuple(sorted(set(tars(store)) - set(index.shards)))
-    for name in stale:
+def drop_stale(store: Store, index: ShardIndex, planned: Callable[[], Collection[str]] = frozenset) -> tuple[str, ...]:
+    """Remove the tars that the index does not name, but for those `planned`, which is called only where there are any,
+    and what a killed run left half written; returns the tars' names."""
+    stale = set(tars(store)) - set(index.shards)
+    dropped = tuple(sorted(stale.difference(planned()))) if stale else ()
+    for name in dropped:
         store.delete(f"shards/{name}")
     store.sweep("shards")
-    return stale
+    return dropped
 
 
 def _record(row: Row) -> dict[str, Any]:

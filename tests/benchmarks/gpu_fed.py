@@ -8,12 +8,10 @@ import shutil
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from manifests.records import Clips, Video
@@ -25,6 +23,7 @@ from tests.benchmarks.clips import make_clips
 from tests.benchmarks.gpu_parts import Given, gpus
 from tests.benchmarks.material import face_pack, random_syncnet, whisper
 from tests.benchmarks.record import Findings
+from tests.benchmarks.resident import Sampler
 from tests.command import ROOT
 
 _MARK = "gpu-fed "
@@ -46,28 +45,17 @@ class Feed:
     seconds: float
 
 
-class Utilisation:
-    """As a context manager: `samples` are per cents of time in which a kernel ran, of what a command prints each time
-    that it is asked; none where there is no such command."""
+class Utilisation(Sampler):
+    """`samples` are per cents of time in which a kernel ran, of what a command prints each time that it is asked; none
+    where there is no such command."""
 
     def __init__(self, command: Sequence[str], interval_s: float = 0.2) -> None:
+        super().__init__(interval_s)
         self.samples: list[int] = []
-        self._command, self._interval_s = command, interval_s
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._command = command
 
-    def __enter__(self) -> "Utilisation":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while shutil.which(self._command[0]) and not self._done.wait(self._interval_s):
+    def sample(self) -> None:
+        if shutil.which(self._command[0]):
             said = subprocess.run(self._command, capture_output=True, text=True, check=False).stdout.strip()
             self.samples += [int(said)] if said.isdigit() else []  # a part of a GPU (MIG) has none
 

@@ -23,7 +23,7 @@ from tests.benchmarks.clips import make_clips, speech_like
 from tests.benchmarks.gpu_parts import Given, gpus
 from tests.benchmarks.material import corpus_videos, face_pack, rendered_head, whisper
 from tests.benchmarks.record import Findings
-from tests.benchmarks.turns import in_turns, spread
+from tests.benchmarks.turns import Spread, Turns, in_turns, spread
 
 _FACE_PX = 112
 _SOUND_S = 10.0
@@ -40,10 +40,7 @@ def detector(given: Given) -> Findings:
         ratios={"processor / device, wall": turns.wall_ratio("processor", "device")},
         numbers={
             "networks": said,
-            **{
-                f"{name}: ms per picture": spread([1000 * one.wall_s / len(pictures) for one in spent])
-                for name, spent in turns.spent.items()
-            },
+            **_ms_of(turns, "ms per picture", len(pictures)),
             **boxes_apart(ours, other),
         },
     )
@@ -78,10 +75,7 @@ def embedder(given: Given) -> Findings:
         ratios={"processor / device, wall": turns.wall_ratio("processor", "device")},
         numbers={
             "networks": said,
-            **{
-                f"{name}: ms per face": spread([1000 * one.wall_s / len(faces) for one in spent])
-                for name, spent in turns.spent.items()
-            },
+            **_ms_of(turns, "ms per face", len(faces)),
             "lowest cosine of the same face": float((one * other).sum(1).min()),
         },
     )
@@ -107,10 +101,7 @@ def hearing(given: Given) -> Findings:
         numbers={
             "Whisper, voices": f"{said}, {voices}",
             "footage_s": seconds,
-            **{
-                f"{name}: ms per s of sound": spread([1000 * one.wall_s / seconds for one in spent])
-                for name, spent in turns.spent.items()
-            },
+            **_ms_of(turns, "ms per s of sound", seconds),
             **{
                 f"{name} and processor: equal texts, share; likeness": [
                     float(np.mean([a == b for a, b in alike[name]])),
@@ -144,6 +135,11 @@ def _sounds(seconds: float) -> tuple[list[np.ndarray], str]:
         return [speech_like(round(min(seconds, _SOUND_S) * SAMPLE_RATE_HZ), 0)], "noise"
     ends = [min(probe(path).duration_s, _SOUND_S, seconds) for path in paths]
     return [audio_array(path, start_s=0.0, end_s=end) for path, end in zip(paths, ends, strict=True)], "sample corpus"
+
+
+def _ms_of(turns: Turns, what: str, n: float) -> dict[str, Spread]:
+    """What each way takes for one of `n`, on the clock."""
+    return {f"{name}: {what}": spread([1000 * one.wall_s / n for one in of]) for name, of in turns.spent.items()}
 
 
 def _both(given: Given) -> list[tuple[str, str]]:

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import threading
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 
 def megabytes(kib: float) -> float:
@@ -58,17 +60,19 @@ def proportional_mb(pids: set[int]) -> float:
     return megabytes(total_kib)
 
 
-class FamilyPeak:
-    """As a context manager around a `Popen`: `peak_mb` is the most that it and its descendants held together."""
+class Sampler(ABC):
+    """As a context manager: takes a sample again and again, in a thread, until it is left."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", interval_s: float = 1.0) -> None:
-        self._pid, self._interval_s = process.pid, interval_s
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
-        self.peak_mb = 0.0
-        self.processes = 0  # at the peak
 
-    def __enter__(self) -> "FamilyPeak":
+    @abstractmethod
+    def sample(self) -> None:
+        """Look once."""
+
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -80,7 +84,20 @@ class FamilyPeak:
 
     def _watch(self) -> None:
         while not self._done.wait(self._interval_s):
-            pids = family(self._pid) - {os.getpid()}
-            held = proportional_mb(pids)
-            if held > self.peak_mb:
-                self.peak_mb, self.processes = held, len(pids)
+            self.sample()
+
+
+class FamilyPeak(Sampler):
+    """Around a `Popen`: `peak_mb` is the most that it and its descendants held together."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", interval_s: float = 1.0) -> None:
+        super().__init__(interval_s)
+        self._pid = process.pid
+        self.peak_mb = 0.0
+        self.processes = 0  # at the peak
+
+    def sample(self) -> None:
+        pids = family(self._pid) - {os.getpid()}
+        held = proportional_mb(pids)
+        if held > self.peak_mb:
+            self.peak_mb, self.processes = held, len(pids)

@@ -161,7 +161,7 @@ def test_a_call_that_was_killed_before_the_old_shards_went_is_finished_by_the_sa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
-        cut.setattr(forgetting, "tars", killed)
+        cut.setattr(forgetting, "drop_stale", killed)
         forget(store, "video:v0")
     assert holding(store, "v0")
     assert forget(store, "video:v0").removed
@@ -213,23 +213,29 @@ def test_another_call_that_ends_meanwhile_is_no_matter(store, monkeypatch):
     assert forget(store, "video:v0").videos == ["v0"]
 
 
-@pytest.mark.parametrize("writes", [1, 2, 5, 20])
-def test_the_same_command_finishes_a_call_wherever_it_was_cut_short(store, monkeypatch, writes):
-    person = next(row.person for row in read_index(store).rows if row.video == "v0")
-    what, done = (f"person:{person}", "video:v3"), itertools.count()
+def cut_short(store, monkeypatch, writes, act):
+    """Do what is killed after so many writes."""
+    done = itertools.count()
 
-    def until_the_machine_is_off(act):
-        def write(*given):
+    def until_the_machine_is_off(write):
+        def one(*given):
             if next(done) >= writes:
                 raise KeyboardInterrupt
-            act(*given)
+            write(*given)
 
-        return write
+        return one
 
     with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
         for name in ("put", "delete"):
             cut.setattr(store, name, until_the_machine_is_off(getattr(store, name)))
-        forget(store, *what)
+        act()
+
+
+@pytest.mark.parametrize("writes", [1, 2, 5, 20])
+def test_the_same_command_finishes_a_call_wherever_it_was_cut_short(store, monkeypatch, writes):
+    person = next(row.person for row in read_index(store).rows if row.video == "v0")
+    what = f"person:{person}", "video:v3"
+    cut_short(store, monkeypatch, writes, lambda: forget(store, *what))
     add_videos(store, [])  # as a run does: from then on the list knows nothing of them
     gone = forget(store, *what)
     assert gone.videos == ["v0", "v3", "v4", "v5"] and gone.copies == ["v4"]

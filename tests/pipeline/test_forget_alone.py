@@ -1,7 +1,6 @@
 """A part whose times were wrong goes alone, and the corrected row of the same footage takes its place."""
 
 import dataclasses
-import itertools
 
 import pytest
 
@@ -17,6 +16,7 @@ from pipeline.stage import keys
 from stages.policies import PAPER
 from stages.shard_index import read_index
 from stages.verify import verify
+from tests.pipeline.test_forget import cut_short
 from tests.stages.measured import identity, measured, put, random_hash, remember, source, stored_clip
 
 RECIPE = TalkingFaces(policy=dataclasses.replace(PAPER, min_duration_s=None), shard_bytes=1_000_000)
@@ -73,23 +73,6 @@ def test_the_corrected_row_comes_in_after_the_part_that_went_alone_and_that_neve
     forget(store, WRONG, alone=alone)
     videos = add_videos(store, [WRONG, RIGHT, Video.of("https://films.example/long")])
     assert WRONG not in videos and (RIGHT in videos) is comes_in and len(videos) == 1 + 2 * comes_in
-
-
-def cut_short(store, monkeypatch, writes, act):
-    done = itertools.count()
-
-    def until_the_machine_is_off(write):
-        def one(*given):
-            if next(done) >= writes:
-                raise KeyboardInterrupt
-            write(*given)
-
-        return one
-
-    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
-        for name in ("put", "delete"):
-            cut.setattr(store, name, until_the_machine_is_off(getattr(store, name)))
-        act()
 
 
 @pytest.mark.parametrize("writes", [1, 2, 5, 12])
