@@ -115,8 +115,9 @@ def index():
     class Registry(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
-            page = b'<a href="absent-2-py3-none-any.whl">absent-2-py3-none-any.whl</a>' * ("/other/" in self.path)
-            self.send_response(200 if page else 404)
+            other = b'<a href="absent-2-py3-none-any.whl">absent-2-py3-none-any.whl</a>' * ("/other/" in self.path)
+            page = b"<!DOCTYPE html><html><body>" + other + b"</body></html>"
+            self.send_response(200 if other or self.path.startswith(("/links", "/more")) else 404)
             self.send_header("Content-Type", "text/html")
             self.end_headers()
             self.wfile.write(page)
@@ -140,7 +141,11 @@ def index():
             {},
             {"/own/absent", "/other/absent", "/third/absent"},
         ),
-        ({"find-links": "{0}/links {0}/more /absent"}, {}, {"/links", "/more"}),  # uv goes no further: it finds neither
+        (  # uv asks for both pages at once, and ends at the first that is missing: they are there
+            {"index-url": "{}/own", "find-links": "{0}/links {0}/more"},
+            {},
+            {"/links", "/more", "/own/absent"},
+        ),
         (
             {"index-url": "{}/own", "extra-index-url": "{}/other"},
             {"UV_INDEX_URL": "{}/uv", "UV_INDEX": ""},
