@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 _NAMES = {
-    "url": "url path file video video_path video_url video_link link source webpage_url filename file_name",
+    # yt-dlp's own `url`, beside `webpage_url`, holds for hours; where a row has a clip's name too, the address counts
+    "url": "webpage_url url video_url video_link link path file video video_path source filename file_name",
     "youtube": "youtube_id ytb_id yt_id ytid youtube_key youtubeid",
-    "start_s": "start_s start start_sec start_time start_seconds begin",
-    "end_s": "end_s end end_sec end_time end_seconds stop",
+    "start_s": "start_s start start_sec start_time starttime start_timestamp start_seconds begin",
+    "end_s": "end_s end end_sec end_time endtime end_timestamp end_seconds stop",
     "start_ms": "start_ms start_msec start_time_ms start_milliseconds",
     "end_ms": "end_ms end_msec end_time_ms end_milliseconds",
     "language": "language lang language_code locale",

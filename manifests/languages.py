@@ -72,7 +72,7 @@ def languages(selection: str, available: Sequence[str], of: Callable[[str], str]
     """
     allowed = f"a number from 1 to {len(available)}, or any of {','.join(available)}"
     text = selection.strip()
-    if text.isdigit():
+    if text.isdecimal():
         if not 1 <= int(text) <= len(available):
             raise ValueError(f"--langs {selection}: must be {allowed}")
         return tuple(available[: int(text)])

@@ -2,6 +2,7 @@
 
 import io
 from threading import Lock
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -15,5 +16,8 @@ recursion depth mismatch" (its `ast` counts depth once for all of them)."""
 def read_npy(data: bytes) -> NDArray[Any]:
     """The array in the bytes of a `.npy` file. Raises `ValueError` and `EOFError`; never unpickles."""
     with _PARSING:
-        array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        try:
+            array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        except (SyntaxError, TokenError, MemoryError) as error:  # Python's own parser, or the size, of a damaged header
+            raise ValueError(f"no array: {error}") from error
     return array

@@ -16,6 +16,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from manifests import s3
 from manifests.partial import is_abandoned, is_partial, partial_name
 from manifests.records import Ref
 from manifests.scratch import prefix
@@ -23,13 +24,6 @@ from manifests.urls import is_web
 
 _SWEPT = "swept"
 """Holds which start of the machine the ledger was last swept in."""
-
-_S3_REQUESTS = 10
-"""Per operation before it is given up: a minute or more of waiting, where s3fs by itself ends after 8 s. A short outage
-of the store must not end a run of days."""
-
-_S3_CONNECTIONS = 64
-"""At once. By itself botocore holds 10, for which the threads that read a ledger would wait."""
 
 _OUTAGES = {
     "botocore.exceptions": ("ConnectionError", "HTTPClientError"),
@@ -45,6 +39,7 @@ _REFUSALS = {
 }
 """Errors of what was asked, and by whom."""
 
+_CONFLICT = 409  # what S3 answers who creates an object while another creates or deletes it
 _NOT_IMPLEMENTED = 501  # what a copy of S3 answers for good to what it does not know
 
 
@@ -78,17 +73,18 @@ class Store:
             raise ValueError(f"{url!r}: not a place for results; give a folder or a URL such as s3://bucket/set")
         self.url = re.sub(r"^file:/+$", "/", url).rstrip("/")
         remote = "://" in url and not url.startswith("file://")
-        options = {"use_listings_cache": False, **_patience(url)} if remote else {"auto_mkdir": True}
+        of_s3 = s3.options() if url.startswith("s3://") else {}
+        options = {"use_listings_cache": False, **of_s3} if remote else {"auto_mkdir": True}
         try:
             fs, root = fsspec.core.url_to_fs(self.url or "/", **options)
         except (ImportError, OSError) as error:  # gs:// wants a package of its own, ftp:// asks its host at once
             raise ValueError(f"{url}: {error}") from None
         self._root = root.rstrip("/")
         self.local = Path(self._root or "/") if isinstance(fs, LocalFileSystem) else None
-        self._whole: dict[str, Any] = {}  # options of `cat_file`
-        if url.startswith("s3://"):
-            _leave_requests_to_botocore(fs)
-            self._whole = {"max_concurrency": 1}  # else it asks for the size first, and lists where there is none
+        self._reading: dict[str, Any] = {}  # options of whatever reads an object whole
+        if of_s3:
+            s3.leave_requests_to_botocore(fs, _outages)
+            self._reading = s3.ONE_REQUEST
         self._fs: Any = _Remote(fs, self.url) if remote else fs
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
@@ -107,7 +103,7 @@ class Store:
             self._fs.pipe_file(f"{self._root}/{path}", data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write an object only if there is none: of many who try at once, one gets True.
+        """Write an object only if there is none: of many who try at once, at most one gets True.
 
         On a disk by `O_EXCL`, in an object store by a conditional PUT (S3 and GCS have it; some copies of S3 do not).
         """
@@ -118,8 +114,8 @@ class Store:
                     f.write(data)
             else:
                 self._fs.pipe_file(f"{self._root}/{path}", data, mode="create")
-        except OSError:  # FileExistsError, or what a store makes of "precondition failed" (s3fs: errno 22)
-            if not self.exists(path):
+        except OSError as error:  # FileExistsError, or what a store makes of "precondition failed" (s3fs: errno 22)
+            if _status(error) != _CONFLICT and not self.exists(path):
                 raise
             return False
         return True
@@ -154,11 +150,11 @@ class Store:
 
     def get(self, path: str) -> bytes:
         """Read an object; raises `FileNotFoundError`."""
-        data: bytes = self._fs.cat_file(f"{self._root}/{path}", **self._whole)
+        data: bytes = self._fs.cat_file(f"{self._root}/{path}", **self._reading)
         return data
 
     def get_some(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Those of these objects that are there, by path; in an object store all are asked for at once."""
+        """Those of these objects that are there, by path; in an object store all are asked for at once, or 64."""
 
         def one(path: str) -> bytes | None:
             try:
@@ -169,7 +165,7 @@ class Store:
         if self.local is not None or len(paths) < 2:
             found = list(map(one, paths))
         else:
-            with ThreadPoolExecutor(len(paths)) as pool:
+            with ThreadPoolExecutor(min(len(paths), s3.CONNECTIONS)) as pool:
                 found = list(pool.map(one, paths))
         return {path: data for path, data in zip(paths, found, strict=True) if data is not None}
 
@@ -183,7 +179,7 @@ class Store:
         target = scratch / f"{hashlib.sha256(path.encode()).hexdigest()[:12]}-{Path(path).name}"
         if not target.exists():
             partial = target.with_name(target.name + ".part")
-            self._fs.get_file(f"{self._root}/{path}", str(partial))
+            self._fs.get_file(f"{self._root}/{path}", str(partial), **self._reading)
             partial.rename(target)
         return target
 
@@ -354,40 +350,3 @@ def _status(error: Exception) -> int:
     """What the store answered (503: busy), 0 if it is not known."""
     answer: Any = getattr(error.__cause__, "response", None)  # of botocore, behind the error that s3fs makes of it
     return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(answer, dict) else 0
-
-
-class _Once:
-    """An s3fs that makes a request once."""
-
-    retries = 1
-
-    def __init__(self, fs: Any) -> None:
-        self._fs = fs
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._fs, name)
-
-
-def _leave_requests_to_botocore(fs: Any) -> None:
-    """Have s3fs repeat nothing that botocore has given up: by itself it asks five times as often, for a quarter of an
-    hour where a store takes requests and answers none. Bodies that break off it still asks for anew; botocore does not.
-    """
-
-    async def call(*given: Any, **options: Any) -> Any:
-        try:
-            return await type(fs)._call_s3(_Once(fs), *given, **options)
-        except _outages() as error:
-            raise ConnectionError(str(error)) from error  # which s3fs does not take for the fault of a body
-
-    fs._call_s3 = call
-
-
-def _patience(url: str) -> dict[str, Any]:
-    """How often S3 is asked, where neither the environment nor the user's fsspec configuration says it, and by how many
-    at once, where the latter does not."""
-    if not url.startswith("s3://"):
-        return {}
-    wanted: dict[str, Any] = {"max_pool_connections": _S3_CONNECTIONS}
-    if {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"}.isdisjoint(os.environ):
-        wanted["retries"] = {"mode": "standard", "total_max_attempts": _S3_REQUESTS}
-    return {"config_kwargs": wanted | fsspec.config.conf.get("s3", {}).get("config_kwargs", {})}

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from manifests import parquet
 from manifests.columns import ADDRESSES, FIELD, TIMES, fields_of, flattened, plain, seconds
 from manifests.json_text import parsed
+from manifests.plain_list import addresses
 from manifests.records import Video
 from manifests.tags import UNSTATED, UnknownLanguageError, language_tag
 from manifests.text import storable
@@ -174,15 +175,17 @@ def _listed(source: str, suffix: str, data: bytes) -> Iterator[tuple[str, Mappin
 
 
 def _lines(source: str, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), 1):  # `splitlines` splits at form feeds, U+2028 and others too
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield f"{source}: line {number}", {"url": line.strip()}
+    try:
+        for number, address in addresses(text):
+            yield f"{source}: line {number}", {"url": address}
+    except ValueError as error:
+        raise ManifestError(f"{source}: {error}") from None
 
 
 def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     above, delimiter = _heading(text, delimiter)
     text = text.split("\n", above)[above]
-    form: dict[str, Any] = {"delimiter": delimiter, "strict": True}
+    form: dict[str, Any] = {"delimiter": delimiter, "strict": True, "skipinitialspace": True}
     if delimiter == "\t" and _has_stray_quotes(text, form):
         form["quoting"] = csv.QUOTE_NONE
     first: list[str] = next(_strictly(source, above, csv.reader(io.StringIO(text), **form)), [])
@@ -339,9 +342,6 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
     resolved = _resolved(place, local(url.strip()), source)
     protocol = fsspec.core.split_protocol(resolved)[0]
     if protocol not in (None, "http", "https"):
-        if re.search(r"[\s,;]", protocol):
-            shown = without_login(url)
-            raise ManifestError(f"{place}: field url: {shown!r}: one address a line; columns belong in a .csv")
         try:
             fsspec.get_filesystem_class(protocol)
         except (ImportError, ValueError) as error:
@@ -390,7 +390,7 @@ def _seconds(place: str, field: str, value: Any) -> float:
     except ValueError:
         unit = "milliseconds" if in_ms else "seconds or h:mm:ss"
         raise ManifestError(f"{place}: field {field}: {value!r} is not a time in {unit}") from None
-    if not 0 <= total < float("inf"):
+    if not 0 <= total < float("inf") or text.count(":") > 2:  # as timecodes have it: frames are no seconds
         raise ManifestError(f"{place}: field {field}: {value!r:.60} is not a time in a video")
     return total
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 _YOUTUBE_ID = re.compile(r"[0-9A-Za-z_-]{11}")
+_NO_IDS = {"videoseries", "live_stream"}  # players of a whole list, and of what a channel shows just now
 _YOUTUBE_HOSTS = {"youtube.com", "m.youtube.com", "music.youtube.com", "youtube-nocookie.com"}
 _SHAPES = "shorts|embed|live|v"
 _MORE_SHAPES = f"{_SHAPES}|watch|e"  # whose addresses lists have had as they stand: as watch pages they had other ids
@@ -40,7 +41,7 @@ def _youtube_id(host: str, path: str, query: str, shapes: str) -> str:
     elif host in _YOUTUBE_HOSTS:
         shape = re.fullmatch(rf"/(?:{shapes})/([^/]+)/?", path)
         found = shape[1] if shape else (parse_qs(query).get("v") or [""])[0]
-    return found if is_youtube_id(found) else ""
+    return found if is_youtube_id(found) and found not in _NO_IDS else ""
 
 
 def loose(url: str) -> str:

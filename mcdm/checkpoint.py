@@ -97,7 +97,8 @@ def restore(saved: dict[str, Any], model: nn.Module, ema: Ema, optimizer: Optimi
 
 
 def write(run: Path, saved: dict[str, Any], *, keep: int = 2) -> Path:
-    """Write whole: a temporary name, flushed to the disk, then renamed. Only the newest `keep` stay."""
+    """Write whole: a temporary name, flushed to the disk, then renamed. Only the newest `keep` stay. Raises `OSError`,
+    by path, where the disk does not take it."""
     folder = folder_of(run, saved["stage"])
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
@@ -109,6 +110,11 @@ def write(run: Path, saved: dict[str, Any], *, keep: int = 2) -> Path:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        why = error if isinstance(error, OSError) else error.__context__  # torch ends such a file with one of its own
+        if not isinstance(why, OSError):
+            raise
+        raise OSError(f"{path} cannot be written: {why}") from error
     finally:
         temporary.unlink(missing_ok=True)  # a full disk is not to be filled with half a checkpoint
     for old in sorted(folder.glob("step-*.pt"))[:-keep]:

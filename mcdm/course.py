@@ -242,6 +242,10 @@ def fit(
     in which a process was `told` to end."""
     check_sight(objective.stage, data, options, world)
     windows = data.windows(objective, data.division.train, options.seed, objective.stage)
+    n_clips = len(data.usable(data.division.train))
+    if world.rank == 0 and len(windows.clips) < n_clips:
+        said = "stage %d: %d of %d clips are shorter than the %d frames that it takes, and are not trained on"
+        log.info(said, objective.stage, n_clips - len(windows.clips), n_clips, windows.least)
     held_out = data.windows(objective, data.division.held_out, options.seed)
     fixed = collate([held_out[number] for number in range(options.held_out)])
     stage, plan, device = objective.stage, objective.recipe.plans[objective.stage], world.device

@@ -47,7 +47,7 @@ def between(group: object, prefix: str, low: int, high: int, *names: str) -> Non
 
 
 def even(name: str, *values: int) -> None:
-    """Widths that sines and cosines share."""
+    """Widths that sines and cosines share; sides of pictures that become video."""
     for value in values:
         if value < 2 or value % 2:
             raise ValueError(f"{name}={value}: expected an even number above 0")

@@ -7,6 +7,7 @@ place that fsspec knows.
 import hashlib
 import io
 import json
+import logging
 import tarfile
 import wave
 from collections.abc import Container, Iterable
@@ -21,6 +22,8 @@ from manifests import parquet
 from manifests.npy import read_npy
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from mcdm.faces import Bytes, Floats
+
+log = logging.getLogger("mcdm")
 
 _SHOWN = ("mp4", "wav", "lmk.npy", "pose.npy")
 """The members that encodings are made of."""
@@ -91,7 +94,9 @@ class Shards:
         if missing:
             raise ValueError(f"{self.url}: the index names {missing[0]}, which is not there ({len(missing)} missing)")
         if not self.clips:
-            raise ValueError(f"{self.url}: no shards (*.tar) found")
+            packed = any(name.endswith(".tar") for name in there)
+            what = "no clips in the shards, a clip has a json member" if packed else "no shards (*.tar) found"
+            raise ValueError(f"{self.url}: {what}")
 
     def split(self, *names: str) -> list[Clip]:
         """The clips of these splits."""
@@ -192,8 +197,6 @@ def chains(clips: Iterable[Clip], chosen: Container[str]) -> list[list[Clip]]:
 
 
 def _from_index(data: bytes) -> list[Clip]:
-    import pyarrow as pa
-
     try:
         rows: list[dict[str, Any]] = parquet.read(data).to_pylist()
         return [
@@ -205,7 +208,7 @@ def _from_index(data: bytes) -> list[Clip]:
             )
             for row in rows
         ]
-    except (pa.ArrowInvalid, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"index.parquet is not a shard index: {error}") from error
 
 
@@ -217,7 +220,7 @@ def _scan(fs: Any, root: str, name: str) -> list[Clip]:
     try:
         with fs.open(f"{root}/{name}", "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
-                key, _, suffix = info.name.partition(".")
+                key, suffix = _key_of(info.name)
                 members.setdefault(key, {})[suffix] = (info.offset_data, info.size)
                 if suffix == "json":
                     about[key] = _about(info.name, _end(tar, info, info.size))
@@ -226,6 +229,8 @@ def _scan(fs: Any, root: str, name: str) -> list[Clip]:
                     digests.setdefault(key, {})[suffix] = f"{info.size} {tail}"
     except (tarfile.TarError, ValueError) as error:
         raise ValueError(f"{root}/{name} cannot be read: {error}") from error
+    if lost := sorted(digests.keys() - about.keys()):
+        log.warning("%s: %d clips have no json member and are left out, %s for one", name, len(lost), lost[0])
     return [
         Clip(
             key=key,
@@ -240,6 +245,14 @@ def _scan(fs: Any, root: str, name: str) -> list[Clip]:
         )
         for key, known in about.items()
     ]
+
+
+def _key_of(name: str) -> tuple[str, str]:
+    """A member's clip and suffix, parted at the first dot of its base name as WebDataset does. Folders are part of the
+    key, with dashes: files are named by it."""
+    folder, slash, base = name.removeprefix("./").rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return f"{folder}{slash}{stem}".replace("/", "-"), suffix
 
 
 def _end(tar: tarfile.TarFile, info: tarfile.TarInfo, count: int) -> bytes:

@@ -33,8 +33,14 @@ class Bench:
         self._keeping: deque[Future[None]] = deque()
 
     def fetch(self, ref: Ref) -> Path:
-        """A readable file with the blob's bytes (read-only by contract); raises `FileNotFoundError`."""
-        return self.store.get_file(ref.path, self.scratch)
+        """A readable file with the blob's bytes (read-only by contract); raises `FileNotFoundError`, which says the way
+        out: no run makes again by itself what the ledger has as made."""
+        try:
+            return self.store.get_file(ref.path, self.scratch)
+        except FileNotFoundError as error:
+            key, name = ref.path.partition("/")[2].partition("/")[0], ref.path.rpartition("/")[2]
+            way = f"a run makes it anew once ledger/{key} is deleted"
+            raise FileNotFoundError(f"{name} is gone from blobs: {way}") from error
 
     def ahead(self, groups: Iterable[Sequence[Ref]]) -> Iterator[list[Path]]:
         """`fetch` groups of blobs, each while the one before it is in use; in a local store, in turn and in no thread.

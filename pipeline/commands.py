@@ -85,8 +85,7 @@ def report(options: Namespace, console: Console) -> int:
         clips = [clip for one in seen.known if one.clips for clip in one.clips.items if clip.key in kept]
         shown = clips[:: -(-len(clips) // _SHEET_CLIPS) or 1]
         Path(options.sheet).write_bytes(contact_sheet(store, shown))
-        if len(shown) < len(clips):
-            console.print(f"{options.sheet} shows {len(shown)} of {len(clips)} kept clips")
+        console.print(f"{options.sheet} shows {len(shown)} of {len(clips)} kept clips", soft_wrap=True)
     return _finish(store, job, console, seen)
 
 
@@ -106,6 +105,9 @@ def verify(options: Namespace, console: Console) -> int:
         f"{found.samples} clips in {found.shards} shards, {found.bytes / 1e6:.1f} MB, {found.frames} frames"
         f" ({splits}): {len(found.problems)} problems"
     )
+    if options.shards is None and any(problem.shard.endswith(".tar") for problem in found.problems):
+        again = f"python -m pipeline shard{store_option(options.store)}"
+        console.print(f"shards that are damaged: delete them, and `{again}` writes them anew", soft_wrap=True)
     return 0 if found.ok else 1
 
 

@@ -34,7 +34,8 @@ def print_end(
     console.print(
         f"\n{len(index.rows)} clips in {len(index.shards)} shards "
         f"({len(finished.sharded.written)} written, {len(finished.sharded.found)} unchanged), "
-        f"policy {finished.policy}{took}"
+        f"policy {finished.policy}{took}",
+        soft_wrap=True,
     )
     if waiting is not None:
         said = f"{waiting.share} left the shards, as {waiting.why}"

@@ -160,9 +160,12 @@ def finish(recipe: TalkingFaces, job: Job, seen: Snapshot, store: Store) -> Fini
             _take_back_clips(recipe, lost, store)
             n = len(lost)
             raise ValueError(f"{changed}; the next run measures anew the {n} videos with such clips") from None
-    except FileNotFoundError:  # or while it is
+    except FileNotFoundError as away:  # or while it is
         if forgotten(store).isdisjoint(ids):
-            raise
+            if store.folders("blobs"):
+                raise
+            ways = f"bring it back, or delete {store.at('ledger')} and run again, which measures all anew"
+            raise FileNotFoundError(f"{store.at('blobs')} is empty or away, with all clips: {ways}") from away
     if gone := forgotten(store) & ids:
         left = [video for video in seen.videos if video.id not in gone]
         return finish(recipe, job, snapshot(recipe, left, store), store)

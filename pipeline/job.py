@@ -76,8 +76,11 @@ class Job:
     def changed(self, policy: str | None, overrides: Iterable[str]) -> "Job":
         """The same job with another policy, or further assignments on top. Raises `ValueError` if it builds nothing."""
         run = (self.cascade or (self.policy, self.overrides)) if self.build().cascade else None
+        added = tuple(overrides)
+        names = {one.partition("=")[0] for one in added}
         kept = (one for one in self.overrides if policy is None or not one.startswith("policy."))
-        made = replace(self, overrides=(*kept, *overrides), cascade=run)
+        others = (one for one in kept if one.partition("=")[0] not in names)
+        made = replace(self, overrides=(*others, *added), cascade=run)
         if policy is not None:
             made = replace(made, policy=policy)
         made.build()

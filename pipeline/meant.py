@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from manifests import parquet
 from manifests.codec import from_plain
 from manifests.records import Identities, Identity, Verdict, Video
 from manifests.store import Store
@@ -19,7 +18,7 @@ from manifests.urls import is_web
 from pipeline.finish import judged
 from pipeline.ledger import READERS, Ledger
 from pipeline.recipes import TalkingFaces
-from stages.catalogue import CLIPS, VIDEOS
+from stages.catalogue import CLIPS, VIDEOS, read_catalogue
 from stages.duplicates import video_of
 from stages.judge import Measured
 from stages.shard_index import read_index
@@ -159,8 +158,7 @@ def clips_of(person: str, store: Store) -> dict[str, str]:
 
 def _rows(store: Store, name: str, *columns: str) -> list[dict[str, Any]]:
     """These columns of one of the two tables; none where there is no table."""
-    table = store.get_some([name]).get(name)
-    return parquet.read(table, [*columns]).to_pylist() if table else []
+    return read_catalogue(store, name, [*columns]).to_pylist() if store.exists(name) else []
 
 
 def identities(store: Store) -> Iterator[list[Identity]]:

@@ -34,7 +34,8 @@ def score_known(store: Store, known: Sequence[Measured], verdicts: Sequence[Verd
     ran = {one.video.url.rsplit("/", 1)[-1] for one in known}
     mine = replace(truth, videos=tuple(video for video in truth.videos if video.path.rsplit("/", 1)[-1] in ran))
     if not mine.videos:
-        raise ValueError(f"{truth_file} knows none of the {len(known)} videos of {store.url}")
+        said = f"{truth_file} knows none of the {len(known)} videos of {store.url}"
+        raise ValueError(f"{said}; `score --truth FILE` compares with the truth of another corpus")
     found = score(mine, known, verdicts, crop_windows(store, known))
     store.put(SCORE, found.to_json())
     return found

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -146,16 +147,17 @@ def _load(language: str, device: str) -> tuple[Any, dict[str, Any]]:
         try:
             network, about = load_align_model(
                 language,
-                device,
+                "cpu",
                 model_name=str(place) if place.is_dir() else None,
                 model_dir=folder,
                 model_cache_only=True,
             )
-        except (ValueError, OSError) as error:
-            why = str(error).splitlines()[0]
+        except (ValueError, OSError, RuntimeError, EOFError, UnpicklingError) as error:
+            # of a folder whisperx says that it is on no server, whatever is wrong with it
+            why = str(error.__context__ or error).strip().split("\n")[0]
             raise weights.WeightsMissingError(f"{name}: {place} is no aligner that whisperx reads: {why}") from error
     # whisperx takes Thai for a language with spaces: one word a sentence
-    return network, about | {"language": "zh" if language in UNSPACED else language}
+    return network.to(device), about | {"language": "zh" if language in UNSPACED else language}
 
 
 @cache

@@ -119,12 +119,13 @@ def write_card(store: Store, index: ShardIndex, described: Mapping[str, bytes], 
         drop_card(store)
 
 
-def wrong_sums(store: Store, index: ShardIndex) -> Iterator[tuple[str, str]]:
+def wrong_sums(store: Store, index: ShardIndex, folder: str = "shards") -> Iterator[tuple[str, str]]:
     """Files of which the sums say something else than the index and what lies there, and what; none without sums."""
-    found = store.get_some([SUMS, INDEX, CARD])
-    if SUMS not in found:
+    sums, *others = (folder + path.removeprefix("shards") for path in (SUMS, INDEX, CARD))
+    found = store.get_some([sums, *others])
+    if sums not in found:
         return
-    said = {(line[66:], line[:64]) for line in found.pop(SUMS).decode(errors="replace").splitlines()}
+    said = {(line[66:], line[:64]) for line in found.pop(sums).decode(errors="replace").splitlines()}
     true = _digests(index, found)
     true = {name: sha256 or dict(said).get(name, "") for name, sha256 in true.items()}
     for name in sorted({name for name, _ in said ^ set(true.items())}):

@@ -116,16 +116,20 @@ def write_catalogue(store: Store, measured: Iterable[Measured], verdicts: Iterab
     _put(store, VIDEOS, [_video(one, by_key) for one in measured], _VIDEOS)
 
 
-def read_catalogue(store: Store, name: str = CLIPS) -> pa.Table:
-    """One of the two tables as a `pyarrow.Table`; raises `FileNotFoundError` if nothing was judged yet."""
-    return parquet.read(store.get(name))
+def read_catalogue(store: Store, name: str = CLIPS, columns: list[str] | None = None) -> pa.Table:
+    """One of the two tables as a `pyarrow.Table`, or some of its columns. Raises `FileNotFoundError` if nothing was
+    judged yet, `ValueError` where the file is damaged."""
+    try:
+        return parquet.read(store.get(name), columns)
+    except ValueError as error:
+        raise ValueError(f"{store.at(name)} is damaged ({error}); `judge` writes it anew once it is deleted") from None
 
 
 def read_verdicts(store: Store, video: str) -> tuple[Verdict, ...]:
     """The verdicts on one video as the table of clips has them, sorted by key: values and limits of receipts as text.
     Raises `FileNotFoundError` if nothing was judged yet."""
     columns = ["key", "video", "kept", "policy", "receipts", "person", "group", "split"]
-    rows = parquet.read(store.get(CLIPS), columns).filter(pc.field("video") == video).to_pylist()
+    rows = read_catalogue(store, CLIPS, columns).filter(pc.field("video") == video).to_pylist()
     return tuple(from_plain({name: v for name, v in row.items() if v is not None}, Verdict) for row in rows)
 
 

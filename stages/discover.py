@@ -98,9 +98,10 @@ def _sources(language: Language, options: Discovery, site: Site) -> Iterator[tup
         return "", lambda: _of_language(language.tag, table.read(place), place)
 
     search = options.search or _YOUTUBE_SEARCH[language.licence]
+    quoted = quote_plus if is_web(search) else str  # yt-dlp's own searches take the words as they are
     yield from (read(path) for path in (*language.files, *language.id_lists))
     yield from (listed(url) for url in (*language.urls, *language.channels, *language.playlists))
-    yield from (listed(search.replace(_QUERY, quote_plus(query))) for query in language.queries)
+    yield from (listed(search.replace(_QUERY, quoted(query))) for query in language.queries)
 
 
 def _place(language: Language, path: str) -> str:

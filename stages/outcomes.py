@@ -30,11 +30,11 @@ class Unreachable:
     """The network, the server or the extractor failed."""
 
     said: str
-    wait_s: float | None = None
 
 
 _REFUSED = re.compile(
-    r"not a bot|captcha|too many requests|HTTP Error 429|rate-?limit|try again later|unusual traffic",
+    r"(not|as) a bot\b|captcha|too many requests|HTTP Error 429|rate-?limit|try (again )?later|unusual traffic"
+    r"|(blocked|rejected) by server|likely being blocked|your IP address is unable",
     re.IGNORECASE,
 )
 
@@ -43,28 +43,32 @@ _REASONS = (
     ("live", r"live event (will begin|has not started)|premieres? (in|will)|is live|not currently live|is offline"),
     (
         "members_only",
-        r"members?[- ]only|join this channel|available to .{0,40}members|requires? payment|purchase|rental",
+        r"members?[- ]only|join this channel|available to .{0,40}members|requires? payment|purchase|rental"
+        r"|subscription needed|for subscribers|is paid,|participating tv providers|not have access to",
     ),
     ("age", r"confirm your age|age[- ]?restricted|inappropriate for some users|age verification|over 18"),
     (
         "geo",
-        r"in your (country|region|location)|geo.?restrict|from your location|not available in .{0,40}(country|region)",
+        r"in your (country|region|location)|geo.?(restrict|block)|from your location|on this country domain"
+        r"|not available in .{0,40}(country|region)",
     ),
     (
         "private",
-        r"private video|video is private|is private|login required|log ?in to|sign in|registered users|--cookies",
+        r"private video|video is private|is private|login required|log ?in to|sign in|registered users|--cookies"
+        r"|password[- ]protected|protected by a pass(word|code)",
     ),
     (
         "gone",
-        r"video (is )?(unavailable|not available|no longer available)|has been (removed|deleted|terminated)"
-        r"|does ?n.t exist|no longer exists|account .{0,40}(terminated|closed)|copyright (claim|grounds)"
-        r"|removed by the (uploader|user)|not found|incomplete youtube id",
+        r"video (is )?(unavailable|not available)|no longer available|available any ?more|not archived"
+        r"|(has been|was) (removed|deleted|terminated)|does ?n.t exist|no longer exists|copyright (claim|grounds)"
+        r"|account .{0,40}(terminated|closed)|removed by the (uploader|user)|not found|incomplete youtube id",
     ),
-    ("blocked", r"drm protect|blocked it|who has blocked"),
+    ("blocked", r"drm protect|blocked it|who has blocked|your IP address is blocked"),
     (
         "not_a_video",
         r"unsupported url|no video formats|no (media|video|videos) (found|in)|requested format is not available"
-        r"|there.s no video",
+        r"|there.s no video|no video could be found|is not a video|not (contain|have) (a|any) video|not a valid url"
+        r"|site is (not|no longer) supported|forget to quote the url",
     ),
     (
         "truncated",
@@ -78,7 +82,10 @@ _PATTERNS = tuple((reason, re.compile(pattern, re.IGNORECASE)) for reason, patte
 
 _STATUSES = {401: "private", 402: "members_only", 403: "blocked", 404: "gone", 410: "gone", 451: "geo"}
 _FORBIDDEN = 403
-_TOO_MANY = 429
+_TOO_MANY = {412, 429}  # the first is Bilibili's; nothing that we ask has a condition that could fail
+_LONGEST_WAIT_S = 86400.0
+_LONGEST_SAID = 300  # letters of what is recorded
+_NAMES = re.compile(r"https?://\S+|'[^' ]*\.[^' ]*'")
 _DATA = "unable to download video data"
 _PIECE_FORBIDDEN = "Got error: HTTP Error 403"  # of a stream in pieces: only the words arrive, without the status
 _SERVER_ERRORS = range(500, 600)
@@ -89,23 +96,29 @@ def outcome(error: BaseException, now_s: float | None = None) -> Rejection | Ref
 
     What no pattern and no status explains is `Unreachable`: a video is only rejected for a reason that was stated.
     """
-    said = _said(error)
+    from yt_dlp.utils import GeoRestrictedError
+
+    full = _said(error)
+    said, words = full[:_LONGEST_SAID], _words(full, error)
     status, headers, looped = _http(error)
     wait_s = retry_after_s(headers.get("Retry-After"), time.time() if now_s is None else now_s)
     # A page that was served and whose data is forbidden: the address of the data was made for somebody else, or the
     # tool is out of date. YouTube does this to robots; it is never about the one video.
     data_forbidden = (status == _FORBIDDEN and _DATA in said) or _PIECE_FORBIDDEN in said
-    if status == _TOO_MANY or data_forbidden or _REFUSED.search(said):
+    told_to_wait = status in _SERVER_ERRORS and wait_s is not None
+    if status in _TOO_MANY or data_forbidden or told_to_wait or _REFUSED.search(words):
         return Refused(said, wait_s)
     if status in _SERVER_ERRORS or _NO_FORMATS.search(said):
-        return Unreachable(said, wait_s)
+        return Unreachable(said)
     measured: dict[str, float | str] = {"said": said}
     if status is not None:
         measured["status"] = status
     if looped:
         return Rejection("gone", measured)
+    if any(isinstance(cause, GeoRestrictedError) for cause in _causes(error)):  # in the words of each site
+        return Rejection("geo", measured)
     for reason, pattern in _PATTERNS:
-        if pattern.search(said):
+        if pattern.search(words):
             return Rejection(reason, measured)
     if status in _STATUSES:
         return Rejection(_STATUSES[status], measured)
@@ -113,15 +126,17 @@ def outcome(error: BaseException, now_s: float | None = None) -> Rejection | Ref
 
 
 def retry_after_s(value: str | None, now_s: float) -> float | None:
-    """The seconds that a `Retry-After` header asks for (RFC 9110: a number, or a date); None without a usable one."""
+    """The seconds that a `Retry-After` header asks for (RFC 9110: a number, or a date); None without a usable one.
+
+    A day at most: some hosts send the time of day there, or milliseconds, and would be closed for years.
+    """
     if not value:
         return None
-    if value.strip().isdigit():
-        return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
+        wait_s = float(value) if value.strip().isdecimal() else parsedate_to_datetime(value).timestamp() - now_s
     except ValueError:
         return None
+    return min(max(0.0, wait_s), _LONGEST_WAIT_S)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -147,7 +162,15 @@ def _http(error: BaseException) -> tuple[int | None, dict[str, str], bool]:
 
 
 def _said(error: BaseException) -> str:
-    """The message without terminal colours, yt-dlp's "ERROR:" and its advice to report a bug; one line, 300 letters."""
+    """The message without terminal colours, yt-dlp's "ERROR:" and its advice to report a bug; one line."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).removeprefix("ERROR: ").replace("’", "'")
     text = text.partition("; please report this issue")[0]
-    return " ".join(text.split())[:300]
+    return " ".join(text.split())
+
+
+def _words(said: str, error: BaseException) -> str:
+    """What is said without names: ids (of a file its own name), addresses and hosts may have any words in them."""
+    for cause in _causes(error):
+        if name := getattr(cause, "video_id", None):
+            said = said.replace(" ".join(f"{name}: ".split()), "", 1)
+    return _NAMES.sub("", said)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -134,12 +135,7 @@ class Picture:
         """Coded pixels of a window, in the format of the frame where that is planar."""
         frame = self.frame
         if frame.format.name not in _PLANAR_8BIT:  # 10 bit, interleaved chroma, RGB: rare; all of it is converted
-            whole = frame.reformat(
-                format="bgr24", src_colorspace=matrix_of(frame), interpolation=Interpolation.ACCURATE_RND, threads=1
-            )
-            return VideoFrame.from_ndarray(
-                _window(np.asarray(whole.to_ndarray(), np.uint8), left, top, width, height), "bgr24"
-            )
+            return VideoFrame.from_ndarray(_window(self._converted, left, top, width, height), "bgr24")
         part = VideoFrame(width, height, frame.format.name)
         for source, target in zip(frame.planes, part.planes, strict=True):
             x, y = left / round(frame.width / source.width), top / round(frame.height / source.height)
@@ -147,6 +143,14 @@ class Picture:
             _samples(target)[: target.height, : target.width] = _window(plane, x, y, target.width, target.height)
         part.color_range = frame.color_range
         return part
+
+    @cached_property
+    def _converted(self) -> NDArray[np.uint8]:
+        """All coded pixels (h, w, 3), BGR. Once for all faces in a picture: 40 ms of one in 4K, a crop takes 1.6."""
+        whole = self.frame.reformat(
+            format="bgr24", src_colorspace=matrix_of(self.frame), interpolation=Interpolation.ACCURATE_RND, threads=1
+        )
+        return np.asarray(whole.to_ndarray(), np.uint8)
 
 
 def _samples(plane: VideoPlane) -> NDArray[np.uint8]:
@@ -186,5 +190,6 @@ def _padded(samples: NDArray[np.uint8], x: int, y: int, width: int, height: int)
 
 
 def _even(size: float) -> int:
-    """Chroma planes of 4:2:0 have half of it."""
-    return max(2 * round(size / 2), 2)
+    """Chroma planes of 4:2:0 have half of it. Where a size lies half way between two even numbers, as over wide pixels,
+    the noise in its last digit must not have it change from picture to picture."""
+    return max(2 * round(round(size, 6) / 2), 2)

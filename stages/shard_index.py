@@ -90,12 +90,12 @@ def shard_name(split: str, bucket: int, contents: Iterable[str]) -> str:
     return f"{split}-{bucket:06d}-{digest}.tar"
 
 
-def read_index(store: Store) -> ShardIndex | None:
+def read_index(store: Store, path: str = INDEX) -> ShardIndex | None:
     """The index, or None where no set of shards was ever finished, or a power cut left it empty. Raises `ValueError` if
     it is not such a file.
     """
-    data = store.get_some([INDEX]).get(INDEX)
-    return parse_index(data, store.at(INDEX)) if data else None
+    data = store.get_some([path]).get(path)
+    return parse_index(data, store.at(path)) if data else None
 
 
 def parse_index(data: bytes, at: str) -> ShardIndex:
@@ -104,8 +104,8 @@ def parse_index(data: bytes, at: str) -> ShardIndex:
         table = parquet.read(data)
         policy = (table.schema.metadata or {}).get(_POLICY, b"").decode()
         return ShardIndex(tuple(_row(record) for record in table.to_pylist()), policy)
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise ValueError(f"{at} is not a shard index: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:  # a name that was damaged is a column that is missing
+        raise ValueError(f"{at} is not a shard index ({error}); `shard` writes it anew once it is deleted") from error
 
 
 def write_index(store: Store, index: ShardIndex) -> None:

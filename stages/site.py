@@ -44,6 +44,7 @@ _FORMATS = f"bv*{_REAL}+ba{_REAL}/b{_REAL}/bv*+ba/b/bv*"
 
 TRAFFIC = Manners(interval_s=1.0)
 """Turns by which workers share the rate of a host: one of them reads the bytes of a second in each."""
+_NEWS = ("cookies are no longer valid", "No supported JavaScript runtime")  # yt-dlp's words
 LIVE = {"is_live", "is_upcoming", "post_live"}  # of yt-dlp's `live_status`
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ class _Silence:
     """yt-dlp's log: warnings to ours, errors arrive as exceptions."""
 
     def __init__(self) -> None:
-        self._is_told = False
+        self._told: set[str] = set()
 
     def debug(self, message: str) -> None:
         """Progress lines are of no use in a log."""
@@ -127,11 +128,11 @@ class _Silence:
         """As `debug`."""
 
     def warning(self, message: str) -> None:
-        """What a person may want to know, e.g. that a site's formats need a JavaScript runtime. And once what none
-        would find in rejections: that no cookies count any more."""
-        is_news = "cookies are no longer valid" in message and not self._is_told
-        self._is_told |= is_news
-        log.log(logging.ERROR if is_news else logging.INFO, "yt-dlp: %s", message)
+        """What a person may want to know. Aloud and once what none would find in rejections: that no cookies count any
+        more, that YouTube gives less for want of a program."""
+        news = {words for words in _NEWS if words in message} - self._told
+        self._told |= news
+        log.log(logging.ERROR if news else logging.INFO, "yt-dlp: %s", message)
 
     def error(self, message: str) -> None:
         """Raised as well, and classified there."""
@@ -255,9 +256,8 @@ class Site:
             self._pace.refused(host, self._access.refusal_wait_s if result.wait_s is None else result.wait_s)
             return  # the next turn is not before that
         if tries < self._access.tries:
-            asked_s = (result.wait_s or 0.0) if isinstance(result, Unreachable) else 0.0
             # Jitter, or all workers that a server's restart threw out come back at once.
-            time.sleep(max(asked_s, self._access.backoff_s * 2 ** (tries - 1) * random.uniform(0.8, 1.2)))
+            time.sleep(self._access.backoff_s * 2 ** (tries - 1) * random.uniform(0.8, 1.2))
 
 
 def spoken_hint(info: Info) -> str:
@@ -282,15 +282,15 @@ def _reach(access: Access, folder: Path) -> dict[str, Any]:
     """The options by which every request is made."""
     options: dict[str, Any] = {
         "socket_timeout": access.stall_s,
-        "retries": 1,  # resumes a broken body; the rest of the patience is ours, since yt-dlp ignores Retry-After
-        "fragment_retries": 5,
+        "retries": 1,  # resumes a broken body; the rest of the patience is ours: yt-dlp ignores Retry-After
+        "fragment_retries": 3,
+        "retry_sleep_functions": {"fragment": lambda n: access.backoff_s * 2**n},  # else all at once
         "skip_unavailable_fragments": False,  # a hole in the middle shifts sound against picture
         "extractor_retries": 1,
         "geo_bypass": False,
         "sleep_interval_requests": access.sleep_between_requests_s,
+        "proxy": access.proxy or None,
     }
-    if access.proxy:
-        options["proxy"] = access.proxy
     if access.cookies:
         own = folder / "cookies.txt"  # yt-dlp writes the jar back at the end: never to a file that workers share
         with fsspec.open(access.cookies, "rb") as source, own.open("wb") as target:

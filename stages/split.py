@@ -154,18 +154,22 @@ def mean_face(embeddings: Sequence[ArrayLike]) -> NDArray[np.float32]:
     return unit
 
 
-def _similar(faces: NDArray[np.float32], cosine: float) -> NDArray[np.int64]:
-    """Pairs (N, 2) of rows at least as similar as `cosine`, by products of square blocks: 64 MB at a time."""
-    found = [np.empty((0, 2), np.int64)]
+def _similar(faces: NDArray[np.float32], cosine: float) -> NDArray[np.int32]:
+    """Pairs (N, 2) of rows at least as similar as `cosine`, by products of square blocks: 64 MB at a time.
+
+    There are as many as the square of a person's tracks, so they are short.
+    """
+    found = [np.empty((0, 2), np.int32)]
     for top in range(0, len(faces), _BLOCK_ROWS):
         for left in range(top, len(faces), _BLOCK_ROWS):
             block = faces[top : top + _BLOCK_ROWS] @ faces[left : left + _BLOCK_ROWS].T
-            pairs = np.argwhere(block >= cosine) + np.array([top, left])
+            one, other = np.nonzero(block >= cosine)
+            pairs = np.stack([one + top, other + left], axis=1).astype(np.int32)
             found.append(pairs[pairs[:, 0] < pairs[:, 1]])
     return np.concatenate(found)
 
 
-def _components(n: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+def _components(n: int, pairs: NDArray[np.int32]) -> NDArray[np.int64]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -174,7 +178,7 @@ def _components(n: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     return labels
 
 
-def _clusters(faces: NDArray[np.float32], pairs: NDArray[np.int64], cosine: float) -> NDArray[np.int64]:
+def _clusters(faces: NDArray[np.float32], pairs: NDArray[np.int32], cosine: float) -> NDArray[np.int64]:
     """Average-linkage clusters, cut where the mean cosine between two falls below `cosine`; `pairs`: all that reach it.
 
     The mean of two clusters reaches it only if a pair does, so each chain of pairs is a matter of its own.
@@ -247,11 +251,11 @@ def _roots(joined: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int6
     return ids
 
 
-def _doubts(faces: NDArray[np.float32], labels: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+def _doubts(faces: NDArray[np.float32], labels: NDArray[np.int64], pairs: NDArray[np.int32]) -> NDArray[np.int64]:
     """Pairs (N, 2) of clusters that one of `pairs` links, those with the highest mean cosine first."""
     n = int(labels.max()) + 1
-    ends = labels[pairs]
-    ends = np.sort(ends[ends[:, 0] != ends[:, 1]], axis=1)
+    ends = labels[pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]]
+    ends = np.sort(ends, axis=1)
     ends = np.stack(np.divmod(np.unique(ends @ np.array([n, 1])), n), axis=1)
     order = np.argsort(labels, kind="stable")
     means = np.add.reduceat(faces[order], np.searchsorted(labels[order], np.arange(n))) / np.bincount(labels)[:, None]

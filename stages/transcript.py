@@ -39,13 +39,14 @@ _ARABIC_MARKS = {*range(0x064B, 0x0653), 0x0670, 0x0640}
 _CREDITS = (
     "amaraorg",  # in every language
     "transcription by castingwords",
-    "untertitelung des zdf", "untertitel im auftrag des zdf", "untertitel von stephanie geiges",
-    "copyright wdr",
+    "untertitelung des zdf", "untertitel im auftrag des zdf", "untertitelung im auftrag des zdf",
+    "untertitel von stephanie geiges", "untertitelung br 2018", "copyright wdr", "swr 2020", "swr 2021",
     "soustitrage société radiocanada", "soustitrage st 501", "soustitrage mfp", "soustitres mfp", "soustitreurcom",
     "субтитры сделал", "субтитры создавал", "субтитры подогнал", "редактор субтитров", "dimatorzok",
     "ترجمة نانسي قنقر",
     "明镜与点点栏目", "明鏡與點點欄目", "字幕志愿者", "字幕志願者",
-    "titlovicom", "zeorangercouk", "moojiorg",
+    "字幕by", "索兰娅", "优优独播剧场", "優優獨播劇場", "yoyo television",
+    "titlovicom", "zeorangercouk", "moojiorg", "alimmentacom", "multimotoeu",
 )  # fmt: skip
 """Who made the subtitles that Whisper learned from, as `tokens` has it: what it writes of music and noise. Phrases that
 people do say at the end of a video ("thanks for watching") are none: alone under a longer voice they are few words."""

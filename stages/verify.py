@@ -32,6 +32,9 @@ _SHAPES: dict[str, tuple[int, ...]] = {"box.npy": (5,), "lmk.npy": (5, 2), "pose
 _SINCE = dict.fromkeys(("mp4", "wav", "json", *_SHAPES), 1) | {"crop.npy": 2}
 """What every sample must have, by the schema it came with: sets of older ones are whole as they are."""
 
+_UNREADABLE = (ValueError, EOFError, RuntimeError, wave.Error)
+"""What readers raise for damaged members: `wave` a `RuntimeError` for a length beyond its chunk, `json` for depth."""
+
 _COPIED = 4  # shards of an object store in scratch at a time, 1 GB each
 _SHARED = ("split", "language", "video_id", "speaker_id")
 
@@ -100,7 +103,7 @@ def verify(store: Store, folder: str = "shards", *, workers: int | None = None) 
 
     Raises `FileNotFoundError` if there is no tar at all and `ValueError` if the index is not one of ours.
     """
-    index = read_index(store) if folder == "shards" else None
+    index = read_index(store, f"{folder}/index.parquet")
     names = {path.removeprefix(f"{folder}/") for path in store.list(folder) if path.endswith(".tar")}
     if not names and (index is None or index.rows):
         raise FileNotFoundError(f"no tar in {store.at(folder)}")
@@ -112,7 +115,7 @@ def verify(store: Store, folder: str = "shards", *, workers: int | None = None) 
         left = "the index does not name it: left by a run that did not finish, or not ours"
         report.problems.append(Problem(name, "", left))
 
-    report.problems += [Problem(name, "", what) for name, what in (wrong_sums(store, index) if index else ())]
+    report.problems += [Problem(name, "", what) for name, what in (wrong_sums(store, index, folder) if index else ())]
     ended = Event()
 
     def read(name: str) -> _Shard:
@@ -217,8 +220,8 @@ def _read(data: dict[str, bytes]) -> _Content:
                 found.about = about if name == "json" and isinstance(about, dict) else found.about
             elif not kind:
                 found.problems.append("a member has no suffix")
-        except (ValueError, EOFError, wave.Error) as error:
-            found.problems.append(f"{name} cannot be read: {error or 'it ends early'}")
+        except _UNREADABLE as error:
+            found.problems.append(f"{name} cannot be read: {' '.join(str(error).split()) or 'it ends early'}")
     if found.n_frames and found.sound[0]:
         sound_s = found.sound[0] / found.sound[1]
         if abs(sound_s - found.duration_s) > 1 / RATE_HZ:
@@ -251,6 +254,8 @@ def _sound(data: bytes) -> tuple[int, int, int, int]:
         n, width = sound.getnframes(), sound.getnchannels() * sound.getsampwidth()
         if len(sound.readframes(n)) < n * width:
             raise ValueError("it ends early")
+        if not sound.getframerate():
+            raise ValueError("its sample rate is 0 Hz")
         return n, sound.getframerate(), sound.getnchannels(), sound.getsampwidth()
 
 

@@ -12,6 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from manifests.scratch import write_whole
@@ -131,8 +132,8 @@ def check(name: str) -> str:
                 raise WeightsMissingError(f"{name}: {file} is not the file that was fetched; delete it and fetch again")
         return f"{name}: {found} holds the bytes that were fetched"
     entry = REGISTRY.get(name)
-    if isinstance(entry, HubModel):
-        return _check_snapshot(name, found)
+    if isinstance(entry, HubModel) and (compared := _compared(name, found)):
+        return f"{name}: {found}, {compared} large files have the SHA-256 that the hub published"
     if isinstance(entry, WebFile) and not entry.unzip and entry.sha256:
         if sha256_of(found) != entry.sha256:
             raise WeightsMissingError(
@@ -253,21 +254,29 @@ def _snapshot(name: str, entry: HubModel) -> Path | None:
 
 
 def _fetch_snapshot(name: str, entry: HubModel) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     # requests' and the hub's errors are OSErrors; a refused answer to the file list can be a ValueError.
     try:
-        place = snapshot_download(
-            entry.repository,
-            revision=entry.revision,
-            allow_patterns=list(entry.files),
-            cache_dir=folder().absolute() / "hub",
+        about = HfApi().model_info(entry.repository, revision=entry.revision)
+        place = Path(
+            snapshot_download(
+                entry.repository,
+                revision=about.sha,
+                allow_patterns=list(entry.files),
+                cache_dir=folder().absolute() / "hub",
+            )
         )
+        # Where the hub does not answer, that gives what a fetch that broke off has left.
+        listed = [file.rfilename for file in about.siblings or ()]
+        wanted = [file for file in listed if any(fnmatch(file, pattern) for pattern in entry.files)]
+        if missing := [file for file in wanted if not (place / file).is_file()]:
+            raise FileNotFoundError(f"no {missing[0]}")
     except (OSError, ValueError) as error:
         why = str(error).strip().splitlines()[0]
         raise WeightsMissingError(_way_out(name, f"could not be fetched ({why})")) from error
-    write_whole(_record(name).with_suffix(".snapshot"), place)
-    return Path(place)
+    write_whole(_record(name).with_suffix(".snapshot"), str(place))
+    return place
 
 
 def _read(note: Path) -> str:
@@ -275,8 +284,9 @@ def _read(note: Path) -> str:
     return note.read_text() if note.is_file() else ""
 
 
-def _check_snapshot(name: str, found: Path) -> str:
-    """The hub's cache names the bytes of a large file by their SHA-256."""
+def _compared(name: str, found: Path) -> int:
+    """How many files were compared with the hub's sums: its cache names the bytes of a large file by their SHA-256, a
+    folder that was put there by hand does not."""
     compared = 0
     for file in _members(found):
         expected = file.resolve().name
@@ -284,7 +294,7 @@ def _check_snapshot(name: str, found: Path) -> str:
             compared += 1
             if sha256_of(file) != expected:
                 raise WeightsMissingError(f"{name}: {file} is damaged; delete {found} and fetch again")
-    return f"{name}: {found}, {compared} large files have the SHA-256 that the hub published"
+    return compared
 
 
 def _remembered_sha256(file: Path) -> str:

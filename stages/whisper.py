@@ -258,8 +258,7 @@ class Recogniser:
         import torch
         from whisperx.audio import log_mel_spectrogram
 
-        size = self._whisper.feat_kwargs.get("feature_size") or 80
-        n_frames, found = self._context // _FRAME, []
+        size, n_frames, found = self._whisper.model.n_mels, self._context // _FRAME, []
         for sound in sounds:
             heard = sound[: self._context]
             mel = log_mel_spectrogram(heard, n_mels=size, padding=min(_MEL_TAIL, self._context - len(heard)))

@@ -47,3 +47,15 @@ def test_rows_that_name_what_a_row_before_them_names_are_counted_in_one_line(tmp
     assert [video.language for video in read(str(tmp_path / "a.csv"))] == ["de", "en"]
     (said,) = caplog.messages
     assert said.endswith("one before them has, whose word counts: 2, in another language: 1")
+
+
+def test_of_several_addresses_that_a_row_states_the_page_on_the_web_counts(tmp_path):
+    """Rows of `yt-dlp -j` have the address of the data too, which holds for hours; others the name of a clip to be."""
+    rows = [
+        {"url": "https://data.example.org/a?expires=1", "webpage_url": "https://example.org/a", "startTime": 1.5},
+        {"file": "0001.mp4", "video_url": "https://example.org/b", "end_timestamp": "0:02.5"},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    first, second = read(str(tmp_path / "a.jsonl"))
+    assert (first.url, first.start_s) == ("https://example.org/a", 1.5)
+    assert (second.url, second.end_s) == ("https://example.org/b", 2.5)

@@ -98,7 +98,7 @@ def test_langs_picks(selection, picked):
     assert languages(selection, TAGS) == picked
 
 
-@pytest.mark.parametrize("selection", ["0", "11", "", "xx", "de,", "de;pl", "-1", "ten words", "de,ko"])
+@pytest.mark.parametrize("selection", ["0", "11", "", "xx", "de,", "de;pl", "-1", "²", "ten words", "de,ko"])
 def test_langs_refuses_saying_what_is_allowed(selection):
     with pytest.raises(ValueError, match=r"a number from 1 to 10, or any of en,de,zh") as caught:
         languages(selection, TAGS)

@@ -1,15 +1,18 @@
 """A store that is shared with others, or does not answer for a while."""
 
 import errno
+import json
 import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import boto3
 import pytest
 from s3fs import S3FileSystem
 
-from manifests.store import _S3_REQUESTS, Store, UnreachableError, _patience
+from manifests import s3 as s3_client
+from manifests.store import Store, UnreachableError, _Remote
 from pipeline.cli import main
 from pipeline.disk import disk_fault
 from pipeline.job import Job, write_job
@@ -61,13 +64,70 @@ def test_a_store_that_takes_requests_and_answers_none_is_asked_no_oftener_than_o
     given = {"list": ("",), "get_file": ("x", tmp_path)}
     with pytest.raises(UnreachableError, match="s3://bucket/set does not answer: "):
         getattr(Store("s3://bucket/set"), call)(*given.get(call, ("x",)))
-    expected = _S3_REQUESTS * (1 + (how == "hangs up"))  # aiohttp repeats what is hung up on once, by itself
+    expected = s3_client.REQUESTS * (1 + (how == "hangs up"))  # aiohttp repeats what is hung up on once, by itself
     assert counted(s3, expected) == expected
 
 
 def test_a_body_that_breaks_off_is_asked_for_anew(s3, tmp_path):
     s3.truncated("/bucket/set/x", b"12345", 2, times=1)
     assert Store("s3://bucket/set").get_file("x", tmp_path).read_bytes() == b"12345"
+
+
+def test_a_large_object_whose_body_breaks_off_again_and_again_is_taken_up_where_it_was(s3, tmp_path, monkeypatch):
+    """s3fs by itself has an object of more than a block (50 MiB) in parts, and asks for none of them twice."""
+    monkeypatch.setattr("fsspec.config.conf", {"s3": {"default_block_size": 2}})
+    firsts = []
+
+    def half(handler):
+        firsts.append(int((handler.headers.get("Range") or "bytes=0-")[6:].partition("-")[0]))
+        rest = b"12345678"[firsts[-1] :]
+        handler.send_part(rest, len(rest) // 2 if len(firsts) < 4 else len(rest))
+
+    s3.route("/bucket/set/x", half)
+    assert Store("s3://bucket/set").get_file("x", tmp_path).read_bytes() == b"12345678"
+    assert firsts == [0, 4, 6, 7]
+
+
+def test_a_busy_store_is_waited_for_by_all_who_read_a_ledger_at_once(s3):
+    """botocore by itself lets a process repeat a hundred requests: of 32 readers each three."""
+    paths = [f"x{n}" for n in range(READERS)]
+    for path in paths:
+        s3.file(f"/bucket/set/{path}", b"1")
+        s3.status(f"/bucket/set/{path}", 503, times=s3_client.REQUESTS - 1)
+    assert len(Store("s3://bucket/set").get_some(paths)) == READERS
+
+
+def test_what_a_bucket_does_not_let_go_is_told(bucket):
+    """S3 answers 200 to a request to delete what it refuses to; those who were to be forgotten would stay."""
+    store = Store(f"{bucket}/out")
+    store.put("blobs/a/x", b"1")
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": "arn:aws:s3:::set/*"}
+    client = boto3.client("s3")
+    client.put_bucket_policy(Bucket="set", Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]}))
+    with pytest.raises(PermissionError, match=r"out/blobs.* was not deleted: Access Denied"):
+        store.delete("blobs")
+    client.delete_bucket_policy(Bucket="set")
+    store.delete("blobs")
+    assert store.list("blobs") == []
+
+
+def test_one_whom_s3_sends_back_as_others_are_at_an_object_has_not_created_it(s3, monkeypatch):
+    """A turn at a host, say: the video would count as failed."""
+    handler = s3._server.RequestHandlerClass
+    monkeypatch.setattr(handler, "do_PUT", handler.do_GET, raising=False)
+    s3.status("/bucket/set/turn", 409)
+    assert not Store("s3://bucket/set").create("turn", b"")
+
+
+def test_an_object_that_a_store_failed_to_delete_is_an_outage():
+    failed = {"Errors": [{"Key": "x", "Code": "InternalError", "Message": "try again"}]}
+
+    class Failing:
+        def rm(self):
+            s3_client._refuse_undeleted("delete_objects", failed)
+
+    with pytest.raises(UnreachableError, match=r"s3://bucket does not answer: .*x was not deleted: try again"):
+        _Remote(Failing(), "s3://bucket").rm()
 
 
 @pytest.mark.parametrize("by", ["AWS_MAX_ATTEMPTS", "FSSPEC"])
@@ -96,7 +156,7 @@ def test_all_who_read_a_ledger_ask_an_object_store_at_once(s3, attempts, monkeyp
 
 def test_how_many_connections_the_user_wants_there_to_be_is_how_many_there_are(monkeypatch):
     monkeypatch.setattr("fsspec.config.conf", {"s3": {"config_kwargs": {"max_pool_connections": 3}}})
-    assert _patience("s3://bucket/set")["config_kwargs"]["max_pool_connections"] == 3
+    assert s3_client.options()["config_kwargs"]["max_pool_connections"] == 3
 
 
 def test_a_long_outage_is_told_in_one_line_whether_the_store_answers_with_faults_or_not_at_all(s3, capsys, monkeypatch):
@@ -261,3 +321,12 @@ def test_of_several_objects_those_are_given_that_are_there_and_an_object_store_i
         monkeypatch.setattr(Store, "get", lambda self, path: (together.wait(20), get(self, path))[1])
     assert store.get_some(["a", "b", "c"]) == {"a": b"1", "c": b""}
     assert store.get_some([]) == {}
+
+
+def test_thousands_of_objects_are_not_asked_for_by_as_many_threads(tmp_path, monkeypatch):
+    """One for each word that `forget` was ever told, say."""
+    who = set()
+    monkeypatch.setattr(Store, "get", lambda self, path: who.add(threading.get_ident()) or time.sleep(0.02) or b"1")
+    paths = [str(n) for n in range(1000)]
+    assert len(Store("memory://many").get_some(paths)) == 1000
+    assert len(who) <= 64

@@ -22,6 +22,11 @@ LONG = "x" * 140_000  # Python's reader of CSV takes 131,072 characters a field
         ("v.csv", "Start (s),url,start-s\n1,a.mp4,2\n", "line 1: columns of one name, Start (s), start-s"),
         ("v.tsv", "sep=;\ntitle;url;Title\nx;a.mp4;y\n", "line 2: columns of one name, title, Title"),
         ("v.csv", "https://me:Secret@e.org/a.mp4\nhttps://me:Secret@e.org/b.mp4\n", "among https://***@e.org/a.mp4;"),
+        ("v.txt", "https://youtu.be/abcdefghijk 00:30 01:00\n", "line 1: field url: 'https://youtu.be/abcdefghijk 00"),
+        ("v.txt", "# mine\nhttps://youtu.be/abcdefghijk,12,20\n", "field url: 'https://youtu.be/abcdefghijk,12"),
+        ("v.txt", "https://youtu.be/abcdefghijk\ta talk\n", "one address a line; columns belong in a .csv"),
+        ("v.txt", "https://me:Secret@e.org/a.mp4\t12\n", "'https://***@e.org/a.mp4\\t12': one address a line"),
+        ("v.txt", "url,start_s\na.mp4,12\n", "line 1: field url: 'url,start_s': one address a line; columns belong"),
         ("v.csv", '"one\ntwo",three\nx,y\n', "no column url, path or youtube_id among one two, three;"),
     ],
 )
@@ -33,6 +38,39 @@ def test_a_list_of_two_meanings_is_refused_in_one_line_that_shows_no_login(tmp_p
     message = str(caught.value)
     assert message.startswith(str(source)) and said in message
     assert "\n" not in message and "Secret" not in message and len(message) < 400
+
+
+def test_a_text_list_may_have_commas_and_blanks_in_its_addresses_and_comments_behind_them(tmp_path):
+    rows = [
+        "https://e.org/youtube.com/7,114884,31234567,a.html",
+        "https://e.org/my talk 2.mp4",
+        "https://youtu.be/abcdefghijk  # mine",
+        "talk, part #2.mp4",
+    ]
+    (tmp_path / "v.txt").write_text("\n".join(rows))
+    assert [video.url for video in read(str(tmp_path / "v.txt"))] == [
+        *rows[:2],
+        "https://www.youtube.com/watch?v=abcdefghijk",
+        str(tmp_path / rows[3]),
+    ]
+
+
+def test_blanks_behind_commas_are_not_read(tmp_path):
+    (tmp_path / "v.csv").write_text('"youtube_id", "start_s", "title"\n abcdefghijk, 12.5, "so, so"\n')
+    (video,) = read(str(tmp_path / "v.csv"))
+    assert (video.url[-11:], video.start_s, video.title) == ("abcdefghijk", 12.5, "so, so")
+
+
+@pytest.mark.parametrize("address", ["videoseries?list=PL1", "live_stream?channel=UC1"])
+def test_a_player_of_more_than_one_video_is_not_taken_for_one(tmp_path, address):
+    (tmp_path / "v.txt").write_text(f"https://www.youtube.com/embed/{address}\n")
+    assert [video.url for video in read(str(tmp_path / "v.txt"))] == [f"https://www.youtube.com/embed/{address}"]
+
+
+def test_a_timecode_with_frames_is_no_time(tmp_path):
+    (tmp_path / "v.csv").write_text("url,start_s\na.mp4,00:01:30:12\n")
+    with pytest.raises(ManifestError, match="line 2: field start_s: '00:01:30:12' is not a time"):
+        read(str(tmp_path / "v.csv"))
 
 
 def test_columns_that_nobody_uses_may_have_one_name(tmp_path):

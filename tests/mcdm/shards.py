@@ -4,6 +4,7 @@ import io
 import json
 import wave
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import av
@@ -97,8 +98,9 @@ def mp4(frames: list[np.ndarray], rate_hz: int = FPS) -> bytes:
     return buffer.getvalue()
 
 
+@cache
 def members(who: int, n_frames: int, seed: int, split: str, key: str, contiguous: bool) -> dict[str, bytes]:
-    """One clip's members, as the pipeline writes them."""
+    """One clip's members, as the pipeline writes them; made once for all tests."""
     samples, opening = speech(n_frames, seed)
     rng = np.random.default_rng([13, seed])
     phase = rng.uniform(0, 6, 2)

@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 from mcdm.course import Options, train
 from tests.mcdm.nano import nano
 train(nano(), Options(shards=sys.argv[1], run=Path(sys.argv[2]), stages=(1,), workers=0, device="cpu", sharded=True,
-                      cache="off", save_every=1, stop_after=int(sys.argv[3])))
+                      cache="off", held_out=2, save_every=1, stop_after=int(sys.argv[3])))
 
 from mcdm import distributed
 from mcdm.checkpoint import gathered
@@ -60,13 +60,14 @@ BESIDE = """
 import json, sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from mcdm import course, distributed
+from mcdm import course, distributed, samples
 from mcdm.objectives import LearnArchive
 from mcdm.shards import Shards
 from mcdm.train import NotFiniteError
 from tests.mcdm.nano import nano, nano_of
 shards, run = Shards(sys.argv[1]), Path(sys.argv[2])
 given = dict(shards=sys.argv[1], workers=0, device="cpu", cache="off", held_out=2)
+samples._FRAMES = 8
 course.train(nano_of(2), course.Options(run=run / "two", **given))
 world = distributed.start("cpu")
 data = course.Data(shards, course.divide(shards, run), None)
@@ -113,6 +114,14 @@ def beside(shards, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def alone(shards, tmp_path_factory):
+    """What one process learns in the first two stages of `two`."""
+    run = tmp_path_factory.mktemp("alone")
+    train(nano_of(2), Options(run=run, stages=(0, 1), **GIVEN, shards=str(shards)))
+    return run
+
+
+@pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("world"), people=3, clips=1, n_frames=40)
 
@@ -136,7 +145,7 @@ def logged(run, stage, name):
 def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints(shards, tmp_path):
     (tmp_path / "train.py").write_text(TRAIN)
     run_processes(tmp_path / "train.py", shards, tmp_path / "sharded", 1, size=2)
-    alone = Options(shards=str(shards), run=tmp_path / "alone", stages=(1,), workers=0, device="cpu", cache="off")
+    alone = Options(shards=str(shards), run=tmp_path / "alone", stages=(1,), **GIVEN)
     train(nano(), Options(**{**vars(alone), "stop_after": 1}))
     assert same(*(checkpoint.learned(tmp_path / name, 1, nano()) for name in ("alone", "sharded")))
     # gradients of micro-batches are exchanged once, with the last
@@ -154,8 +163,7 @@ def test_fsdp_on_two_processes_takes_the_steps_of_one_and_shares_its_checkpoints
 
 @pytest.mark.slow  # a minute or more; the test above takes the steps of one stage
 def test_fsdp_learns_all_stages_as_one_process_does_and_goes_on_bit_by_bit(shards, tmp_path):
-    given = {"shards": str(shards), "workers": 0, "device": "cpu", "cache": "off", "held_out": 2}
-    train(nano_of(2), Options(run=tmp_path / "alone", validate_every=1, **given))
+    train(nano_of(2), Options(run=tmp_path / "alone", validate_every=1, **GIVEN, shards=str(shards)))
     for stage in (0, 1):  # what the later ones stand on must be equal, for their steps to be
         shutil.copytree(tmp_path / "alone" / f"stage{stage}", tmp_path / "after" / f"stage{stage}")
     (tmp_path / "course.py").write_text(COURSE)
@@ -180,20 +188,17 @@ def test_samples_are_made_once_by_two_processes(beside):
     assert [path.name for path in (beside / "two" / "samples").iterdir()] == ["stage3-000002.png"]
 
 
-def test_two_processes_learn_the_motion_tokens_of_one_with_their_mean_and_spread(shards, beside, tmp_path):
-    given = {"shards": str(shards), "workers": 0, "device": "cpu", "cache": "off", "held_out": 2}
-    train(nano_of(2), Options(run=tmp_path, stages=(0,), **given))
-    one, two = saved(tmp_path, 0)["model"], saved(beside / "two", 0)["model"]
+def test_two_processes_learn_the_motion_tokens_of_one_with_their_mean_and_spread(alone, beside):
+    one, two = saved(alone, 0)["model"], saved(beside / "two", 0)["model"]
     assert same(one, two)
     for name in ("mean", "spread"):
         assert torch.allclose(one[name], two[name], atol=1e-5), name
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_two_processes_log_the_losses_of_one(shards, beside, tmp_path, stage):
-    train(nano_of(2), Options(run=tmp_path, stages=(stage,), **GIVEN, shards=str(shards)))
+def test_two_processes_log_the_losses_of_one(alone, beside, stage):
     for name in ("loss", "loss_parts", "loss_by_timestep"):
-        one, two = logged(tmp_path, stage, name), logged(beside / "two", stage, name)
+        one, two = logged(alone, stage, name), logged(beside / "two", stage, name)
         # the first step's weights are equal, the second's but for what `same` says
         assert two[0] == pytest.approx(one[0], rel=1e-5) and two[1] == pytest.approx(one[1], rel=1e-3), name
 

@@ -1,5 +1,6 @@
 """A trained run to video, and its evaluation: exactness, lengths, constant memory, faults, the page."""
 
+import copy
 import json
 import os
 import shutil
@@ -15,7 +16,6 @@ import torch
 
 from manifests.sample.serve import CORPUS
 from mcdm.cli import main
-from mcdm.course import Options, train
 from mcdm.encoders import make_audio
 from mcdm.evaluate import EvaluateOptions, roll_out
 from mcdm.generate import Talker, place_face, read_reference, usual_landmarks
@@ -24,30 +24,46 @@ from mcdm.sound import SoundFile, feature_rows
 from mcdm.truth import read_truth
 from mcdm.video import VideoWriter
 from stages.ffmpeg import ffmpeg_path
-from tests.mcdm.nano import SEEING, nano
-from tests.mcdm.shards import SIDE_PX, draw, person, speech, wav, write_shards
+from tests.mcdm.nano import nano
+from tests.mcdm.shards import SIDE_PX, draw, person, speech, wav
 from tests.mcdm.test_frechet import Pictures, Videos
+from tests.mcdm.world import made_world
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", params=[{}, SEEING], ids=["plain", "as tiny sees"])
-def world(request, tmp_path_factory):
-    return made_world(tmp_path_factory.mktemp("world"), nano(memory_zero_init=False, **request.param))
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return made_world(tmp_path_factory.mktemp("plain"), nano(memory_zero_init=False))
 
 
-def made_world(folder, recipe):
-    """Shards, a run of a few steps, a picture and a voice."""
-    shards = write_shards(folder, people=3, clips=1, n_frames=40)
-    plan = replace(nano().plans[0], steps=2)
-    train(
-        replace(recipe, plans=(plan,) * 4),
-        Options(shards=str(shards), run=folder / "run", workers=0, device="cpu", log_every=1),
-    )
-    picture, _ = draw(person(0), 0.3, (0, 0))
-    cv2.imwrite(str(folder / "face.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    (folder / "speech.wav").write_bytes(wav(speech(30, 1)[0]))
-    return folder
+@pytest.fixture(scope="module", params=["plain", "seeing"], ids=["plain", "as tiny sees"])
+def world(request):
+    """For what the denoiser sees makes a difference to; else `plain`."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def loaded(world):
+    return Talker(world / "run", CPU)
+
+
+@pytest.fixture
+def talker(loaded):
+    """The world's run, to be changed as a test likes."""
+    return copy.copy(loaded)
+
+
+@pytest.fixture(scope="module")
+def loaded_plain(plain):
+    return Talker(plain / "run", CPU)
+
+
+@pytest.fixture
+def ready(plain, loaded_plain, monkeypatch):
+    """A world whose run `generate` need not load, which takes longer than a second of video."""
+    monkeypatch.setattr("mcdm.generate.Talker", lambda *_, **__: loaded_plain)
+    return plain
 
 
 def generate(world, out, *more):
@@ -81,29 +97,29 @@ def test_a_seed_gives_the_same_video_and_another_seed_another(world, tmp_path):
     assert a == b != c
 
 
-def test_more_steps_than_there_are_timesteps_are_refused(world, tmp_path, capsys):
-    assert generate(world, tmp_path / "o.mp4", "--steps", "1001") == 2
+def test_more_steps_than_there_are_timesteps_are_refused(plain, tmp_path, capsys):
+    assert generate(plain, tmp_path / "o.mp4", "--steps", "1001") == 2
     assert "--steps 1001: expected at most 1000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seconds", ["inf", "nan", "0", "-1", "1e308"])
-def test_a_length_that_is_none_is_refused_by_name(world, tmp_path, capsys, seconds):
-    assert generate(world, tmp_path / "o.mp4", "--seconds", seconds) == 2
+def test_a_length_that_is_none_is_refused_by_name(ready, tmp_path, capsys, seconds):
+    assert generate(ready, tmp_path / "o.mp4", "--seconds", seconds) == 2
     assert capsys.readouterr().err == f"mcdm generate: --seconds {float(seconds):g}: expected a length above 0\n"
 
 
-def test_the_shortest_video_is_one_frame(world, tmp_path):
-    assert generate(world, tmp_path / "o.mp4", "--seconds", "0.01") == 0
+def test_the_shortest_video_is_one_frame(ready, tmp_path):
+    assert generate(ready, tmp_path / "o.mp4", "--seconds", "0.01") == 0
     assert len(read(tmp_path / "o.mp4")[0]) == 1
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
 def test_what_is_no_file_in_the_video_s_place_is_refused_before_anything_is_made(
-    make, world, tmp_path, capsys, monkeypatch
+    make, plain, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("mcdm.generate.Talker", None)
     make(out := tmp_path / "o.mp4")
-    assert generate(world, out) == 2
+    assert generate(plain, out) == 2
     assert capsys.readouterr().err == f"mcdm generate: --out {out}: not a file; expected the name of an mp4 to write\n"
     assert list(tmp_path.iterdir()) == [out] and not out.is_file()
 
@@ -123,51 +139,51 @@ def test_a_video_that_cannot_be_named_leaves_nothing_behind(tmp_path):
         ("face.png", None, "no such picture"),
     ],
 )
-def test_a_bad_picture_or_sound_is_one_line(world, tmp_path, capsys, name, content, line):
-    paths = {other: world / other for other in ("face.png", "speech.wav")}
+def test_a_bad_picture_or_sound_is_one_line(ready, tmp_path, capsys, name, content, line):
+    paths = {other: ready / other for other in ("face.png", "speech.wav")}
     paths[name] = tmp_path / name
     if content is not None:
         paths[name].write_bytes(content)
     given = ["--reference", paths["face.png"], "--audio", paths["speech.wav"], "--out", tmp_path / "o.mp4"]
     given += ["--face-pack", "none"]
-    assert main([str(a) for a in ["generate", "--run", world / "run", "--device", "cpu", *given]]) == 2
+    assert main([str(a) for a in ["generate", "--run", ready / "run", "--device", "cpu", *given]]) == 2
     said = capsys.readouterr().err.strip()
     assert line in said and "\n" not in said
     assert not (tmp_path / "o.mp4").exists()
 
 
-def test_a_picture_without_a_face_is_refused_in_one_line(world, tmp_path, capsys):
+def test_a_picture_without_a_face_is_refused_in_one_line(ready, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "wall.png"), np.full((200, 200, 3), 90, np.uint8))
     given = ["--reference", tmp_path / "wall.png", "--face-pack", "sample/faces"]
-    assert generate(world, tmp_path / "o.mp4", *given) == 2
+    assert generate(ready, tmp_path / "o.mp4", *given) == 2
     said = capsys.readouterr()
     assert "sample/faces finds no face, expected one; give another picture" in said.err
     assert said.err.count("\n") == 1 and not said.out and not (tmp_path / "o.mp4").exists()
 
 
-def test_the_face_of_a_wide_picture_is_found_by_the_packaged_networks(world, tmp_path):
+def test_the_face_of_a_wide_picture_is_found_by_the_packaged_networks(ready, tmp_path):
     with av.open(str(CORPUS / "de-1.mp4")) as container:
         frame = next(container.decode(video=0)).to_ndarray(format="bgr24")
     cv2.imwrite(str(tmp_path / "wide.png"), frame)
     given = ["--reference", tmp_path / "wide.png", "--face-pack", "sample/faces", "--seconds", "0.2"]
-    assert generate(world, tmp_path / "o.mp4", *given) == 0
+    assert generate(ready, tmp_path / "o.mp4", *given) == 0
     assert read(tmp_path / "o.mp4")[0].shape == (5, 32, 32, 3)
 
 
 @pytest.mark.parametrize("pack", ["nowhere", "{tmp}"])
-def test_a_face_pack_that_is_none_is_refused_by_name(world, tmp_path, capsys, pack):
-    assert generate(world, tmp_path / "o.mp4", "--face-pack", pack.format(tmp=tmp_path)) == 2
+def test_a_face_pack_that_is_none_is_refused_by_name(ready, tmp_path, capsys, pack):
+    assert generate(ready, tmp_path / "o.mp4", "--face-pack", pack.format(tmp=tmp_path)) == 2
     assert f"--face-pack {pack.format(tmp=tmp_path)}: " in capsys.readouterr().err
 
 
-def test_a_picture_that_is_not_square_is_refused_without_a_face_pack(world, tmp_path, capsys):
+def test_a_picture_that_is_not_square_is_refused_without_a_face_pack(ready, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((50, 90, 3), np.uint8))
-    assert generate(world, tmp_path / "o.mp4", "--reference", tmp_path / "wide.png") == 2
+    assert generate(ready, tmp_path / "o.mp4", "--reference", tmp_path / "wide.png") == 2
     assert "90 x 50: --face-pack none needs a square crop" in capsys.readouterr().err
 
 
-def test_state_does_not_grow_and_memory_and_archive_matter(world):
-    talkers = [Talker(world / "run", CPU), Talker(world / "run", CPU, carry_memory=False)]
+def test_state_does_not_grow_and_memory_and_archive_matter(world, talker):
+    talkers = [talker, Talker(world / "run", CPU, carry_memory=False)]
     reference = draw(person(0), 0.3, (0, 0), 32)[0][None]
     audio = torch.randn(1, 8, 5, 128)
     third = []
@@ -185,8 +201,7 @@ def test_state_does_not_grow_and_memory_and_archive_matter(world):
     assert not torch.equal(*third)
 
 
-def test_videos_made_side_by_side_are_those_made_alone(world):
-    talker = Talker(world / "run", CPU)
+def test_videos_made_side_by_side_are_those_made_alone(talker):
     references = np.stack([draw(person(i), 0.3, (0, 0), 32)[0] for i in range(2)])
     audio = torch.randn(2, 8, 5, 128)
     together, state = talker.clip(talker.begin(references, [3, 4]), audio)
@@ -197,8 +212,7 @@ def test_videos_made_side_by_side_are_those_made_alone(world):
     assert torch.allclose(both[1:], one, atol=1e-4)
 
 
-def test_guidance_steers(world):
-    talker = Talker(world / "run", CPU)
+def test_guidance_steers(talker):
     reference, audio = draw(person(0), 0.3, (0, 0), 32)[0][None], torch.randn(1, 8, 5, 128)
     plain, _ = talker.clip(talker.begin(reference, [0]), audio)
     talker.recipe = replace(talker.recipe, unet=replace(talker.recipe.unet, guidance=3.0))
@@ -207,8 +221,7 @@ def test_guidance_steers(world):
     talker.clip(state, audio)
 
 
-def test_motion_without_noise_is_steadier(world):
-    talker = Talker(world / "run", CPU)
+def test_motion_without_noise_is_steadier(talker):
     reference, audio = draw(person(0), 0.3, (0, 0), 32)[0][None], torch.randn(1, 8, 5, 128)
     tokens = []
     for temperature in (1.0, 0.0):
@@ -219,9 +232,8 @@ def test_motion_without_noise_is_steadier(world):
     assert torch.allclose(*tokens[1]), "what is expected is one"
 
 
-def test_a_gain_moves_the_mouth_more_and_neither_the_head_nor_what_is_remembered(world):
-    talker, painted = Talker(world / "run", CPU), []
-    paint = talker._paint
+def test_a_gain_moves_the_mouth_more_and_neither_the_head_nor_what_is_remembered(talker):
+    painted, paint = [], talker._paint
     talker._paint = lambda state, tokens: painted.append(tokens) or paint(state, tokens)
     reference, audio = draw(person(0), 0.3, (0, 0), 32)[0][None], torch.randn(1, 8, 5, 128)
     for gain in (1.0, 2.0):
@@ -261,8 +273,7 @@ def test_a_found_face_is_put_where_training_has_it():
     assert np.abs(placed[16:48, 16:48].astype(int) - true[16:48, 16:48]).mean() < 12
 
 
-def test_a_face_of_other_proportions_says_where_its_landmarks_came_to_lie(world):
-    talker = Talker(world / "run", CPU)
+def test_a_face_of_other_proportions_says_where_its_landmarks_came_to_lie(world, talker):
     face = read_reference(world / "face.png", talker, "sample/faces")
     true, usual = draw(person(0), 0.3, (0, 0))[1], usual_landmarks(talker)
     scale = np.linalg.norm(usual - usual.mean(0)) / np.linalg.norm(true - true.mean(0))
@@ -277,8 +288,7 @@ def test_a_face_of_other_proportions_says_where_its_landmarks_came_to_lie(world)
     assert np.array_equal(began[0][0], face.landmarks)
 
 
-def test_behind_the_end_of_a_sound_its_last_row_is_heard(world):
-    talker = Talker(world / "run", CPU)
+def test_behind_the_end_of_a_sound_its_last_row_is_heard(world, talker):
     shape, heard = (talker.recipe.audio.vectors, talker.recipe.audio.width), []
     clip = talker.clip
     talker.clip = lambda state, audio, heads: heard.append(audio) or clip(state, audio, heads)
@@ -290,11 +300,11 @@ def test_behind_the_end_of_a_sound_its_last_row_is_heard(world):
     assert (sounds[19 + talker.recipe.audio.reach :] == 18).all() and (sounds.mean((1, 2)).diff() >= 0).all()
 
 
-def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(world):
-    given = ["--run", world / "run", "--shards", world / "shards", "--frames", "60", "--device", "cpu"]
+def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(plain):
+    given = ["--run", plain / "run", "--shards", plain / "shards", "--frames", "60", "--device", "cpu"]
     given += ["--face-pack", "none"]
     assert main([str(a) for a in ["evaluate", *given]]) == 0
-    result = json.loads((world / "run" / "eval.json").read_text())
+    result = json.loads((plain / "run" / "eval.json").read_text())
     video = result["videos"][0]
     assert video["frames_with_truth"] == 40 and video["frames_made"] == 60
     assert -1 <= video["mouth_and_true_mouth"] <= 1 and video["ssim_at"]["30"] is not None
@@ -303,15 +313,15 @@ def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(world):
     assert "3-D morphable face model" in result["not_measured"]["e_fid"]
     assert result["frechet_samples"] == {}
     assert [at for at, _ in video["ssim_over_time"]] == [0, 25]
-    page = (world / "run" / "eval.html").read_text()
+    page = (plain / "run" / "eval.html").read_text()
     assert "data:video/mp4;base64," in page and page.count("data:image/png;base64,") == 2, "SSIM, and the losses"
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_lips_and_faces_of_an_evaluation_are_read_by_the_packaged_networks(world):
-    given = ["--run", world / "run", "--shards", world / "shards", "--frames", "60", "--device", "cpu"]
+def test_lips_and_faces_of_an_evaluation_are_read_by_the_packaged_networks(plain):
+    given = ["--run", plain / "run", "--shards", plain / "shards", "--frames", "60", "--device", "cpu"]
     assert main([str(a) for a in ["evaluate", *given, "--sync", "sample/sync", "--name", "read"]]) == 0
-    result = json.loads((world / "run" / "read.json").read_text())
+    result = json.loads((plain / "run" / "read.json").read_text())
     assert not {"sync", "identity"} & set(result["not_measured"])
     for video in result["videos"]:
         assert len(video["identity"]) + video["faces_lost"] == 3, "looked at once in 25 frames"
@@ -321,8 +331,8 @@ def test_lips_and_faces_of_an_evaluation_are_read_by_the_packaged_networks(world
     assert result["mean"]["sync"]["made"]["sync_c"] != result["mean"]["sync"]["true"]["sync_c"]
 
 
-def test_a_lane_that_takes_the_next_video_makes_it_as_a_lane_of_its_own_does(world):
-    talker, shards = Talker(world / "run", CPU), Shards(str(world / "shards"))
+def test_a_lane_that_takes_the_next_video_makes_it_as_a_lane_of_its_own_does(world, talker):
+    shards = Shards(str(world / "shards"))
     options = EvaluateOptions(run=world / "run", shards=shards.url, frames=12, face_pack="")
     audio = make_audio(talker.recipe.audio)
     truths = [read_truth(shards, [clip], talker, audio, 12) for clip in shards.clips]
@@ -333,20 +343,20 @@ def test_a_lane_that_takes_the_next_video_makes_it_as_a_lane_of_its_own_does(wor
     assert np.abs(videos[0][1:] - videos[0][:2]).mean() > 5, "three videos, not one three times"
 
 
-def test_frechet_distances_are_measured_with_the_networks_given(world, tmp_path):
+def test_frechet_distances_are_measured_with_the_networks_given(plain, tmp_path):
     for name, network in (("fid", Pictures()), ("fvd", Videos())):
         torch.jit.script(network).save(str(tmp_path / f"{name}.pt"))
-    given = ["--run", world / "run", "--shards", world / "shards", "--frames", "60", "--device", "cpu"]
+    given = ["--run", plain / "run", "--shards", plain / "shards", "--frames", "60", "--device", "cpu"]
     given += ["--face-pack", "none", "--fid", tmp_path / "fid.pt", "--fvd", tmp_path / "fvd.pt", "--name", "frechet"]
     assert main([str(a) for a in ["evaluate", *given]]) == 0
-    result = json.loads((world / "run" / "frechet.json").read_text())
+    result = json.loads((plain / "run" / "frechet.json").read_text())
     truth = sum(video["frames_with_truth"] for video in result["videos"])
     assert result["frechet"]["fid"] > 0 and result["frechet_samples"] == {"fid": truth, "fvd": truth // 40 * 2}
     assert not {"fid", "fvd"} & set(result["not_measured"])
 
 
-def test_a_held_out_clip_that_cannot_be_read_is_skipped_by_name(world, tmp_path):
-    shards = Shards(str(shutil.copytree(world / "shards", tmp_path / "shards")))
+def test_a_held_out_clip_that_cannot_be_read_is_skipped_by_name(plain, tmp_path):
+    shards = Shards(str(shutil.copytree(plain / "shards", tmp_path / "shards")))
     clip = shards.split("test")[0]
     offset, length = clip.members["lmk.npy"]
     with (tmp_path / "shards" / clip.shard).open("r+b") as file:
@@ -355,7 +365,7 @@ def test_a_held_out_clip_that_cannot_be_read_is_skipped_by_name(world, tmp_path)
     given = [
         "evaluate",
         "--run",
-        world / "run",
+        plain / "run",
         "--shards",
         tmp_path / "shards",
         "--device",
@@ -364,7 +374,7 @@ def test_a_held_out_clip_that_cannot_be_read_is_skipped_by_name(world, tmp_path)
         "none",
     ]
     assert main([str(a) for a in [*given, "--frames", "8", "--name", "bad"]]) == 2
-    assert not (world / "run" / "bad.json").exists()
+    assert not (plain / "run" / "bad.json").exists()
     assert main([str(a) for a in [*given, "--frames", "8", "--name", "rest", "--splits", "test,train"]]) == 0
-    keys = [video["key"] for video in json.loads((world / "run" / "rest.json").read_text())["videos"]]
+    keys = [video["key"] for video in json.loads((plain / "run" / "rest.json").read_text())["videos"]]
     assert keys and clip.key not in keys

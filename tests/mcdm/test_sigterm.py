@@ -51,7 +51,7 @@ def test_a_process_told_to_end_takes_all_along_to_the_checkpoint_of_the_step_and
     run = tmp_path / "run"
     (tmp_path / "long.py").write_text(LONG)
     running = start_processes(tmp_path / "long.py", shards, run, size=2)
-    while len(steps(run)) < 3 and all(process.poll() is None for process in running):
+    while len(steps(run)) < 3 and all(process.is_alive() for process in running):
         time.sleep(0.05)
     os.killpg(running[1].pid, signal.SIGTERM)  # as torchrun does: its readers too
     end_processes(running)

@@ -35,6 +35,13 @@ def groups(store: Store, n: int = 4) -> list[list[Ref]]:
     return [[Ref(f"in/{k}{of}", 2, "") for of in "ab"] for k in range(n)]
 
 
+def test_a_blob_that_is_gone_is_told_with_the_way_to_have_it_anew(tmp_path):
+    gone = Ref("blobs/fetch-0123456789/ab/abcd/source.mp4", 1, "")
+    way = "^source.mp4 is gone from blobs: a run makes it anew once ledger/fetch-0123456789 is deleted$"
+    with pytest.raises(FileNotFoundError, match=way), Bench(Store(str(tmp_path)), "watch-0", "abcd") as bench:
+        bench.fetch(gone)
+
+
 @pytest.fixture
 def remote(tmp_path) -> Watched:
     return Watched(f"memory://{tmp_path.name}-bench")

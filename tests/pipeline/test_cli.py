@@ -278,6 +278,17 @@ def test_nobody_is_told_to_train_on_no_clips(small, capsys):
     assert "by reason" not in out.lower(), "no table that is not there is spoken of"
 
 
+def test_a_sheet_says_how_many_clips_it_shows_none_among_them(small, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    assert main(["report", "--sheet", str(sheet), "--store", small.url]) == 0
+    assert f"{sheet} shows 0 of 0 kept clips\n" in capsys.readouterr().out
+
+
+def test_who_scores_own_videos_is_told_where_their_truth_goes(small, capsys):
+    assert main(["score", "--store", small.url]) == 2
+    assert f"knows none of the 1 videos of {small.url}; `score --truth FILE` compares" in capsys.readouterr().err
+
+
 def test_a_truth_that_is_none_is_told_in_one_line(tmp_path, capsys):
     write_job(Store(str(tmp_path / "out")), Job(recipe="sample"))
     (tmp_path / "truth.json").write_text("# no")

@@ -26,15 +26,22 @@ from pipeline.ledger import Ledger
 from pipeline.plan import plan
 from pipeline.stage import keys
 from pipeline.step import StageBrokenError, left_behind
-from tests.pipeline.test_core import stages
+from tests.pipeline import test_core
 from tests.pipeline.toy import SMALL, Get, Rate, calls, note, videos
 
 pytestmark = pytest.mark.usefixtures("ray_here")
+
+ALONE = dataclasses.replace(SMALL, workers=(1, 1))
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> tuple[Path, Store]:
     return tmp_path / "log", Store(str(tmp_path / "store"))
+
+
+def stages(log, **rate):
+    """With one worker each: a second, which Ray would start where two videos wait, takes longer than all toy calls."""
+    return [dataclasses.replace(stage, resources=ALONE) for stage in test_core.stages(log, **rate)]
 
 
 def outcomes(store, count):
@@ -50,7 +57,8 @@ def outcomes(store, count):
 def test_ray_and_the_plain_loop_leave_equal_ledgers_and_every_call_is_told(place, tmp_path):
     log, store = place
     told = []
-    assert run_on_ray(stages(log), videos(20), store, "a", lambda *call: told.append(call[:2])) == 18
+    growing = test_core.stages(log)
+    assert run_on_ray(growing, videos(20), store, "a", lambda *call: told.append(call[:2])) == 18
     here = Store(str(tmp_path / "here"))
     assert run_here(stages(""), videos(20), here, "a") == 18
     assert outcomes(store, 20) == outcomes(here, 20)
@@ -89,8 +97,8 @@ def test_a_video_that_hangs_native_code_is_quarantined(place):
 
 def test_resume_enters_each_video_where_it_was_left(place):
     log, store = place
-    run_on_ray(stages(log)[:1], videos(10), store, "a")
-    run_on_ray(stages(log)[:2], videos(5), store, "b")
+    run_here(stages(log)[:1], videos(10), store, "a")
+    run_here(stages(log)[:2], videos(5), store, "b")
     log.unlink()
     assert run_on_ray(stages(log), videos(10), store, "c") == 9
     assert calls(log) == {"rate": 4, "speak": 9}
@@ -154,7 +162,7 @@ def test_a_stage_that_fails_on_everything_stops_the_run_with_its_cause(place):
     log, store = place
     said = ": 20 videos in a row failed at rate, the last with RuntimeError"
     with pytest.raises(StageBrokenError, match=said) as stopped:
-        run_on_ray(stages(log, broken=True), videos(60), store, "a")
+        run_on_ray(stages(log, broken=True)[:2], videos(30), store, "a")
     assert str(stopped.value).startswith(f"{socket.gethostname()}: "), "the machine, of a cluster of many"
 
 
@@ -179,7 +187,7 @@ def test_what_stages_log_as_an_error_on_any_machine_the_user_hears_once(place, c
 def test_a_full_disk_stops_the_run_and_is_told_even_where_the_store_could_not_take_the_word(place):
     log, store = place
     with pytest.raises(StageBrokenError, match="No space left on device: ") as stopped:
-        run_on_ray(stages(log, fills="python"), videos(3), store, "a")
+        run_on_ray(stages(log, fills="python")[:2], videos(3), store, "a")
     assert stopped.value.by_request
     for left in (b"", b'["No sp', None):
         store.delete("broken") if left is None else store.put("broken/a.json", left)
@@ -267,7 +275,7 @@ def test_a_ray_without_a_gpu_says_that_it_works_on_the_processor(place, tmp_path
     _tell_of_no_gpu([asking], Cluster())
     assert not caplog.records, "it is not wanted"
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert run_on_ray([asking, *stages(log)[1:]], videos(2), store, "b") == 2
+    assert run_on_ray([asking, stages(log)[1]], videos(2), store, "b") == 2
     (said,) = caplog.messages
     assert said.startswith("no GPU in the Ray at auto: get will work on the processor; ") and "TFW_AUTOSCALES=1" in said
 
@@ -314,7 +322,7 @@ def test_a_store_that_does_not_answer_a_worker_is_told_in_one_line(place, at):
     setattr(Away, at, away)
     said = r"^\S+: s3://bucket/set does not answer: Service Unavailable; "
     with pytest.raises(StageBrokenError, match=said) as stopped:
-        run_on_ray(stages(log), videos(3), Away(store.url), "a")
+        run_on_ray(stages(log)[:1], videos(3), Away(store.url), "a")
     assert stopped.value.by_request
     assert [(d.failed, d.quarantined) for d in plan(stages(log), videos(3), store)] == [(0, 0)] * 3
 
@@ -328,7 +336,7 @@ def test_a_node_on_which_the_store_is_a_folder_of_its_own_ends_the_run_in_one_li
 
     said = r"^\S+: the store .*/elsewhere is not the folder here that it is for the command: on a cluster give --store "
     with pytest.raises(StageBrokenError, match=said) as stopped:
-        run_on_ray(stages(log), videos(3), Elsewhere(store.url), "a")
+        run_on_ray(stages(log)[:1], videos(3), Elsewhere(store.url), "a")
     assert stopped.value.by_request and not log.exists() and str(stopped.value).endswith("that all nodes share")
-    assert run_on_ray(stages(log), videos(3), store, "b") == 3
+    assert run_on_ray(stages(log)[:1], videos(3), store, "b") == 3
     assert [*store.local.glob("driver-*")] == [], "what the workers looked for"

@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import boto3
+import botocore.session
 import jsonschema
 import pytest
 import ray
 import yaml
+
+from tests.server import Web
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,3 +92,36 @@ def test_the_head_is_told_which_right_it_needs_to_start_workers_with_a_profile()
     said = (ROOT / "ray_cluster.yaml").read_text()
     rights = ("iam:PassRole", "s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject")
     assert all(right in said for right in rights)
+
+
+def _words(start: str) -> str:
+    """The words of a command in the comments at the top of the file, from one on up to the end of its JSON."""
+    lines = (ROOT / "ray_cluster.yaml").read_text().splitlines()
+    said = " ".join(line.lstrip("# ") for line in lines[: lines.index("cluster_name: talkingface-wild")])
+    return re.search(rf"{start} .*?'(.*?)'", said)[1]
+
+
+def test_the_rule_against_uploads_that_were_broken_off_is_one_that_s3_takes(bucket):
+    client = boto3.client("s3")
+    client.put_bucket_lifecycle_configuration(
+        Bucket="set", LifecycleConfiguration=json.loads(_words("put-bucket-lifecycle-configuration"))
+    )
+    (rule,) = client.get_bucket_lifecycle_configuration(Bucket="set")["Rules"]
+    assert rule["Status"] == "Enabled" and rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+
+
+@pytest.mark.parametrize("who", ["head", "worker"])
+def test_a_machine_that_is_slow_to_hand_out_its_role_is_asked_again(who, monkeypatch):
+    (start,) = (line for line in cluster()[f"{who}_start_ray_commands"] if "ray start" in line)
+    role, keys = "/latest/meta-data/iam/security-credentials/", {"AccessKeyId": "A", "SecretAccessKey": "B"}
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    with Web() as web:
+        web.page(role, "talkingface-worker")
+        web.page(f"{role}talkingface-worker", json.dumps({**keys, "Token": "C", "Expiration": "2999-01-01T00:00:00Z"}))
+        web.status(role, 500, times=2)
+        for name, value in [("AWS_EC2_METADATA_SERVICE_ENDPOINT", web.url), *re.findall(r"(AWS_\w+)=(\S+)", start)]:
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        assert botocore.session.Session().get_credentials().access_key == "A"

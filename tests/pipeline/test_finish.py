@@ -164,6 +164,13 @@ def test_judge_says_by_language_what_comes_and_goes(tmp_path, capsys):
     assert out.splitlines() == ["kept 2 clips before, 3 now: +1 -0", "th: 1 -> 2 clips, 0.001 -> 0.002 h"]
 
 
+def test_a_long_name_of_a_policy_is_not_broken(finished, capsys):
+    store, _, _ = finished
+    limits = [f"{name}=none" for name in ("max_yaw_deg", "min_confidence", "min_face_px", "min_motion")]
+    assert main(["judge", *(f"--set=policy.{limit}" for limit in limits), "--store", store.url]) == 0
+    assert f"policy sample+{','.join(limits)}\n" in capsys.readouterr().out
+
+
 def test_brackets_in_an_address_are_shown(tmp_path):
     store = Store(str(tmp_path))
     write_job(store, Job(recipe="sample"))
@@ -264,7 +271,7 @@ def test_where_all_blobs_are_away_nothing_is_taken_back(three):
     store, recipe = three
     before = passed(store, recipe)
     (store.local / "blobs").rename(store.local / "elsewhere")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="blobs is empty or away, with all clips: bring it back, or delete"):
         finish(recipe, Job(recipe="own"), snapshot(recipe, read_videos(store), store), store)
     assert passed(store, recipe) == before
 

@@ -111,6 +111,11 @@ def test_a_store_does_not_mix_recipes(store):
         write_job(store, Job(recipe="wild"))
 
 
+def test_an_assignment_of_one_name_takes_the_place_of_the_one_before():
+    job = Job(recipe="sample").changed(None, ["shard_bytes=500", "policy.max_yaw_deg=10"])
+    assert job.changed(None, ["shard_bytes=900"]).overrides == ("policy.max_yaw_deg=10", "shard_bytes=900")
+
+
 def test_a_new_policy_takes_the_old_policy_s_changes_off():
     job = Job(recipe="sample", overrides=("sync.reach=10", "policy.min_face_px=5"))
     changed = job.changed("strict", ["policy.max_yaw_deg=10"])

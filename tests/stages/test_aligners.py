@@ -11,6 +11,7 @@ from manifests.records import Word
 from pipeline.recipes import build
 from stages.aligners import LEAST_GB, Aligners, _said
 from stages.registry import ALIGNERS, REGISTRY
+from stages.weights import WeightsMissingError
 from tests.stages.test_speech import babble, random_aligner
 
 FRAMES_PER_S = 50
@@ -141,6 +142,22 @@ def test_an_aligner_is_given_no_mark_that_is_its_blank_or_that_it_does_not_know(
     said = {name: "".join(letter for _, letter in _said(' "I\'m well - so-so." ', known))
             for name, known in (("torchaudio", torchaudio_s), ("other", other))}  # fmt: skip
     assert said == {"torchaudio": "i'm well soso", "other": "im well - so-so"}
+
+
+@pytest.mark.parametrize(
+    ("language", "holds", "said"),
+    [("de", b"<html>", "load key"), ("de", b"", "Ran out of input"), ("pl", None, "no file named pytorch_model.bin")],
+)
+def test_weights_that_are_no_aligner_are_named_with_what_is_wrong(language, holds, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFW_MODELS", str(tmp_path))
+    if holds is None:
+        random_aligner(tmp_path / "align-pl", [*ANY["en"]])
+        (tmp_path / "align-pl" / "model.safetensors").unlink()
+    else:
+        (tmp_path / "align-de.pt").write_bytes(holds)
+    with pytest.raises(WeightsMissingError, match=f"align-{language}: .* is no aligner that .*{said}") as caught:
+        Aligners("cpu").words(sound(1), start_s=0, end_s=1, text="so", language=language)
+    assert "\n" not in str(caught.value)
 
 
 def loads(monkeypatch: pytest.MonkeyPatch, most_gb: float, languages: list[str]) -> list[str]:

@@ -2,13 +2,16 @@
 
 import weakref
 from fractions import Fraction
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from stages import clip as clip_stage
 from stages.encode import ClipWriter
+from stages.picture import Picture, Shape
 from tests import media
 from tests.stages.scenes import HEIGHT, WIDTH, Scene, still_box
 
@@ -61,3 +64,38 @@ def test_a_face_keeps_its_proportions_where_the_stream_changes_its_shape(tmp_pat
         rows, columns = np.nonzero(picture[..., 1] > 127)
         assert np.ptp(rows) + 1 == pytest.approx(np.ptp(columns) + 1, abs=2)
         assert np.ptp(rows) + 1 == pytest.approx(120 * 128 / 200, abs=3)
+
+
+def test_over_wide_pixels_a_window_that_moves_keeps_its_size():
+    """HDV: 1440 coded pixels shown as 1920, where a side of 268 is 201, half way between two even numbers."""
+    image = np.full((1080, 1440, 3), 60, np.uint8)
+    for x in (900, 1100):
+        cv2.circle(image, (round(x * 0.75 * 16), 500 * 16), 10 * 16, (220,) * 3, -1, cv2.LINE_AA, 4)
+    frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
+    picture = Picture(0, frame, Shape.of(frame, Fraction(4, 3)))
+    apart = []
+    for step in range(40):
+        x, y = 1000 + step * 0.37317, 500 + step * 0.1113
+        shown = picture.crop((x - 134, y - 134, x + 134, y + 134), 512)[..., 1]
+        bright = np.clip(shown.astype(float) - 100, 0, None).sum(0)
+        left, right = (np.average(np.arange(512)[half], weights=bright[half]) for half in (slice(256), slice(256, 512)))
+        apart.append(right - left)
+    assert max(apart) - min(apart) < 1
+
+
+def test_a_picture_of_ten_bits_is_converted_once_for_all_faces_in_it():
+    class Counted:
+        def __init__(self, frame: av.VideoFrame) -> None:
+            self.frame, self.n = frame, 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.frame, name)
+
+        def reformat(self, **how: Any) -> av.VideoFrame:
+            self.n += 1
+            return self.frame.reformat(**how)
+
+    frame: Any = Counted(av.VideoFrame.from_ndarray(media.numbered(77), format="bgr24").reformat(format="yuv420p10le"))
+    picture = Picture(0, frame, Shape.of(frame, None))
+    crops = [picture.crop((x, 0.0, x + 240.0, 240.0), 64) for x in (0.0, 40.0, 80.0)]
+    assert frame.n == 1 and not np.array_equal(crops[0], crops[2])

@@ -66,6 +66,16 @@ def test_queries_are_asked_of_the_search_page_in_their_own_letters(tmp_path):
         ]
 
 
+def test_a_search_of_yt_dlp_s_own_is_told_the_words_as_they_are(tmp_path, monkeypatch):
+    from yt_dlp.extractor.bilibili import BiliBiliSearchIE
+
+    asked = []
+    monkeypatch.setattr(BiliBiliSearchIE, "_search_results", lambda self, query: iter(asked.append(query) or ()))
+    options = Discovery(search="bilisearch5:{query}")
+    assert found(language(queries=("中国人 采访", "a+b")), tmp_path, options=options) == []
+    assert asked == ["中国人 采访", "a+b"]
+
+
 def test_a_search_page_may_have_braces_of_its_own(tmp_path):
     with Web() as web:
         feed(web, "/results", "a")

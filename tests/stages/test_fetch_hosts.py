@@ -1,5 +1,6 @@
 """A host that wants to be left alone is, by all workers, and no video is taken for bad because of it."""
 
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -37,16 +38,52 @@ def test_retry_after_is_honoured(fetch, clip, status):
     assert 2.0 <= second - first < 20.0
 
 
-def test_retry_after_holds_for_other_workers_too(tmp_path, clip):
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_holds_for_other_workers_too(tmp_path, clip, status):
     with Web() as web:
         web.file("/b.mp4", clip)
-        url = web.status("/a.mp4", 429, {"Retry-After": "2"})
+        url = web.status("/a.mp4", status, {"Retry-After": "2"})
         one = Fetching(tmp_path, access=Access(tries=1, backoff_s=0.05))
         with pytest.raises(HostClosedError):
             one(url)
         assert isinstance(Fetching(tmp_path)(f"{web.url}/b.mp4"), Source)
         (first,), (second, *_) = web.requests("/a.mp4"), web.requests("/b.mp4")
     assert second.at_s - first.at_s >= 2.0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_host_that_is_away_for_an_hour_holds_no_worker_up(fetch, status):
+    with Web() as web:
+        with pytest.raises(HostClosedError, match=r"not asked for another 3[56]"):
+            fetch(web.status("/a.mp4", status, {"Retry-After": "3600"}))
+        assert web.asked() == 1
+
+
+def test_pieces_that_a_host_refuses_are_not_asked_for_again_at_once(tmp_path):
+    body = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{url}/0.ts\n#EXT-X-ENDLIST"
+    with Web() as web:
+        web.status("/0.ts", 429)
+        with pytest.raises(HostClosedError, match="429"):
+            Fetching(tmp_path, access=Access(tries=1, backoff_s=0.2))(
+                web.page("/a.m3u8", body, kind="application/vnd.apple.mpegurl")
+            )
+        asked = [asked.at_s for asked in web.requests("/0.ts")]
+    assert len(asked) == 4
+    assert all(later - at >= 0.2 * 2**n - 0.01 for n, (at, later) in enumerate(itertools.pairwise(asked)))
+
+
+@pytest.mark.parametrize("name", ["how-captcha-works", "rate-limit", "log%20in%20to%20me", "I%20am%20not%20a%20bot"])
+def test_the_name_of_a_file_or_page_is_no_word_of_its_host(fetch, name):
+    with Web() as web:
+        assert reason(fetch(web.status(f"/{name}.mp4", 404))) == "gone"
+        assert reason(fetch(web.page(f"/{name}", "<html><body>Nothing here.</body></html>"))) == "not_a_video"
+        assert web.asked() == 2
+
+
+def test_a_host_that_says_412_as_bilibili_does_wants_to_be_left_alone(fetch):
+    with Web() as web:
+        with pytest.raises(HostClosedError, match="412"):
+            fetch(web.status("/a.mp4", 412))
 
 
 def test_a_host_that_keeps_saying_too_many_is_asked_a_few_times_and_no_video_is_burned(fetch):

@@ -1,6 +1,7 @@
 """What sites and servers say is sorted into facts about the video, refusals, and failures that say nothing about it."""
 
 import pytest
+from yt_dlp.utils import GeoRestrictedError
 
 from pipeline.stage import Rejection
 from stages.outcomes import Refused, Unreachable, outcome, retry_after_s
@@ -29,6 +30,15 @@ NOW_S = 1_766_664_000.0  # Thu, 25 Dec 2025 12:00:00 GMT
         ("[youtube] x: Video unavailable. It was removed due to a copyright claim by Z", "gone"),
         ("[youtube] x: This live event will begin in 20 minutes.", "live"),
         ("[youtube] x: Premieres in 3 hours", "live"),
+        ("[youtube] x: Video unavailable. This content is not available on this country domain due to a law", "geo"),
+        ("[youtube] x: This video isn't available anymore", "gone"),
+        ("[twitch:clips] x: This clip is no longer available", "gone"),
+        ("[Likee] x: Video was deleted", "gone"),
+        ("[vimeo] 1: This video is protected by a password, use the --video-password option", "private"),
+        ("[dropbox] 1: Password protected video, use --video-password <password>", "private"),
+        ("[TikTok] 1: Your IP address is blocked from accessing this post", "blocked"),
+        ("[twitter] 1: No video could be found in this tweet", "not_a_video"),
+        ("[youtube:truncated_url] Did you forget to quote the URL? Remember that & is a meta character", "not_a_video"),
         ("[generic] Unsupported URL: https://example.org", "not_a_video"),
         ("[generic] x: No video formats found!", "not_a_video"),
         ("[generic] x: This video is DRM protected", "blocked"),
@@ -51,6 +61,9 @@ def test_words_about_the_video_reject_it(said, reason):
         "[generic] x: Unable to download webpage: HTTP Error 429: Too Many Requests",
         "[youtube] x: YouTube is requiring a captcha challenge before playback",
         "\r[download] Got error: HTTP Error 403: Forbidden. Giving up after 5 retries",
+        "[BilibiliSpaceVideo] 1: Request is blocked by server (412), please wait and try later.",
+        "[BilibiliSpaceVideo] 1: Request is rejected by server (352)",
+        "[youtube] x: All player responses are invalid. Your IP is likely being blocked by Youtube",
         "[Instagram] x: You have exceeded the rate-limit for this endpoint. Use --cookies for the authentication",
     ],
 )
@@ -67,12 +80,20 @@ def test_words_about_us_are_a_refusal_and_never_a_rejection(said):
         "[youtube] x: Unable to extract player version; please report this issue on https://github.com",
         "[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired",
         "something never seen before",
+        "Unable to download webpage: HTTPSConnection(host='rental.example.org', port=443): Failed to resolve "
+        "'captcha.example.org' ([Errno -2] Name or service not known)",
         "[youtube] x: Requested format is not available. Use --list-formats for a list of available formats",
         "[youtube:tab] x: No video formats found!",
     ],
 )
 def test_all_else_says_nothing_about_the_video(said):
     assert isinstance(outcome(RuntimeError(said)), Unreachable)
+
+
+@pytest.mark.parametrize("kept_from", ["in Sweden", "to subscribers in Sweden: log in to see it"])
+def test_what_a_site_keeps_from_a_country_is_geo_in_whatever_words(kept_from):
+    result = outcome(GeoRestrictedError(f"Shown only {kept_from}"))
+    assert isinstance(result, Rejection) and result.reason == "geo"
 
 
 def test_the_message_is_one_short_line_without_colours_and_advice():
@@ -89,6 +110,9 @@ def test_the_message_is_one_short_line_without_colours_and_advice():
         ("Thu, 25 Dec 2025 11:00:00 GMT", 0.0),
         ("soon", None),
         ("-5", None),
+        ("\xb2", None),
+        ("1766664000", 86400.0),
+        ("9" * 400, 86400.0),
         ("", None),
         (None, None),
     ],

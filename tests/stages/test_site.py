@@ -164,12 +164,15 @@ def test_pages_in_another_language_hide_the_licence_and_are_refused_where_it_cou
     Fetch(access=Access(extractor_args=("youtube:lang=en",)), licence=licence).check()
 
 
-def test_that_cookies_count_no_more_is_said_once_and_aloud(site, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "said",
+    ["The provided YouTube account cookies are no longer valid. ", "No supported JavaScript runtime could be found. "],
+)
+def test_that_cookies_count_no_more_or_a_program_lacks_is_said_once_and_aloud(site, monkeypatch, caplog, said):
     from yt_dlp.extractor.generic import GenericIE
-    from yt_dlp.extractor.youtube import _base
+    from yt_dlp.extractor.youtube import _base, _video
 
-    said = "The provided YouTube account cookies are no longer valid. "
-    assert said in inspect.getsource(_base), "yt-dlp's own words"
+    assert said in inspect.getsource(_base) + inspect.getsource(_video), "yt-dlp's own words"
 
     def extract(self, url):
         for word in (said, "some formats may be missing"):

@@ -6,7 +6,7 @@ import pytest
 
 from manifests.records import Word
 from stages.sample.sentences import SENTENCES
-from stages.transcript import MAX_REPETITION, UNSPACED, placed, repetition, tokens, units, untimed
+from stages.transcript import MAX_REPETITION, UNSPACED, n_credits, placed, repetition, tokens, units, untimed
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,26 @@ def test_a_long_text_reads_as_repetitive_for_a_loop_in_it_and_not_for_its_length
 
 def test_a_few_words_may_be_the_same():
     assert repetition("No, no, no, no, no, no, no, no, no.") == 0.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Untertitelung im Auftrag des ZDF, 2021",
+        "Untertitelung. BR 2018",
+        "SWR 2021",
+        "Más información www.alimmenta.com",
+        "www.multi-moto.eu",
+        "字幕by索兰娅",
+        "优优独播剧场——YoYo Television Series Exclusive",
+    ],
+)
+def test_what_whisper_writes_of_silence_in_german_spanish_polish_and_chinese_is_known(text):
+    assert n_credits(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["Die Untertitelung brauchen wir.", "Wir drehten im Auftrag des ZDF.", "这个剧场的字幕很好。"]
+)
+def test_what_people_say_of_subtitles_and_broadcasters_is_no_credit(text):
+    assert not n_credits(text)

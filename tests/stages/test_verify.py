@@ -12,7 +12,7 @@ from manifests.store import Store
 from stages.judge import judge
 from stages.policies import PAPER
 from stages.shard import shard
-from stages.shard_index import read_index, write_index
+from stages.shard_index import INDEX, read_index, write_index
 from stages.tars import TarError, join_tar, read_tar, write_tar
 from stages.verify import verify
 from tests.stages.measured import clip, measured, mp4_bytes, npz_bytes, put, stored_clip, wav_bytes
@@ -45,6 +45,18 @@ def test_a_flipped_byte_is_found_in_its_member(store):
     path.write_bytes(data)
     ((key, what),) = faults(store)
     assert key == row.key and what.startswith("wav is not as the index has it")
+
+
+def test_a_copy_of_the_set_under_another_name_is_held_against_its_own_index_and_sums(store):
+    copy = store.local / "talking faces"
+    (store.local / "shards").rename(copy)
+    assert verify(store, copy.name).indexed
+    path = sorted(copy.glob("*.tar"))[0]
+    path.write_bytes(_with(path.read_bytes(), 600, b"damage"))
+    (copy / "SHA256SUMS").write_text("")
+    found = {(problem.shard, problem.what.split(":")[0]) for problem in verify(store, copy.name).problems}
+    assert ("index.parquet", "SHA256SUMS lacks it") in found
+    assert any(shard == path.name and what.startswith("mp4 is not as the index has it") for shard, what in found)
 
 
 @pytest.mark.parametrize("left", [0.3, 0.6])
@@ -170,6 +182,45 @@ def test_faults_of_somebody_elses_webdataset_are_found(tmp_path):
         ("3.tar", "", "not readable to its end"),
         ("", "", "2 samples lack or exceed the usual members ['json', 'npy']"),
     }
+
+
+def _with(data, at, new):
+    return data[:at] + new + data[at + len(new) :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: _with(data, len(data) // 4, bytes([255] * 16)),
+        lambda data: data.replace(b"person", b"perso_"),
+    ],
+)
+def test_a_damaged_index_is_told_by_its_place(store, damage):
+    store.put(INDEX, damage(store.get(INDEX)))
+    with pytest.raises(ValueError, match=f"{INDEX} is not a shard index"):
+        verify(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("wav", _with(wav_bytes(10), 18, b"\1"), "it ends early"),  # the format's length, beyond the file
+        ("wav", _with(wav_bytes(10), 24, bytes(4)), "its sample rate is 0 Hz"),
+        ("json", b"[" * 200_000, "maximum recursion depth exceeded"),
+        ("a.npy", b"\x93NUMPY\1\0\x17\0{'descr': '<f4', (3,)  ", "no array: ('EOF in multi-line statement'"),
+    ],
+)
+def test_what_readers_stumble_over_is_one_fault_of_its_clip_and_the_rest_is_read(tmp_path, name, data, said):
+    store, good = Store(str(tmp_path)), {"mp4": mp4_bytes(10), "wav": wav_bytes(10), "json": b"{}"}
+    with np.load(io.BytesIO(npz_bytes(10))) as arrays, io.BytesIO() as file:
+        np.save(file, arrays["box"])
+        good["a.npy"] = file.getvalue()
+    (tmp_path / "theirs").mkdir()
+    write_tar(tmp_path / "theirs/0.tar", [("bad", good | {name: data}), ("good", good)])
+    report = verify(store, "theirs")
+    ((key, what),) = ((problem.key, problem.what) for problem in report.problems)
+    assert (key, report.samples) == ("bad", 2) and what.startswith(f"{name} cannot be read: {said}")
 
 
 def test_shards_are_read_side_by_side_with_the_same_findings(fragile_parser, store):

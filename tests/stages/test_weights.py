@@ -283,6 +283,20 @@ def test_a_hub_model_is_fetched_once_without_what_is_not_needed(publisher):
     assert ask_hub(publisher)[0] == first and len(publisher.requests) == asked
 
 
+def test_what_a_broken_fetch_has_left_is_not_taken_for_the_whole_while_the_hub_is_away(publisher):
+    hub(publisher, {name: name.encode() * 1000 for name in ("config.json", "model.bin", "tokenizer.json")})
+    url, (model,) = publisher.url, [path for path in publisher.files if path.endswith("model.bin")]
+    held = publisher.files.pop(model)
+    assert "could not be fetched" in ask_hub(publisher)[0]
+    answers_once = "import huggingface_hub as h, functools\n"
+    answers_once += "h.snapshot_download = functools.partial(h.snapshot_download, local_files_only=True)"
+    assert "could not be fetched (no model.bin)" in ask_hub(publisher, answers_once)[0]
+    publisher.url = "http://127.0.0.1:1"
+    assert "could not be fetched" in ask_hub(publisher)[0]
+    publisher.url, publisher.files[model] = url, held
+    assert (weights.Path(ask_hub(publisher)[0]) / "model.bin").read_bytes() == held
+
+
 def test_a_hub_model_without_a_fixed_commit_is_what_lay_there_and_its_digest_is_its_name(publisher, monkeypatch):
     names = ("config.json", "pytorch_model.bin", "vocab.json", "tokenizer_config.json", "model.safetensors")
     monkeypatch.setitem(weights.REGISTRY, "tiny", dataclasses.replace(weights.REGISTRY["align-ru"], revision=COMMIT))
@@ -304,6 +318,12 @@ def test_a_note_of_a_snapshot_that_a_full_disk_broke_off_is_none(note, tmp_path,
     (tmp_path / "models" / ".align-ru.snapshot").write_text(note)
     monkeypatch.chdir(tmp_path)
     assert not weights.REGISTRY["align-ru"].pinned and weights.local("align-ru") is None
+
+
+def test_of_a_folder_put_there_by_hand_nothing_is_said_to_be_compared():
+    (weights.folder() / "tiny").mkdir(parents=True)
+    (weights.folder() / "tiny" / "model.bin").write_bytes(CONTENT)
+    assert "no digest is published to compare with" in weights.check("tiny")
 
 
 def test_a_record_of_digests_that_a_full_disk_broke_off_is_none(publisher, monkeypatch):

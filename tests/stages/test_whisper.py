@@ -1,5 +1,7 @@
 """What Whisper is fed: the same as whisperx feeds it, for less."""
 
+from pathlib import Path
+
 import ctranslate2
 import numpy as np
 import pytest
@@ -14,13 +16,24 @@ from stages.whisper import Recogniser
 from tests.stages.tiny_whisper import make
 
 
-@pytest.fixture(scope="module")
-def recogniser(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
+def opened(folder: Path) -> Recogniser:
     return Recogniser(
-        make(tmp_path_factory.mktemp("whisper")),
+        folder,
         device="cpu", compute_type="float32", threads=1, beam=1, batch=2, vad="silero", onset=0.5, window_s=6.0,
         context_s=30.0,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recogniser(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
+    return opened(make(tmp_path_factory.mktemp("whisper")))
+
+
+def test_a_model_of_128_bands_is_given_them_without_the_file_that_says_so(tmp_path: Path):
+    folder = make(tmp_path, bands=128)
+    (folder / "preprocessor_config.json").unlink()
+    ((probabilities, _),) = opened(folder).listen([np.zeros(SAMPLE_RATE_HZ, np.float32)], [False])
+    assert sum(probabilities.values()) == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.005, 3.003, 29.97, 30.0, 31.0])

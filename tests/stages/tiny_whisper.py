@@ -24,13 +24,13 @@ def tokenizer(languages: list[str]) -> Tokenizer:
     return made
 
 
-def make(folder: Path, *, languages: list[str] | None = None, seed: int = 0) -> Path:
+def make(folder: Path, *, languages: list[str] | None = None, seed: int = 0, bands: int = 80) -> Path:
     """Write the model to a folder and return it; `languages` are Whisper's codes, by default all of its own."""
     languages = languages or list(LANGUAGES)
     text = tokenizer(languages)
     end = text.token_to_id("<|endoftext|>")
     config = transformers.WhisperConfig(
-        vocab_size=text.get_vocab_size(), num_mel_bins=80, d_model=32, encoder_layers=1, decoder_layers=1,
+        vocab_size=text.get_vocab_size(), num_mel_bins=bands, d_model=32, encoder_layers=1, decoder_layers=1,
         encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
         decoder_start_token_id=text.token_to_id("<|startoftranscript|>"),
         pad_token_id=end, bos_token_id=end, eos_token_id=end,
@@ -46,7 +46,7 @@ def make(folder: Path, *, languages: list[str] | None = None, seed: int = 0) -> 
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=text, bos_token="<|endoftext|>", eos_token="<|endoftext|>", unk_token="<|endoftext|>"
     ).save_pretrained(source)
-    (source / "preprocessor_config.json").write_text(json.dumps({"feature_size": 80, "sampling_rate": 16000}))
+    (source / "preprocessor_config.json").write_text(json.dumps({"feature_size": bands, "sampling_rate": 16000}))
     made = folder / "ctranslate2"
     TransformersConverter(str(source), copy_files=["tokenizer.json", "preprocessor_config.json"]).convert(str(made))
     settings = json.loads((made / "config.json").read_text())
