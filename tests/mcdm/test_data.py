@@ -15,7 +15,7 @@ from mcdm.encode import Encoded, encode
 from mcdm.shards import SampleError, Shards, chains, decode, read_wav
 from mcdm.sound import SoundFile
 from tests.mcdm.nano import nano
-from tests.mcdm.shards import draw, npy, person, wav, write_shards
+from tests.mcdm.shards import draw, members, npy, person, wav, write_shards
 
 NEEDS = ("present", "archived", "reference", "face", "points", "head", "audio", "image")
 
@@ -167,6 +167,13 @@ def test_a_clip_of_ten_times_the_frames_comes_some_ten_times_as_often(folder):
     assert 10 < drawn.count(long) / drawn.count(short) < 20
 
 
+def test_clips_of_which_none_is_long_enough_are_refused(folder):
+    shards = Shards(str(folder))
+    short, other = (dataclasses.replace(clip, n_frames=12) for clip in shards.clips[:2])
+    with pytest.raises(ValueError, match="none of 2 clips has the 13 frames that recipe nano needs"):
+        RandomWindows(Source(shards, nano(), None, ("head",)), [short, other], 0)
+
+
 def test_a_world_that_does_not_divide_the_batch_is_refused(folder):
     with pytest.raises(ValueError, match="does not divide"):
         drawn(folder, 0, 3)
@@ -175,6 +182,7 @@ def test_a_world_that_does_not_divide_the_batch_is_refused(folder):
 @pytest.mark.parametrize("index", [True, False], ids=["index", "scan"])
 def test_of_shards_written_again_only_the_clips_whose_pictures_changed_are_encoded_again(tmp_path, monkeypatch, index):
     recipe, url, latents, seen = nano(), str(tmp_path / "cache"), [], []
+    monkeypatch.setattr("tests.mcdm.shards.members", members.__wrapped__)  # not those that were made before
     for name, changed in (("old", 0), ("new", 50)):
         monkeypatch.setattr("tests.mcdm.shards.person", lambda who, more=changed: person(who + (who == 0) * more))
         shards = Shards(str(write_shards(tmp_path / name, people=3, clips=1, n_frames=12, index=index)))

@@ -7,16 +7,15 @@ import torch
 from mcdm.driving import heads_like, read_driving
 from mcdm.generate import Talker
 from mcdm.prior import MotionPrior
-from tests.mcdm.nano import SEEING, nano
 from tests.mcdm.shards import draw, mp4, person
-from tests.mcdm.test_generate import CPU, generate, made_world
+from tests.mcdm.test_generate import CPU, generate
 
 PACK = "sample/faces"
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return made_world(tmp_path_factory.mktemp("world"), nano(memory_zero_init=False, **SEEING))
+@pytest.fixture
+def world(seeing):
+    return seeing
 
 
 def swaying(path, n_frames, *, rate_hz=25, reach=0.08, blank=()):

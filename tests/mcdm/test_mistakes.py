@@ -34,6 +34,7 @@ def small(monkeypatch):
 
 def words(command, shards, run, *more):
     given = ["--shards", shards, "--out", run, "--device", "cpu", "--workers", "0", "--held-out", "2"]
+    given += ["--samples-every", "0"]
     return [str(word) for word in (command, *given, *more)]
 
 

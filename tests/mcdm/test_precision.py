@@ -16,8 +16,9 @@ from mcdm.generate import Talker
 from mcdm.motion import Motion
 from mcdm.precision import takes_bf16
 from tests.mcdm.nano import SEEING, nano, nano_of
-from tests.mcdm.test_generate import generate, made_world, read
+from tests.mcdm.test_generate import generate, read
 from tests.mcdm.test_train import options
+from tests.mcdm.world import made_world
 
 CPU = torch.device("cpu")
 
@@ -105,7 +106,8 @@ def test_samples_compute_in_what_training_computes_in(world, tmp_path, monkeypat
     asked = []
     caplog.set_level("INFO", "mcdm")
     monkeypatch.setattr("mcdm.samples.Talker", talker)
-    train(nano_of(1), options(str(world / "shards"), tmp_path / "run", precision="bf16", samples_every=1, held_out=2))
+    monkeypatch.setattr("mcdm.samples._FRAMES", 8)
+    train(nano_of(1), options(str(world / "shards"), tmp_path / "run", precision="bf16", samples_every=1))
     assert asked == [True] and caplog.messages.count("on the processor, bf16") == 1, "told once"
     assert '"samples"' in (tmp_path / "run" / "log.jsonl").read_text()
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from mcdm import checkpoint
 from mcdm.cli import main
 from mcdm.config import tiny
-from mcdm.course import train
+from mcdm.course import Options, train
 from mcdm.samples import make_samples
 from mcdm.shards import Shards
 from tests.mcdm.nano import nano
@@ -19,11 +20,19 @@ from tests.mcdm.shards import write_shards
 from tests.mcdm.test_train import flat, options
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short():
+    """A second, a bit longer than the clips, instead of four."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mcdm.samples._FRAMES", 24)
+        yield
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Shards and a run of four steps a stage, whose stage 3 is shown at both its checkpoints."""
     folder = tmp_path_factory.mktemp("world")
-    shards = str(write_shards(folder, people=3, clips=1, n_frames=40))
+    shards = str(write_shards(folder, people=3, clips=1, n_frames=20))
     train(nano(), options(shards, folder / "run", samples_every=2))
     return folder
 
@@ -89,6 +98,6 @@ def test_samples_at_less_than_no_steps_are_refused(tmp_path, capsys):
 
 
 def test_by_default_stage_3_is_shown_five_times_and_no_other():
-    plan, given = tiny().plans[3], options("", None)
+    plan, given = tiny().plans[3], Options(shards="", run=Path())
     assert [given.steps_between_samples(stage, plan) for stage in range(4)] == [0, 0, 0, 78]
     assert options("", None, samples_every=0).steps_between_samples(3, plan) == 0

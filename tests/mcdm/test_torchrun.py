@@ -17,6 +17,7 @@ def test_torchrun_trains_one_run_with_two_processes(tmp_path):
     shards = write_shards(tmp_path, people=3, clips=1, n_frames=40)
     asked = ["train", "--shards", str(shards), "--recipe", "tiny", "--stages", "0", "--stop-after", "2"]
     asked += ["--out", str(tmp_path / "run"), "--device", "cpu", "--workers", "0", "--log-every", "1"]
+    asked += ["--cache", "off", "--held-out", "2", "--set", "plans.0.batch=2"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*torchrun, "-m", "mcdm", *asked], cwd=ROOT, capture_output=True, text=True, timeout=1100, check=False

@@ -32,7 +32,9 @@ def shards(tmp_path_factory):
 
 
 def options(shards, run, **given):
-    return Options(shards=shards, run=run, **{"workers": 0, "save_every": 2, "log_every": 1, "device": "cpu", **given})
+    """Without samples of stage 3, which take longer than all else, and little that is measured on."""
+    usual = {"workers": 0, "save_every": 2, "log_every": 1, "device": "cpu", "held_out": 2, "samples_every": 0}
+    return Options(shards=shards, run=run, **{**usual, **given})
 
 
 def flat(value, path=""):
@@ -43,24 +45,31 @@ def flat(value, path=""):
     return [(path, value)]
 
 
-def test_four_steps_equal_two_and_a_resume_and_two_bit_by_bit(shards, tmp_path, caplog):
+@pytest.fixture(scope="module")
+def whole(shards, tmp_path_factory):
+    """A run of all stages without a break."""
+    run = tmp_path_factory.mktemp("whole")
+    train(nano(), options(shards, run))
+    return run
+
+
+def test_four_steps_equal_two_and_a_resume_and_two_bit_by_bit(shards, whole, tmp_path, caplog):
     caplog.set_level("INFO", "mcdm")
     recipe = nano()
-    train(recipe, options(shards, tmp_path / "whole"))
     for stage in range(4):
         train(recipe, options(shards, tmp_path / "halves", stages=(stage,), stop_after=2))
         train(recipe, options(shards, tmp_path / "halves", stages=(stage,)))
     for stage in range(4):
         one, two = (
-            dict(flat(torch.load(checkpoint.newest(tmp_path / name, stage), weights_only=True)))
-            for name in ("whole", "halves")
+            dict(flat(torch.load(checkpoint.newest(run, stage), weights_only=True)))
+            for run in (whole, tmp_path / "halves")
         )
         assert one.keys() == two.keys()
         for name, value in one.items():
             same = torch.equal(value, two[name]) if isinstance(value, torch.Tensor) else value == two[name]
             assert same, (stage, name)
         assert one["/step"] == 4
-    records = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     steps = [r for r in records if "loss" in r and r["stage"] == 1]
     assert [r["step"] for r in steps] == [1, 2, 3, 4]
     assert {"loss_by_timestep", "gradient_norms", "samples_per_s", "data_wait_share", "memory_gb"} <= steps[0].keys()
@@ -123,7 +132,7 @@ def test_a_run_of_another_recipe_is_refused_by_name(shards, tmp_path):
 
 
 def test_a_stage_goes_on_with_its_own_seed_only_and_with_any_where_none_was_saved(shards, tmp_path):
-    train(nano(), options(shards, tmp_path, stages=(0,), stop_after=1, held_out=2))
+    train(nano(), options(shards, tmp_path, stages=(0,), stop_after=1))
     with pytest.raises(ValueError, match=r"step-00000001\.pt was trained with --seed 0: .* with --seed 3") as caught:
         train(nano(), options(shards, tmp_path, stages=(0,), seed=3))
     assert "\n" not in str(caught.value)
@@ -131,7 +140,7 @@ def test_a_stage_goes_on_with_its_own_seed_only_and_with_any_where_none_was_save
     saved = torch.load(path, weights_only=True)
     assert saved.pop("seed") == 0
     torch.save(saved, path)
-    train(nano(), options(shards, tmp_path, stages=(0,), seed=3, stop_after=1, held_out=2))
+    train(nano(), options(shards, tmp_path, stages=(0,), seed=3, stop_after=1))
     assert checkpoint.step_of(checkpoint.newest(tmp_path, 0)) == 2
 
 
@@ -190,12 +199,10 @@ def test_a_nan_is_one_line_with_the_clip_and_the_last_checkpoint_stays_good(shar
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_each_stage_overfits_one_batch(shards, tmp_path, stage):
-    recipe = nano()
-    if stage >= 2:
-        train(recipe, options(shards, tmp_path, stages=(0, 1), cache="auto"))
+def test_each_stage_overfits_one_batch(whole, tmp_path, stage):
+    recipe, run = nano(), whole if stage >= 2 else tmp_path
     torch.manual_seed(0)
-    objective = make_objective(stage, recipe, tmp_path) if stage != 3 else _stage_3(recipe, tmp_path)
+    objective = make_objective(stage, recipe, run) if stage != 3 else _stage_3(recipe, run)
     batch = random_batch(recipe)
     learning = [p for p in objective.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-2, weight_decay=0.0)
@@ -242,16 +249,15 @@ if world.rank == 0:
 
 def test_two_processes_give_the_gradients_of_one(tmp_path):
     (tmp_path / "gradients.py").write_text(GRADIENTS)
-    found = []
-    for size in (1, 2):
-        out = tmp_path / f"{size}.pt"
-        run_processes(tmp_path / "gradients.py", out, size=size)
-        found.append(torch.load(out, weights_only=True))
-    assert found[0].keys() == found[1].keys() and len(found[0]) > 50
-    storages = {gradient.untyped_storage().data_ptr() for gradient in found[1].values()}
+    run_processes(tmp_path / "gradients.py", tmp_path / "two.pt", size=2)
+    two, objective = torch.load(tmp_path / "two.pt", weights_only=True), make_objective(1, nano(), tmp_path)
+    objective.loss(random_batch(nano(), 4)).total.backward()
+    one = {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
+    assert one.keys() == two.keys() and len(one) > 50
+    storages = {gradient.untyped_storage().data_ptr() for gradient in two.values()}
     assert len(storages) < 5, "gradients lie where they are exchanged, and nowhere else"
-    for name, gradient in found[0].items():
-        assert torch.allclose(gradient, found[1][name], atol=1e-6, rtol=1e-3), name
+    for name, gradient in one.items():
+        assert torch.allclose(gradient, two[name], atol=1e-6, rtol=1e-3), name
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -313,11 +319,9 @@ def test_flops_are_counted_without_recomputation():
     assert counts[0] == counts[1] > 1e6
 
 
-def test_averaged_weights_follow_and_are_what_a_later_stage_gets(shards, tmp_path):
-    recipe = nano()
-    train(recipe, options(shards, tmp_path, stages=(0,)))
-    saved = checkpoint.read(checkpoint.newest(tmp_path, 0), recipe, 0)
-    got = checkpoint.learned(tmp_path, 0, recipe)
+def test_averaged_weights_follow_and_are_what_a_later_stage_gets(whole):
+    saved = checkpoint.read(checkpoint.newest(whole, 0), nano(), 0)
+    got = checkpoint.learned(whole, 0, nano())
     name = "decoder.body.1.weight"
     assert torch.equal(got[name], saved["ema"][name]) and not torch.equal(got[name], saved["model"][name])
     assert torch.equal(got["mean"], saved["model"]["mean"])
@@ -334,7 +338,7 @@ def test_all_stages_learn_on_bf16_and_keep_fp32_masters(shards, tmp_path):
         computed.clear()
         hook = register_module_forward_hook(record)
         try:
-            train(recipe, options(shards, tmp_path, stages=(stage,), precision="bf16", held_out=2))
+            train(recipe, options(shards, tmp_path, stages=(stage,), precision="bf16"))
         finally:
             hook.remove()
         assert torch.bfloat16 in computed, stage
@@ -347,9 +351,9 @@ def test_all_stages_learn_on_bf16_and_keep_fp32_masters(shards, tmp_path):
 
 def test_settings_of_the_optimizer_may_change_from_one_run_to_the_next(shards, tmp_path):
     recipe = nano()
-    train(recipe, options(shards, tmp_path, stages=(0,), stop_after=2, held_out=2))
+    train(recipe, options(shards, tmp_path, stages=(0,), stop_after=2))
     other = replace(recipe, optimizer=replace(recipe.optimizer, weight_decay=0.37, betas=(0.5, 0.9)))
-    train(other, options(shards, tmp_path, stages=(0,), held_out=2))
+    train(other, options(shards, tmp_path, stages=(0,)))
     saved = checkpoint.read(checkpoint.newest(tmp_path, 0), other, 0)
     groups = saved["optimizer"]["param_groups"]
     assert saved["step"] == 4 and {group["weight_decay"] for group in groups} == {0.37}
@@ -357,13 +361,13 @@ def test_settings_of_the_optimizer_may_change_from_one_run_to_the_next(shards, t
 
 
 def test_a_stage_does_not_go_on_with_its_memory_left_out_where_it_was_not(shards, tmp_path):
-    train(nano(), options(shards, tmp_path, stages=(1,), stop_after=1, held_out=2))
+    train(nano(), options(shards, tmp_path, stages=(1,), stop_after=1))
     path = checkpoint.newest(tmp_path, 1)
     saved = torch.load(path, weights_only=True)
     assert saved["idle"] is True
     torch.save(saved | {"idle": False}, path)
     with pytest.raises(ValueError, match=r"step-00000001\.pt was trained with memory from motion_weights"):
-        train(nano(), options(shards, tmp_path, stages=(1,), held_out=2))
+        train(nano(), options(shards, tmp_path, stages=(1,)))
 
 
 def test_a_process_that_does_not_see_the_run_s_folder_is_named_in_all(tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ class Calls(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("stage", range(4))
-def test_nothing_of_a_step_is_looked_at_before_all_of_it_is_asked_for(tmp_path, stage):
+def test_nothing_of_a_step_is_looked_at_before_all_of_it_is_asked_for(tmp_path, stage, monkeypatch):
     """On a device of shapes alone there are no numbers to look at; rows go there as DDP and FSDP take them along."""
     recipe = nano(**SEEING, mouth_weight=1.0)
     motion, denoiser = Motion(recipe.motion), LearnArchive(recipe).denoiser.state_dict()
@@ -47,6 +47,7 @@ def test_nothing_of_a_step_is_looked_at_before_all_of_it_is_asked_for(tmp_path, 
         lambda: LearnPresent(recipe, motion, denoiser),
     )[stage]()
     drawn = Drawn(random_batch(recipe, 1), ["clip"])
+    monkeypatch.setattr("mcdm.train.step_flops", lambda *_: 0.0)
     loop = Loop(objective, None, drawn, LoopOptions(run=tmp_path, micro_batch=1), World(0, 1, CPU))
     objective.to(SHAPES)
     loop.wrapped = lambda *given: objective(*_to_kwargs(given, {}, SHAPES, False)[0][0])
