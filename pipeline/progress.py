@@ -13,6 +13,7 @@ from rich.table import Table
 from pipeline.plan import Due
 
 _LINE_EVERY_S = 15.0
+_SILENT_S = 60.0  # at most, though no call ends: a film of hours is no hang
 _TABLE_EVERY_S = 3600.0
 
 
@@ -39,6 +40,7 @@ class Progress:
         self._console = console
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self.table, console=console, refresh_per_second=2)
+        self._ended = threading.Event()
         self._said = self._tabled = time.monotonic()
         self.started = time.monotonic()
 
@@ -47,20 +49,31 @@ class Progress:
             row = self._rows[stage]
             row.first = row.first or time.monotonic() - seconds
             row.counts[status] += 1
+        self._tell(_LINE_EVERY_S)
+
+    def _tell(self, after_s: float) -> None:
+        """A line in a log, where the last one is so old."""
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._said > _LINE_EVERY_S:
+        if not self._console.is_terminal and now - self._said > after_s:
             self._said = now
             self._console.print(self.line(), soft_wrap=True)
             if now - self._tabled > _TABLE_EVERY_S:
                 self._tabled = now
                 self._console.print(self.table())
 
+    def _beat(self) -> None:
+        while not self._ended.wait(_SILENT_S):
+            self._tell(_SILENT_S / 2)
+
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
             self._live.start()
+        else:
+            threading.Thread(target=self._beat, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         if self._console.is_terminal:
             self._live.stop()
         else:

@@ -1,6 +1,7 @@
 """What a run says of itself while it goes on."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -40,3 +41,12 @@ def test_a_log_has_a_line_now_and_then_and_a_table_every_hour(clock, log, tmp_pa
         progress("get", "ok", 1.0)
     said = log.file.getvalue()
     assert said.count("/min") == 3 * 60 and said.count("time left") == 3
+
+
+def test_a_log_has_a_line_though_no_call_ends_for_long(log, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.progress._SILENT_S", 0.05)
+    with Progress(plan([Get(), Rate()], videos(100), Store(str(tmp_path))), log):
+        until = time.monotonic() + 10
+        while log.file.getvalue().count("get 0/100  rate 0/100\n") < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+    assert log.file.getvalue().count("get 0/100  rate 0/100\n") >= 2
