@@ -206,6 +206,7 @@ def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, 
         assert heard is not None, "a file without sound is not cut"
         streams = watched.index, heard.index
         timed, live = not has_decoding_times_only(container), is_transport_stream(container)
+        rgb = watched.format is not None and watched.format.is_rgb
         zero_s, behind_s = float(lead_s(container, watched)), late_s(container, watched)
         start_s = float(time_shown(container, watched, start_s))
         early = container.format.name == "flv" and zero_s + start_s < EARLIER_S
@@ -217,7 +218,7 @@ def _part(path: Path, out: Path, video: Video, whole: _Streams) -> tuple[float, 
     size = (picture.width_px, picture.height_px) if live else None
     # From the beginning, it has sound that lies before the first picture as well.
     begin_s, until_s = 0.0 if copy and early else zero_s + start_s, zero_s + end_s + _OVERRUN_S
-    write = partial(cut, path, out, begin_s, until_s, streams=streams, late_s=behind_s, changing=size)
+    write = partial(cut, path, out, begin_s, until_s, streams=streams, late_s=behind_s, changing=size, rgb=rgb)
     write(copy=copy)
     if copy and _begins_after(out, zero_s + start_s - begin_s):
         write(copy=False)

@@ -32,6 +32,7 @@ _MARGIN_S = 120.0
 _EVEN = r"pad=ceil(iw/max(2\,hsub))*max(2\,hsub):ceil(ih/max(2\,vsub))*max(2\,vsub)"  # what is there stays in place
 # The clock is that of transport streams: ffmpeg's own choice, 1/rate, moves pictures of a variable rate by up to 50 ms.
 _CODING = ("-c:v", "libx264", "-crf", "16", "-preset", "veryfast", "-enc_time_base:v", "1:90000")
+_BT709 = ["scale=out_color_matrix=bt709", "setparams=colorspace=bt709"]
 _LONGEST_GROUP_S = 20.0  # between two keyframes of a transport stream; broadcasts have 1 s at most, web streams 10
 _RUN_UP_S = 1.0  # decoded before any other part: pictures that ffmpeg has too late are put back before it cuts
 
@@ -75,6 +76,7 @@ def cut(
     copy: bool,
     late_s: float = 0.0,
     changing: tuple[int, int] | None = None,
+    rgb: bool = False,
 ) -> None:
     """Write the part from `start_s` to `end_s` as mp4, with sound and picture in step. Raises `CutError`.
 
@@ -95,6 +97,7 @@ def cut(
     `changing`: of a transport stream, width and height of its first picture in square pixels. Those of another shape
     are put into its middle, as `stages.media.frames` has them; and as there is no index and ffmpeg finds the keyframe
     after a time, not the one before, it begins to decode earlier.
+    `rgb`: whether pictures are coded in RGB, of which ffmpeg by itself makes BT.601 without saying so.
     """
     start_s = math.floor(start_s * 1e6) / 1e6  # ffmpeg takes microseconds, and rounded up would be the next picture
     back_s = 0.0 if copy else _LONGEST_GROUP_S if changing else _RUN_UP_S
@@ -107,7 +110,7 @@ def cut(
         # `-to` counts from the first picture found, wherever that is, and is lost where pictures change their size.
         *([] if copy else ["-ss", f"{start_s - before_s:.6f}", "-t", f"{end_s - start_s:.6f}"]),
         *("-map", f"0:{streams[0]}", "-map", f"0:{streams[1]}", "-sn", "-dn"),
-        *(["-c", "copy"] if copy else ["-vf", ",".join(_filters(changing, late_s)), *_CODING]),
+        *(["-c", "copy"] if copy else ["-vf", ",".join([*_filters(changing, late_s), *_BT709 * rgb]), *_CODING]),
         *("-movflags", "+faststart", str(out)),
     ]
     try:

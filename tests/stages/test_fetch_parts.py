@@ -78,3 +78,19 @@ def test_a_part_of_odd_sides_that_is_encoded_anew_has_every_pixel_where_it_was(
     )
     assert found.shape == (25, height_px + added_px[0], width_px + added_px[1], 3)
     assert np.abs(found[:, : height_px - 1, : width_px - 1] - wanted[:, :-1, :-1]).mean() < 2
+
+
+@pytest.mark.parametrize("size", ["1280x720", "320x240"])
+@pytest.mark.parametrize("coding", ["png", "qtrle"])
+def test_a_part_of_pictures_that_are_coded_in_rgb_keeps_their_colours(tmp_path, coding, size):
+    path, colour = tmp_path / "a.mov", (30, 60, 200)  # of a screen: ffmpeg makes YCbCr of it by the matrix of SD
+    picture = ["-f", "lavfi", "-i", "color=0x{2:02x}{1:02x}{0:02x}:r=25:d=3:s=".format(*colour) + size]
+    sound = ["-f", "lavfi", "-i", "sine=d=3", "-c:a", "pcm_s16le"]
+    subprocess.run(
+        [ffmpeg_path(), "-v", "error", *picture, *sound, "-c:v", coding, "-pix_fmt", "rgb24", path], check=True
+    )
+    fetch = Fetching(tmp_path)
+    source = fetch(path, start_s=1.0, end_s=2.0)
+    assert isinstance(source, Source)
+    images = next(iter(frames(fetch.store.get_file(source.file.path, tmp_path)))).images
+    assert np.abs(np.array(images, int) - colour).max() <= 5
