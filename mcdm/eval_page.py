@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from manifests.scratch import write_whole
+
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:right;border-bottom:1px solid #ddd}
 td:first-child,th:first-child{text-align:left}img,video{max-width:100%}video{background:#000;margin:.3rem}"""
@@ -29,10 +31,11 @@ def write_page(path: Path, result: dict[str, Any], videos: list[tuple[str, bytes
         for key, data in videos
     )
     plots = "".join(f'<img alt="" src="data:image/png;base64,{plot}">' for plot in _plots(result, run))
-    path.write_text(
+    write_whole(
+        path,
         f"<!doctype html><meta charset=utf-8><title>MCDM {html.escape(result['recipe'])}</title><style>{_STYLE}</style>"
         f"<h1>MCDM, recipe {html.escape(result['recipe'])}</h1><h2>Means over {len(result['videos'])} held-out videos"
-        f"</h2><table>{rows}{frechet}</table><ul>{missing}</ul><h2>Curves</h2>{plots}<h2>Videos</h2>{shown}"
+        f"</h2><table>{rows}{frechet}</table><ul>{missing}</ul><h2>Curves</h2>{plots}<h2>Videos</h2>{shown}",
     )
 
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from manifests.records import SAMPLES_PER_FRAME
+from manifests.scratch import write_whole
 from mcdm import distributed, measures
 from mcdm.config import MotionConfig
 from mcdm.encoders import make_audio
@@ -276,7 +277,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         "not_measured": not_measured(options, videos),
         "videos": videos,
     }
-    place.with_name(f"{options.name}.json").write_text(json.dumps(result, indent=1))
+    write_whole(place.with_name(f"{options.name}.json"), json.dumps(result, indent=1))
     write_page(place.with_name(f"{options.name}.html"), result, pages, options.run)
     log.info("%s.json: %s", place, json.dumps(result["mean"]))
     return result

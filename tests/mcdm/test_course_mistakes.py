@@ -10,6 +10,7 @@ import torch
 from mcdm import checkpoint
 from mcdm.config import CodecConfig
 from mcdm.course import Options, train
+from mcdm.eval_page import write_page
 from stages.tars import write_tar
 from tests.mcdm.nano import nano_of
 from tests.mcdm.shards import members
@@ -52,3 +53,16 @@ def test_clips_that_are_too_short_for_a_stage_are_counted(tmp_path, caplog):
         "stage 0: 1 of 2 clips are shorter than the 13 frames that it takes, and are not trained on" in caplog.messages
     )
     assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])["step"] == 1
+
+
+def test_a_page_that_the_disk_does_not_take_leaves_the_one_before(tmp_path):
+    (tmp_path / "eval.html").write_text("before")
+    result = {"recipe": "nano", "mean": {}, "frechet": {}, "not_measured": {}, "videos": []}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_page(tmp_path / "eval.html", result, [("video0", bytes(300_000))], tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "eval.html").read_text() == "before"
