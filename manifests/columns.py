@@ -61,6 +61,8 @@ def seconds(text: str, *, in_ms: bool = False) -> float:
     """What a text says in seconds, or `[hours:]minutes:seconds`; in milliseconds if it is said so. May be no time in a
     video. Raises `ValueError`."""
     total, parts = 0.0, [text.removesuffix("ms")] if in_ms else text.removesuffix("s").split(":")
+    if len(parts) > 3:  # as timecodes have it: frames are no seconds
+        raise ValueError(f"{text!r} is no time of three parts")
     for part in parts:
         if len(parts) > 1 and part.strip().startswith(("-", "+")):
             raise ValueError(f"a sign in {text!r}")

@@ -390,7 +390,7 @@ def _seconds(place: str, field: str, value: Any) -> float:
     except ValueError:
         unit = "milliseconds" if in_ms else "seconds or h:mm:ss"
         raise ManifestError(f"{place}: field {field}: {value!r} is not a time in {unit}") from None
-    if not 0 <= total < float("inf") or text.count(":") > 2:  # as timecodes have it: frames are no seconds
+    if not 0 <= total < float("inf"):
         raise ManifestError(f"{place}: field {field}: {value!r:.60} is not a time in a video")
     return total
 

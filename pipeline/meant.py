@@ -158,7 +158,10 @@ def clips_of(person: str, store: Store) -> dict[str, str]:
 
 def _rows(store: Store, name: str, *columns: str) -> list[dict[str, Any]]:
     """These columns of one of the two tables; none where there is no table."""
-    return read_catalogue(store, name, [*columns]).to_pylist() if store.exists(name) else []
+    try:
+        return read_catalogue(store, name, [*columns]).to_pylist()
+    except FileNotFoundError:
+        return []
 
 
 def identities(store: Store) -> Iterator[list[Identity]]:

@@ -19,7 +19,7 @@ from manifests.store import Store
 from manifests.tags import ENGLISH_NAMES
 from stages.language import by_language, stated
 from stages.policies import POLICIES, Policy
-from stages.shard_index import CARD, INDEX, SUMS, ShardIndex, drop_card, parse_index
+from stages.shard_index import CARD, INDEX, SUMS, ShardIndex, drop_card, parse_index, placed
 from stages.split import SPLITS
 
 _SIZES = {
@@ -121,7 +121,7 @@ def write_card(store: Store, index: ShardIndex, described: Mapping[str, bytes], 
 
 def wrong_sums(store: Store, index: ShardIndex, folder: str = "shards") -> Iterator[tuple[str, str]]:
     """Files of which the sums say something else than the index and what lies there, and what; none without sums."""
-    sums, *others = (folder + path.removeprefix("shards") for path in (SUMS, INDEX, CARD))
+    sums, *others = (placed(path, folder) for path in (SUMS, INDEX, CARD))
     found = store.get_some([sums, *others])
     if sums not in found:
         return

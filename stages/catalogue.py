@@ -1,5 +1,6 @@
 """The catalogue: `clips.parquet`, one row per clip, kept or dropped, and `videos.parquet`, one per video."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -118,9 +119,11 @@ def write_catalogue(store: Store, measured: Iterable[Measured], verdicts: Iterab
 
 def read_catalogue(store: Store, name: str = CLIPS, columns: list[str] | None = None) -> pa.Table:
     """One of the two tables as a `pyarrow.Table`, or some of its columns. Raises `FileNotFoundError` if nothing was
-    judged yet, `ValueError` where the file is damaged."""
+    judged yet, or a power cut left the file empty, `ValueError` where it is damaged."""
+    if not (data := store.get(name)):
+        raise FileNotFoundError(f"{store.at(name)} is empty")
     try:
-        return parquet.read(store.get(name), columns)
+        return parquet.read(data, columns)
     except ValueError as error:
         raise ValueError(f"{store.at(name)} is damaged ({error}); `judge` writes it anew once it is deleted") from None
 
@@ -135,9 +138,8 @@ def read_verdicts(store: Store, video: str) -> tuple[Verdict, ...]:
 
 def keep_rows(store: Store, name: str, condition: pc.Expression) -> None:
     """Write one of the tables anew with the rows that meet a condition; nothing happens if there is none."""
-    if not store.exists(name):
-        return
-    store.put(name, parquet.write(read_catalogue(store, name).filter(condition)))
+    with contextlib.suppress(FileNotFoundError):
+        store.put(name, parquet.write(read_catalogue(store, name).filter(condition)))
 
 
 def status(one: Measured) -> tuple[str, str, str]:

@@ -90,6 +90,11 @@ def shard_name(split: str, bucket: int, contents: Iterable[str]) -> str:
     return f"{split}-{bucket:06d}-{digest}.tar"
 
 
+def placed(path: str, folder: str) -> str:
+    """Where a file of the set (`INDEX`, `SUMS`) lies if the set lies in another folder than `shards`."""
+    return folder + path.removeprefix("shards")
+
+
 def read_index(store: Store, path: str = INDEX) -> ShardIndex | None:
     """The index, or None where no set of shards was ever finished, or a power cut left it empty. Raises `ValueError` if
     it is not such a file.

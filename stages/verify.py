@@ -23,7 +23,7 @@ from manifests.scratch import prefix
 from manifests.store import Store
 from stages.card import wrong_sums
 from stages.download import sha256_of
-from stages.shard_index import Row, read_index
+from stages.shard_index import INDEX, Row, placed, read_index
 from stages.shard_json import SCHEMA
 from stages.split import SPLITS
 from stages.tars import Sample, TarError, read_tar
@@ -103,7 +103,7 @@ def verify(store: Store, folder: str = "shards", *, workers: int | None = None) 
 
     Raises `FileNotFoundError` if there is no tar at all and `ValueError` if the index is not one of ours.
     """
-    index = read_index(store, f"{folder}/index.parquet")
+    index = read_index(store, placed(INDEX, folder))
     names = {path.removeprefix(f"{folder}/") for path in store.list(folder) if path.endswith(".tar")}
     if not names and (index is None or index.rows):
         raise FileNotFoundError(f"no tar in {store.at(folder)}")

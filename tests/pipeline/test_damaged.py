@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.cli import main
-from stages.catalogue import CLIPS, VIDEOS
+from stages.catalogue import CLIPS, VIDEOS, read_catalogue
 from stages.shard_index import INDEX, tars
 from tests.pipeline.test_unmeasured import made
 
@@ -32,3 +32,12 @@ def test_a_table_that_is_damaged_is_named_with_the_command_that_writes_it_anew(t
     store.delete(table)
     assert main([anew, "--store", store.url]) == 0
     assert store.get(table) == whole
+
+
+@pytest.mark.parametrize("table", [CLIPS, VIDEOS])
+def test_a_table_that_a_power_cut_left_empty_does_not_keep_a_video_from_being_forgotten(table, tmp_path):
+    store = made(tmp_path / "out", 1)
+    (row,) = read_catalogue(store, VIDEOS).to_pylist()
+    store.put(table, b"")
+    assert main(["forget", f"video:{row['video']}", "--store", store.url]) == 0
+    assert not tars(store)
