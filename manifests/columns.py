@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 _NAMES = {
@@ -52,6 +53,7 @@ def fields_of(row: Mapping[str, Any], columns: dict[str, bool]) -> dict[str, Any
     return known
 
 
+@lru_cache(1 << 10)  # lists of a million rows have the same few
 def plain(name: str) -> str:
     """A column's name as the table of names has it: `Video Link`, `start-time` and `Start (s)` are spellings."""
     return re.sub(r"[\s()\[\]_-]+", "_", str(name).strip()).rstrip("_").lower()

@@ -96,6 +96,7 @@ class Source:
     audio: AudioStream
     start_s: float = 0.0  # where in what lies at the URL the stored file begins, from its first picture
     stop_s: float | None = None  # where in the stored file the wanted part ends, if the file goes on; at 25 fps
+    beyond_s: float = 0.0  # of the wanted part, what would lie beyond the end of what lies at the URL
     page_url: str = ""
     title: str = ""
     uploader: str = ""

@@ -311,7 +311,7 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
     if youtube is not None:
         if not is_youtube_id(str(youtube)):
             raise ManifestError(f"{place}: field youtube_id: {youtube!r} is not the id of a YouTube video")
-        url = url if _is_there(url, source) else youtube_url(str(youtube))
+        url = url if url is not None and _is_there(url, source) else youtube_url(str(youtube))
     if url is None:
         raise ManifestError(f"{place}: field url: missing (a URL, a path, or youtube_id)")
     if not isinstance(url, str):
@@ -351,7 +351,7 @@ def _video(place: str, known: dict[str, Any], source: str, language: str | None)
 
 def _is_there(url: Any, source: str) -> bool:
     """Whether what stands beside an id is an address of the web, or a file that this machine sees: then it counts."""
-    text = local(str(url or "").strip())
+    text = local(str(url).strip())
     web = is_web(text) or is_web_host(host_without_scheme(text))
     return web or ("://" not in text + source and LocalFileSystem().isfile(str(Path(source).parent / text)))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from manifests.store import client_errors
 from mcdm.config import RECIPES, STAGES, Recipe
+from mcdm.sigterm import as_interrupt
 from pipeline.override import override
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="make a talking-face video of one picture and a voice")
     generate.add_argument("--run", type=Path, default=Path("runs/tiny"), help="what `train` wrote (default runs/tiny)")
     generate.add_argument("--reference", type=Path, required=True, help="picture of one face")
-    generate.add_argument("--audio", type=Path, required=True, help="any sound file; made 16 kHz mono")
+    generate.add_argument("--audio", type=Path, required=True, help="sound file, or video with sound; made 16 kHz mono")
     generate.add_argument("--driving", type=Path, metavar="VIDEO", help="video of a face whose head to move like")
     generate.add_argument("--seconds", type=float, help="length; default: the sound's; longer repeats it")
     generate.add_argument("--out", type=Path, required=True, help="mp4 to write")
@@ -228,6 +229,7 @@ def _encode(given: argparse.Namespace) -> None:
         )
 
 
+@as_interrupt()
 def _generate(given: argparse.Namespace) -> None:
     _at_least(given, 0, "steps")
     _check_seed(given)
@@ -249,6 +251,7 @@ def _generate(given: argparse.Namespace) -> None:
     )
 
 
+@as_interrupt()
 def _evaluate(given: argparse.Namespace) -> None:
     _at_least(given, 1, "clips", "frames", "lanes")
     _at_least(given, 0, "steps")

@@ -24,7 +24,7 @@ _LOOK_PX = 480
 
 def read_driving(path: Path, frames: int, face_pack: str) -> Floats:
     """Smoothed landmarks (frames, 5, 2) of the face of a video on the 25 fps grid, in pixels of any scale. A shorter
-    video goes back and forth: its motion nowhere jumps. No more is read than is needed, and kept are 40 bytes a frame.
+    video goes back and forth: its motion nowhere jumps. No more is read than is needed, and no picture is kept.
 
     Where the face is not found it moves straight from where it was to where it is next. Raises `ValueError` with one
     line for a video that cannot be read or shows no face.

@@ -34,7 +34,7 @@ def write_page(path: Path, result: dict[str, Any], videos: list[tuple[str, bytes
     write_whole(
         path,
         f"<!doctype html><meta charset=utf-8><title>MCDM {html.escape(result['recipe'])}</title><style>{_STYLE}</style>"
-        f"<h1>MCDM, recipe {html.escape(result['recipe'])}</h1><h2>Means over {len(result['videos'])} held-out videos"
+        f"<h1>MCDM, recipe {html.escape(result['recipe'])}</h1><h2>Means over {len(result['videos'])} videos"
         f"</h2><table>{rows}{frechet}</table><ul>{missing}</ul><h2>Curves</h2>{plots}<h2>Videos</h2>{shown}",
     )
 

@@ -24,7 +24,7 @@ from mcdm.config import MotionConfig
 from mcdm.encoders import make_audio
 from mcdm.eval_page import write_page
 from mcdm.faces import Bytes, Floats, align, mouth_opening
-from mcdm.frechet import FrechetNetwork, distance
+from mcdm.frechet import FVD_FRAMES, FrechetNetwork, distance
 from mcdm.generate import Talker
 from mcdm.held_out import divide
 from mcdm.identity import PACKAGED, FacePack
@@ -253,6 +253,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     place, groups = options.run / options.name, token_groups(talker.recipe.motion)
     paths = {"fid": options.fid, "fvd": options.fvd}
     networks = {name: FrechetNetwork(path, device) for name, path in paths.items() if path is not None}
+    for name, network in networks.items():  # refused now, and not after hours of video
+        network.of_video(np.zeros((FVD_FRAMES, *2 * [talker.recipe.codec.size_px], 3), np.uint8), videos=name == "fvd")
     sync = sync_network(options.sync, device) if options.sync else None
     features: dict[str, tuple[list[NDArray[Any]], list[NDArray[Any]]]] = {name: ([], []) for name in networks}
     videos: list[dict[str, Any]] = []
@@ -274,7 +276,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         "mean": mean_of(videos),
         "frechet": {name: distances[name][0] if name in distances else None for name in paths},
         "frechet_samples": {name: count for name, (_, count) in distances.items()},
-        "not_measured": not_measured(options, videos),
+        "not_measured": not_measured(options, videos, distances),
         "videos": videos,
     }
     write_whole(place.with_name(f"{options.name}.json"), json.dumps(result, indent=1))
@@ -299,7 +301,9 @@ def check_name(name: str) -> None:
         raise ValueError(f"--name {name!r}: expected the name of files to write into the run, such as eval")
 
 
-def not_measured(options: EvaluateOptions, videos: list[dict[str, Any]]) -> dict[str, str]:
+def not_measured(
+    options: EvaluateOptions, videos: list[dict[str, Any]], distances: dict[str, tuple[float | None, int]]
+) -> dict[str, str]:
     """What was left out, and what it would take."""
     wanted = {
         "identity": (options.face_pack, "--face-pack"),
@@ -311,6 +315,8 @@ def not_measured(options: EvaluateOptions, videos: list[dict[str, Any]]) -> dict
     found["e_fid"] = "would take a network that reads a 3-D morphable face model's expression off a picture"
     if options.sync and not any("sync" in video for video in videos):
         found["sync"] = "all videos are too short"
+    few = {name: count for name, (value, count) in distances.items() if value is None}
+    found |= {name: f"takes two samples at least, here {count}" for name, count in few.items()}
     return found
 
 

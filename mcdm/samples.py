@@ -35,7 +35,8 @@ def make_samples(run: Path, shards: Shards, device: torch.device, step: int, *, 
             videos = _rolled_out(run, shards, device, bf16=bf16)
         path = run / "samples" / f"stage3-{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), cv2.cvtColor(strip(videos), cv2.COLOR_RGB2BGR))
+        _, png = cv2.imencode(".png", cv2.cvtColor(strip(videos), cv2.COLOR_RGB2BGR))
+        path.write_bytes(png.tobytes())  # `cv2.imwrite` does not raise where the disk does not take it
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         log.warning("stage 3 step %d: no samples: %s", step, str(error).partition("\n")[0])
         return {}

@@ -1,4 +1,5 @@
-"""Told to end: SIGTERM, which a spot machine gets minutes before it goes, is answered after the step."""
+"""Told to end: SIGTERM, which a spot machine gets minutes before it goes, is answered after the step of a training, and
+by everything else at once."""
 
 import signal
 import threading
@@ -30,3 +31,13 @@ def untold() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def as_interrupt() -> Iterator[None]:
+    """Inside, SIGTERM is what Ctrl-C is, for what leaves nothing half made behind on its way out."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)

@@ -1,5 +1,6 @@
 """Pictures and their sound into an mp4, as they come; named only when it is whole."""
 
+import glob
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import av
 import numpy as np
 
 from manifests.records import RATE_HZ, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from manifests.scratch import is_alive, machine
 from mcdm.faces import Bytes, Floats
 
 _H264 = {"crf": "18", "preset": "veryfast", "mbtree": "0"}
@@ -16,17 +18,22 @@ _H264 = {"crf": "18", "preset": "veryfast", "mbtree": "0"}
 
 
 class VideoWriter:
-    """H.264 at 25 fps and AAC. A context manager; on an error nothing is left behind. Sound and picture are muxed side
-    by side, so neither is kept for long."""
+    """H.264 at 25 fps and AAC. A context manager; on an error nothing is left behind, and of a process that was killed
+    only until the same video is made again. Sound and picture are muxed side by side, so neither is kept for long."""
 
     def __init__(self, path: Path, height_px: int, *, width_px: int = 0) -> None:
         self.path = path
-        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+        self._begun = f".{path.stem}.{machine()}-"
+        self._temporary = path.with_name(f"{self._begun}{os.getpid()}.mp4")
         self._size_px = (width_px or height_px, height_px)
         self._shown, self._said, self._waiting = 0, 0, np.zeros(0, np.int16)
 
     def __enter__(self) -> "VideoWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        for left in self.path.parent.glob(f"{glob.escape(self._begun)}*.mp4"):
+            if not is_alive(int(left.stem.removeprefix(self._begun))):
+                left.unlink(missing_ok=True)
+        self._temporary.touch()  # libav opens it with the first picture, and does not say which file it cannot
         self._container = av.open(str(self._temporary), "w", format="mp4")
         self._picture = self._container.add_stream("libx264", rate=RATE_HZ, options=_H264)
         self._picture.width, self._picture.height = self._size_px

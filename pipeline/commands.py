@@ -103,7 +103,7 @@ def verify(options: Namespace, console: Console) -> int:
     splits = ", ".join(f"{name} {n}" for name, n in sorted(found.by_split.items()))
     console.print(
         f"{found.samples} clips in {found.shards} shards, {found.bytes / 1e6:.1f} MB, {found.frames} frames"
-        f" ({splits}): {len(found.problems)} problems"
+        f"{splits and f' ({splits})'}: {len(found.problems)} problems"
     )
     if options.shards is None and any(problem.shard.endswith(".tar") for problem in found.problems):
         again = f"python -m pipeline shard{store_option(options.store)}"

@@ -58,7 +58,7 @@ class Rule:
     name: str
     first: int  # clips it was the first to drop
     any: int  # clips that break it
-    alone: int  # clips that break nothing else: these come back without it
+    alone: int  # clips that break nothing else: these come back without it, of copies one
     alone_hours: float
     median_margin: float
 

@@ -109,6 +109,12 @@ def is_finished(store: Store, recipe: TalkingFaces, videos: Sequence[Video], *, 
     return any(found == _mark(digest, shards, is_postponed=one) for one in {False, or_postponed})
 
 
+def doubt(store: Store) -> None:
+    """Have the next run write the results anew, though listings may count the same: what is rejected once more may be
+    so for another reason."""
+    store.delete(_FINISHED)
+
+
 def _mark(digest: str, shards: Sequence[str], *, is_postponed: bool) -> bytes:
     """What finished results are known by: of two commands that end at once, one may remove the other's shards."""
     return to_json({"digest": digest, "shards": sorted(shards)} | ({"postponed": True} if is_postponed else {}))

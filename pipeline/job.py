@@ -4,7 +4,7 @@ import logging
 import re
 import shlex
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -140,7 +140,7 @@ def read_videos(store: Store) -> tuple[Video, ...]:
     return tuple(newest[id] for id in sorted(newest))
 
 
-def add_videos(store: Store, videos: Iterable[Video], *, lost: Collection[str] = ()) -> tuple[Video, ...]:
+def add_videos(store: Store, videos: Collection[Video], *, lost: Collection[str] = ()) -> tuple[Video, ...]:
     """Add to the store's list what is new, and new words on what is not; returns the whole list, sorted by id.
 
     What was forgotten is left out, and taken off where it stands in the list all the same; so is what is new and
@@ -151,7 +151,7 @@ def add_videos(store: Store, videos: Iterable[Video], *, lost: Collection[str] =
     before = {video.id: video for video in read_videos(store)}
     if back := gone & before.keys():
         drop_videos(store, back)
-    wanted = tuple(_unbarred(store, videos, {*before, *gone}))
+    wanted = unbarred(store, videos, {*before, *gone})
     words = {video.id: reread(before.get(video.id), video) for video in wanted}
     words |= {id: _missed(words[id]) for id in words.keys() & set(lost)}
     after = {id: video for id, video in sorted((before | words).items()) if id not in gone}
@@ -163,16 +163,13 @@ def add_videos(store: Store, videos: Iterable[Video], *, lost: Collection[str] =
     return tuple(after.values())
 
 
-def _unbarred(store: Store, videos: Iterable[Video], known: Collection[str]) -> Iterator[Video]:
+def unbarred(store: Store, videos: Collection[Video], known: Collection[str]) -> tuple[Video, ...]:
     """Those of the videos that are `known` (ids) or not `pipeline.barred`; how many others is logged in one line."""
-    barred, n_out = Barred.of(store), 0
-    for video in videos:
-        if video.id not in known and barred.holds(video):
-            n_out += 1
-        else:
-            yield video
-    if n_out:
+    barred = Barred.of(store)
+    left = tuple(video for video in videos if video.id in known or not barred.holds(video))
+    if n_out := len(videos) - len(left):
         log.warning("videos left out, as their channel or some of what they are part of was forgotten: %d", n_out)
+    return left
 
 
 def reread(known: Video | None, word: Video) -> Video:

@@ -69,6 +69,7 @@ class Tries:
     node: str = ""  # where the last attempt began; "" where that is no matter
     lost: int = 0  # attempts that are not counted, since their node is gone
     postponed: str = ""  # why the last attempt was put off
+    beside: tuple[str, int] = ("", 0)  # the run before, and its attempts: it may be at work still
 
 
 _NEVER = Tries("", 0)
@@ -134,13 +135,14 @@ class Ledger:
     ) -> int:
         """Count an attempt before it is made, so that a dying worker leaves a trace; returns its number in this run.
 
-        Only attempts of one run are added up: when the run itself is killed, the videos then at work are not to blame.
-        Nor are they for a `node` that was taken away with all its workers, which `is_lost` tells afterwards. `before`:
-        the attempts so far, where they were read already.
+        Only attempts of one run are added up, also where two take turns: when the run itself is killed, the videos then
+        at work are not to blame. Nor are they for a `node` that was taken away with all its workers, which `is_lost`
+        tells afterwards. `before`: the attempts so far, where they were read already.
         """
         before = before or self._tries(key, video)
         if before.run != run:
-            before = Tries(run, 0)
+            other, count = before.beside
+            before = Tries(run, count if other == run else 0, beside=(before.run, before.count))
         elif before.node and before.lost < MAX_LOST and is_lost(before.node):
             before = replace(before, count=before.count - 1, lost=before.lost + 1)
         now = replace(before, count=before.count + 1, node=node, postponed="")

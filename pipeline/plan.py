@@ -10,13 +10,15 @@ from typing import Any
 
 from manifests.records import Video
 from manifests.store import Store
-from pipeline.ledger import READERS, STATUSES, Ledger, Listed, forgotten
+from pipeline.ledger import READERS, STATUSES, Ledger, Listed, Outcome, forgotten
 from pipeline.stage import Stage, keys
 from stages.fetch import Fetch
 
 MAY_PASS = frozenset({"age", "blocked", "geo", "live", "members_only", "private", "truncated"})
 """Rejections by `Fetch` that cookies or a proxy may turn (`fetch.access`, which is no part of its key), or time: a
 premiere is shown, a broadcast ends, a file arrives whole the next time."""
+
+_ONCE = Outcome(status="failed", body={"error": "given up once, and to be tried again"})
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,22 @@ def _is_there(url: str) -> bool:
     return "://" in url or os.path.exists(url)  # noqa: PTH110 (a `Path` raises for a name that no file may have)
 
 
-def release(due: Iterable[Due], store: Store) -> None:
-    """Forget what settled the videos that a plan with `retry` has due again, as if they had never been tried."""
-    ledger = Ledger(store)
+def release(due: Iterable[Due], store: Store) -> bool:
+    """Forget what settled the videos that a plan with `retry` has due again, as if they had never been tried, and those
+    that were given up had failed once (see `step.MAX_FAILURES_IN_A_ROW`). Returns whether there are any.
+    """
+    ledger, n_released = Ledger(store), 0
     for one in due:
-        settled = ledger.videos(one.key, "quarantined") | ledger.videos(one.key, "rejected")
+        given_up = ledger.videos(one.key, "quarantined")
+        settled = given_up | ledger.videos(one.key, "rejected")
         settled -= ledger.videos(one.key, "ok")  # of two runs on one store one may have measured it meanwhile
+        released = settled.intersection(one.enter)
         with ThreadPoolExecutor(READERS) as pool:
-            for _ in pool.map(partial(ledger.forget, one.key), settled.intersection(one.enter)):
+            for _ in pool.map(partial(ledger.forget, one.key), released):
+                n_released += 1
+            for _ in pool.map(partial(ledger.write, one.key, outcome=_ONCE), released & given_up):
                 pass
+    return n_released > 0
 
 
 def with_followers(first: str, stages: Sequence[Stage[Any]]) -> set[str]:

@@ -28,6 +28,10 @@ class _Row:
         return sum(self.counts.values())
 
     @property
+    def kept(self) -> int:
+        return self.counts["ok"] + self.counts["known"]
+
+    @property
     def failed(self) -> int:
         return self.counts["failed"] + self.counts["quarantined"]
 
@@ -84,7 +88,7 @@ class Progress:
         expected, arriving = {}, 0.0
         for name, row in self._rows.items():
             expected[name] = max(arriving + row.entering, row.done)
-            share = row.counts["ok"] / row.done if row.done else 1.0
+            share = row.kept / row.done if row.done else 1.0
             arriving = expected[name] * share
         return expected
 
@@ -98,7 +102,7 @@ class Progress:
             for name, row in self._rows.items():
                 rate = self._rate(row)
                 left = (expected[name] - row.done) / rate if rate else None
-                counts = (row.counts["ok"] + row.counts["known"], row.counts["rejected"], row.failed)
+                counts = (row.kept, row.counts["rejected"], row.failed)
                 table.add_row(
                     name,
                     f"{row.done}/{expected[name]:.0f}",

@@ -15,7 +15,7 @@ from manifests.tags import ENGLISH_NAMES
 from pipeline.figures import PAPER, Figures, Judged
 from pipeline.pictures import MOMENTS, jpeg, thumbnails
 from pipeline.plots import HEIGHT, WIDTH, Histogram, by_language, histograms
-from stages.catalogue import CLIPS
+from stages.catalogue import CLIPS, VIDEOS
 from stages.policies import Policy
 
 _KEPT_SHOWN = 48
@@ -64,6 +64,7 @@ def page(store: Store, figures: Figures, policy: Policy, provenance: Mapping[str
         receipts=receipts(figures)[:_RECEIPTS_SHOWN],
         files={clip.key: clip.video.path for one in figures.judged if isinstance(clip := one.clip.clip, Clip)},
         clips_table=CLIPS,
+        videos_table=VIDEOS,
         thumb_px=_THUMB_PX,
         moments=len(MOMENTS),
         rate_hz=RATE_HZ,

@@ -22,9 +22,9 @@ from pipeline.again import done_again
 from pipeline.changed import Changes
 from pipeline.cluster import Cluster, knock, run_on_ray
 from pipeline.figures import collect
-from pipeline.finish import Snapshot, finish, is_finished, snapshot
+from pipeline.finish import Snapshot, doubt, finish, is_finished, snapshot
 from pipeline.forget import objects, remove
-from pipeline.job import Job, add_videos, read_job, read_videos, refuse_other, write_job
+from pipeline.job import Job, add_videos, read_job, read_videos, refuse_other, unbarred, write_job
 from pipeline.ledger import forgotten
 from pipeline.plan import Due, plan, release
 from pipeline.progress import Progress
@@ -105,7 +105,8 @@ def run(options: Namespace, console: Console) -> int:
     if not options.dry:
         this.store.sweep()  # what a power cut left empty in the ledger is planned for as an outcome else
     before = read_videos(this.store)
-    videos = videos if wild is None else wild.ruled_otherwise(before)
+    known = {video.id for video in before} | forgotten(this.store)
+    videos = unbarred(this.store, videos, known) if wild is None else wild.ruled_otherwise(before)
     changes = Changes.of(before, videos, this.recipe.stages(), this.store)
     every = (*before, *videos)
     due = plan(stages, every, this.store, retry=options.retry, again=changes.again, if_rejected=changes.rejected)
@@ -131,8 +132,8 @@ def run(options: Namespace, console: Console) -> int:
         _prepare(stages, expected.union(language.tag for language in wild.languages))
     _remember(this)
     sweep()
-    if options.retry:
-        release(due, this.store)
+    if options.retry and release(due, this.store):
+        doubt(this.store)
     started = time.monotonic()
     changes.take_back(this.store)
     everything = add_videos(this.store, videos, lost=lost)

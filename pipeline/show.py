@@ -12,7 +12,8 @@ from manifests.records import Verdict, Video
 from pipeline.facts import outcomes
 from pipeline.finish import verdicts_on
 from pipeline.job import job_at, read_videos
-from pipeline.ledger import forgotten
+from pipeline.ledger import Ledger, forgotten
+from pipeline.stage import keys
 from stages.catalogue import text
 
 _SHORT = 400
@@ -28,12 +29,20 @@ def show(options: Namespace, console: Console) -> int:
     recipe = job.build()
     console.rule(Text(f"{video.id}  {video.url}"))
     _print(console, to_plain(video))
-    for name, outcome in outcomes(recipe.stages(), video.id, store).items():
+    found = outcomes(recipe.stages(), video.id, store)
+    for name, outcome in found.items():
         console.rule(f"{name}: {outcome.status}, attempt {outcome.attempt}, {outcome.seconds:.1f} s", align="left")
         if "error" in outcome.body:
             console.print(str(outcome.body["error"]), markup=False, soft_wrap=True)
         else:
             _print(console, outcome.body)
+    names = keys(recipe.stages(), Video)
+    waits = next((name for name in names if name not in found), "")
+    if waits and all(outcome.status == "ok" for outcome in found.values()):
+        _, tries = Ledger(store).look(names[waits], video.id)
+        if tries.postponed:
+            console.rule(f"{waits}: postponed", align="left")
+            console.print(tries.postponed, soft_wrap=True)
     for verdict in verdicts_on(recipe, video.id, videos, store):
         _verdict(console, verdict)
     return 0

@@ -33,7 +33,9 @@ from pipeline.stage import (
 from stages.cuda import full
 
 MAX_TRIES = 3
+
 MAX_FAILURES_IN_A_ROW = 20
+"""Of first attempts: a video that failed before says nothing of the stage, and a second run may have no others."""
 
 MAX_DEATHS_IN_A_ROW = 5
 """Videos given up since workers of a stage on one machine died of them, with none done in between: it is the machine,
@@ -46,7 +48,7 @@ Ticket = dict[str, Any]
 """A video as plain builtins: all that moves between processes."""
 
 Notify = Callable[[str, str, float], None]
-"""Told (stage name, status, seconds) after every call; status is also "known" (settled before), "postponed" or
+"""Told (stage name, status, seconds) after every call; status is also "known" (passed before), "postponed" or
 "forgotten"."""
 
 _SAID = re.compile(r"\bStageBrokenError: (.+)")
@@ -105,8 +107,9 @@ class Step:
 
     def __call__(self, ticket: Ticket) -> list[Ticket]:
         outcome, tries = self.ledger.look(self.key, ticket["id"])
-        if outcome is not None and outcome.status in SETTLED:
-            self.notify(self.stage.name, "known", 0.0)
+        # What failed in this run waits for the next, though a wave of a search or a worker that died brings it again.
+        if outcome is not None and (outcome.status in SETTLED or outcome.run == self.run):
+            self.notify(self.stage.name, "known" if outcome.status == "ok" else outcome.status, 0.0)
         else:
             outcome = self._attempt(ticket, 0 if outcome is None else outcome.attempt, tries)
         return [ticket] if outcome is not None and outcome.status == "ok" else []
@@ -186,7 +189,8 @@ class Step:
                 request = isinstance(error, ValueError)
                 message = str(error) if request else f"{self.stage.name} cannot start: {error!r}"
                 raise self._broken(message, by_request=request) from error
-            self._count_failure(error)
+            if attempt == 1:
+                self._count_failure(error)
             log.warning("%s %s failed: %r", self.stage.name, ticket["id"], error)
             body = {"error": traceback.format_exc()}
             return outcome("failed" if attempt < MAX_TRIES else "quarantined", body)

@@ -16,10 +16,11 @@ _REPAIRS = ("stretched", "m4a", "m3u8", "timestamp", "duration", "duplicatemoov"
 _OPENED = {
     # Merges and repairs read the files that were downloaded, and nothing that those name. What is merged keeps its
     # stamps: else ffmpeg begins pictures and sound each at 0, and of HLS that has them apart the sound is 21 ms late.
+    # Errors alone, as yt-dlp passes on the last line: it would be "Conversion failed!" where the disk is full.
     "postprocessor_args": {
         "merger": ["-copyts"],
         **{
-            f"{name}+ffmpeg_i": ["-protocol_whitelist", "file", "-format_whitelist", FORMATS]
+            f"{name}+ffmpeg_i": ["-loglevel", "error", "-protocol_whitelist", "file", "-format_whitelist", FORMATS]
             for name in ("merger", *(f"fixup{what}" for what in _REPAIRS))
         },
     },

@@ -1,5 +1,6 @@
 """Tracks into clips: cut, cropped and encoded once, at the quality that ships. What is scored later is these bytes."""
 
+import bisect
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from stages.crop import filled_share, pieces, windows
 from stages.encode import ClipWriter, write_wav
 from stages.judge import Measured
 from stages.media import MediaError, audio_array, pictures
+from stages.packets import key_times_s
 from stages.picture import Picture
 from stages.quality import DETAIL_PX, LOOKS, effective_px, face_power, longest_still_s, measures
 from stages.spare import BY_TRACK, Limits, policy_of, useless
@@ -24,7 +26,8 @@ _DETAIL_LOOKS = 4
 """Pictures of a clip whose face is looked at in full: the sharpest of them speaks for all, so few are enough."""
 
 _JOIN_FRAMES = 50
-"""Cuts less than this apart share one pass: to decode two idle seconds costs less than to open and seek again."""
+"""Cuts less than this apart share one pass: to decode two idle seconds costs less than to open and seek again. So do
+others where no key frame lies between: each would be decoded from before both, 80 cuts of one group 40 times over."""
 
 _AT_ONCE = 16
 """Clips that one pass writes side by side, 19 MB each: of a call with 49 tiles 0.3 GB and not 0.9. The others wait for
@@ -63,8 +66,8 @@ class CutClips(Stage[Clips]):
     name = "clip"
     # 2: others_in_view names tracks, it was a number; 3: fractions of pixels by Lanczos filters; 4: interlaced pictures
     # are made whole, and windows follow a picture that changes its size; 5: still_s and effective_face_px; 6: pieces
-    # have measures of their own, where their tracks' were read, and filled_share
-    version = 6
+    # have measures of their own, where their tracks' were read, and filled_share; 7: colours of crops are exact
+    version = 7
     needs = (Video, Source, Seen)
     gives = Clips
 
@@ -107,8 +110,8 @@ class CutClips(Stage[Clips]):
         clips: list[Clip] = []
         try:
             lanes = _lanes({number: cut for number, cut in enumerate(cuts) if number not in left_out})
-            for run in itertools.chain.from_iterable(map(_runs, lanes)):
-                path = bench.fetch(source.file)
+            path = bench.fetch(source.file) if lanes else Path()
+            for run in itertools.chain.from_iterable(_runs(lane, path) for lane in lanes):
                 size = source.video.width_px, source.video.height_px
                 for number, n_frames, detail_px in self._film(path, run, size, bench.scratch):
                     # each leaves scratch when done
@@ -257,13 +260,16 @@ def _lanes(cuts: _Run) -> list[_Run]:
     return lanes
 
 
-def _runs(cuts: _Run) -> Iterator[_Run]:
+def _runs(cuts: _Run, path: Path) -> Iterator[_Run]:
     run: _Run = {}
     end = 0
+    keys: list[float] | None = None
     for number, cut in cuts.items():
         if run and cut.start_frame > end + _JOIN_FRAMES:
-            yield run
-            run = {}
+            keys = key_times_s(path) if keys is None else keys
+            if bisect.bisect(keys, cut.start_frame / RATE_HZ) > bisect.bisect(keys, end / RATE_HZ):
+                yield run
+                run = {}
         run[number] = cut
         end = max(end, cut.end_frame)
     if run:

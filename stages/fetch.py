@@ -22,7 +22,12 @@ from stages.held import Held
 from stages.politeness import Manners, SharedPace
 from stages.site import LIVE, TRAFFIC, Access, Downloaded, Info, Site, spoken_hint, version
 
-_FREE = re.compile(r"creative.?commons|\bcc[ -]?(by|0|zero)\b|public.?domain", re.IGNORECASE)
+_FREE = re.compile(
+    r"creative.?commons|\bcc[ -]?(by|0|zero)\b|public.?domain"
+    # Vimeo states "by-sa", PeerTube "Attribution - Share Alike", Flickr "Attribution-ShareAlike", and nothing else.
+    r"|^(by|attribution)([ -]+(sa|nc|nd|cc|share ?alike|non ?commercial|no ?deriv\w*))*$",
+    re.IGNORECASE,
+)
 _NO_SUFFIX = {".unknown_video", ""}
 _ABOUT_PART = frozenset({"out_of_range", "too_long"})  # what `_vet_part` says: another part may be within bounds
 _FOLLOWED = {"generic", "html5"}  # yt-dlp states where redirections led them, often to signed addresses that expire
@@ -38,9 +43,9 @@ class Fetch(Stage[Source]):
     Web pages go through yt-dlp; local paths and fsspec URLs are copied as they are. With `start_s` or `end_s` only
     that part is stored, and time 0 of the stored file is that of the picture shown at `start_s` (see
     `stages.ffmpeg.cut`), which `Source.start_s` states. The part is as many frames at 25 fps as fit
-    before `end_s`: who reads the file stops at `Source.stop_s`, since a second of what follows is stored as well. Parts
-    of one source that come to a worker one after another share one download. What the manifest says of a video is not
-    repeated: `stages.origin` joins the two.
+    before `end_s`, or the end of the file if that comes first, which `Source.beyond_s` states: who reads the file stops
+    at `Source.stop_s`, since a second of what follows is stored as well. Parts of one source that come to a worker one
+    after another share one download. What the manifest says of a video is not repeated: `stages.origin` joins the two.
 
     Rejections: `gone`, `private`, `members_only`, `geo`, `age`, `blocked`, `live`, `playlist`, `too_long`, `too_big`,
     `no_audio`, `no_video_stream`, `not_a_video`, `empty`, `truncated`, `undecodable`, `picture_too_large`,
@@ -128,9 +133,10 @@ class _Fetching:
         from stages.media import MediaError
 
         try:
-            path, start_s, stop_s = found.path, 0.0, None
+            path, start_s, stop_s, beyond_s = found.path, 0.0, None, 0.0
             probed = _probed(path, path.stat().st_mtime_ns)
             if not isinstance(probed, Rejection) and (video.start_s is not None or video.end_s is not None):
+                beyond_s = round(max(0.0, (video.end_s or 0.0) - probed[0]), 3)
                 path = bench.scratch / "part.mp4"
                 start_s, stop_s, probed = _part(found.path, path, video, probed)
         except MediaError as error:
@@ -153,6 +159,7 @@ class _Fetching:
             audio=sound,
             start_s=start_s,
             stop_s=stop_s,
+            beyond_s=beyond_s,
             page_url=video.url if page.get("extractor") in _FOLLOWED else str(page.get("webpage_url") or video.url),
             title=str(page.get("title") or ""),
             uploader=str(page.get("uploader") or page.get("channel") or ""),

@@ -1,4 +1,4 @@
-"""Which packets of a clip must be decoded to see some of its pictures. PyAV."""
+"""Which packets must be decoded to see some pictures. PyAV."""
 
 import itertools
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from manifests.records import RATE_HZ
-from stages.container import Wanted, every_packet, only, opened, picture_stream
+from stages.container import Wanted, every_packet, only, opened, packets_of, picture_stream, zero_s
 
 _CLOSED = (b" interlaced=0 ", b" open_gop=0 ", b" intra_refresh=0 ")
 _NOTE = b"\x06\x05"  # how a NAL unit of free text begins: in the first, x264 says what it was asked for
@@ -52,6 +52,17 @@ def needed(path: Path, numbers: Collection[int]) -> Wanted:
             found.update(waiting)
             waiting.clear()
     return lambda packet: packet.pts in found
+
+
+def key_times_s(path: Path) -> list[float]:
+    """When the key frames are shown, from the first picture on, in order. All packets are read. Raises `MediaError`."""
+    with opened(path) as container:
+        stream = picture_stream(container)
+        only(container, stream)
+        origin, tick_s = zero_s(stream), stream.time_base or Fraction(0)
+        keys = (packet for packet in packets_of(container, stream) if packet.is_keyframe)
+        stamps = [packet.dts if packet.pts is None else packet.pts for packet in keys]
+    return sorted(float(stamp * tick_s - origin) for stamp in stamps if stamp is not None)
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> list[_Coded]:

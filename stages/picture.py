@@ -26,6 +26,10 @@ _LOBES = 3
 _WHOLE = 1e-3
 """A corner so near to a pixel's lies on it."""
 
+_PLANES = "gbrp"
+"""What swscale converts to: into packed BGR it takes the nearest colour sample and a table that leaves green 1.4 levels
+too low; into planes it interpolates and rounds, in the same time (2.3 ms a picture of 1080p)."""
+
 _PLANAR_8BIT = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
 
 
@@ -121,15 +125,15 @@ class Picture:
         width, height = _even(x1 - x0), _even(y1 - y0)
         part = self._part((x0 + x1 - width) / 2, (y0 + y1 - height) / 2, width, height)
         shrink = size_px <= min(width, height)
-        bgr = part.reformat(
+        planes = part.reformat(
             width=size_px,
             height=size_px,
-            format="bgr24",
+            format=_PLANES,
             src_colorspace=matrix_of(self.frame),
             interpolation=(Interpolation.AREA if shrink else Interpolation.BICUBIC) | Interpolation.ACCURATE_RND,
             threads=1,
         )
-        return self.shape.upright(bgr.to_ndarray())
+        return self.shape.upright(_bgr(planes))
 
     def _part(self, left: float, top: float, width: int, height: int) -> VideoFrame:
         """Coded pixels of a window, in the format of the frame where that is planar."""
@@ -148,9 +152,15 @@ class Picture:
     def _converted(self) -> NDArray[np.uint8]:
         """All coded pixels (h, w, 3), BGR. Once for all faces in a picture: 40 ms of one in 4K, a crop takes 1.6."""
         whole = self.frame.reformat(
-            format="bgr24", src_colorspace=matrix_of(self.frame), interpolation=Interpolation.ACCURATE_RND, threads=1
+            format=_PLANES, src_colorspace=matrix_of(self.frame), interpolation=Interpolation.ACCURATE_RND, threads=1
         )
-        return np.asarray(whole.to_ndarray(), np.uint8)
+        return _bgr(whole)
+
+
+def _bgr(planes: VideoFrame) -> NDArray[np.uint8]:
+    """Planes of `_PLANES` as (h, w, 3)."""
+    green, blue, red = (_samples(plane)[: planes.height, : planes.width] for plane in planes.planes)
+    return np.asarray(cv2.merge([blue, green, red]), np.uint8)
 
 
 def _samples(plane: VideoPlane) -> NDArray[np.uint8]:

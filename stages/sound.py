@@ -154,8 +154,8 @@ def _timed(frames: Iterator[AudioFrame], origin: Fraction) -> Iterator[tuple[Aud
             counted_s += read.samples / read.sample_rate
         if waiting and (read is None or len(waiting) == _LASTING):
             frame, before_s, own_s = waiting.popleft()
-            if held_s is None:
-                held_s = own_s
+            if held_s is None:  # where all that follows lies before it, the first stamp is the broken one
+                held_s = own_s if own_s - median(leads) < _RESTART_S else median(leads)
             elif abs(own_s - held_s) > _JUMP_S:
                 low, high = sorted((own_s, median(leads)))
                 near = max(low, min(held_s, high))

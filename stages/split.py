@@ -87,7 +87,7 @@ def assign(frames: Mapping[str, int], *, val_share: float, test_share: float) ->
     for group in order:
         at = _unit(group)
         name = "test" if at < test_share else "val" if at < test_share + val_share else "train"
-        if name != "train" and frames[group] <= max(shares[name] * total, 1):
+        if name != "train" and frames[group] <= shares[name] * total:
             chosen[group] = name
     shipped = [group for group in order if frames[group]]
     for name, enough in LEAST_GROUPS.items():

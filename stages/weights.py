@@ -71,7 +71,8 @@ def digest(name: str) -> str:
     """Twelve hex digits that name the weights' content, without loading and, for registered ones, without fetching.
 
     Web files go by their published SHA-256, hub models by their commit (by their name where none is fixed), all else by
-    the bytes of the files below the path (remembered by size and time of change, so that gigabytes are read once).
+    the bytes of the files below the path, hidden ones aside (remembered by size and time of change: gigabytes are read
+    once).
     Raises `WeightsMissingError`.
     """
     entry = REGISTRY.get(name)
@@ -186,9 +187,12 @@ def _way_out(name: str, why: str = "not on this machine") -> str:
 
 
 def _members(place: Path) -> list[Path]:
+    """Its files, but those that tools keep hidden beside weights: `hf download` notes the time of day there, and git an
+    index that a mere `git status` writes anew. Either would be other weights, and all would be measured again."""
     if place.is_file():
         return [place]
-    return sorted(p for p in place.rglob("*") if p.is_file() and p.suffix not in {".py", ".pyc"})
+    found = (p for p in place.rglob("*") if p.is_file() and p.suffix not in {".py", ".pyc"})
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(place).parts))
 
 
 def _record(name: str) -> Path:

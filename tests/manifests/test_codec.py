@@ -3,6 +3,12 @@
 import subprocess
 import sys
 
+import msgspec
+import pytest
+
+from manifests.codec import from_json
+from manifests.records import Ref
+
 RACE = """
 import dataclasses, sys, threading, types
 from manifests.codec import from_plain
@@ -37,3 +43,9 @@ for number in range(60):
 def test_threads_that_meet_at_a_record_that_none_has_read_before_do_not_crash():
     done = subprocess.run([sys.executable, "-c", RACE], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"{", "truncated"), (b'{"path": 1}', "Expected `str`, got `int`")])
+def test_a_record_that_cannot_be_read_is_named_with_where_it_lies(data, said):
+    with pytest.raises(msgspec.DecodeError, match=f"^s3://bucket/x: .*{said}"):
+        from_json(data, Ref, "s3://bucket/x")

@@ -1,6 +1,7 @@
 """Lists that could be read in two ways, or only in part, are refused in one line, and no line of ours shows a login."""
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from manifests.table import ManifestError, read
 
@@ -97,3 +98,16 @@ def test_beside_an_id_an_address_counts_and_a_file_that_is_there_and_else_the_id
         "https://mirror.example/a.mp4",
         "https://www.e.org/b.mp4",
     ]
+
+
+def test_where_nothing_stands_beside_an_id_no_file_is_looked_for(tmp_path, monkeypatch):
+    """Of a million rows that took half of the time."""
+    monkeypatch.setattr(LocalFileSystem, "isfile", lambda *_: pytest.fail("looked for a file"))
+    (tmp_path / "v.csv").write_text("youtube_id,path\nabcdefghij1,\nabcdefghij2,\n")
+    assert len(read(str(tmp_path / "v.csv"))) == 2
+
+
+def test_what_an_entry_states_itself_counts_before_what_it_holds_within(tmp_path):
+    (tmp_path / "v.jsonl").write_text('{"url": "a.mp4", "of": {"url": "b.mp4", "language": "de"}, "language": "pl"}\n')
+    (video,) = read(str(tmp_path / "v.jsonl"))
+    assert (video.url, video.language) == (str(tmp_path / "a.mp4"), "pl")

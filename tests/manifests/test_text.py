@@ -47,3 +47,11 @@ def test_a_file_whose_name_is_not_utf_8_is_passed_over_and_told_and_the_folder_i
     ]
     with pytest.raises(ManifestError, match=r"field url: .*caf\\udce9\.mp4' cannot be an address"):
         read(str(tmp_path / "caf\udce9.mp4"))
+
+
+def test_a_path_that_starts_at_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "v.txt").write_text("a.mp4\n")
+    with pytest.raises(ManifestError, match=r"line 1: field url: 'a\.mp4' cannot be an address: it holds what is not"):
+        read(str(folder / "v.txt"))

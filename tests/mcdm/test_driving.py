@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mcdm.driving import heads_like, read_driving
+from mcdm.driving import _same, heads_like, read_driving
+from mcdm.faces import CANON
 from mcdm.generate import Talker
 from mcdm.prior import MotionPrior
 from tests.mcdm.shards import draw, mp4, person
@@ -110,3 +111,9 @@ def test_a_driving_video_that_is_none_is_refused_in_one_line(world, tmp_path, ca
     assert generate(world, tmp_path / "o.mp4", "--driving", path, "--face-pack", pack, "--seconds", "1") == 2
     said = capsys.readouterr().err
     assert line in said and said.count("\n") == 1 and not (tmp_path / "o.mp4").exists()
+
+
+def test_of_several_faces_the_largest_is_followed_also_when_another_is_larger_by_then():
+    small, large = 20 * CANON, 60 * CANON + 100
+    assert np.array_equal(_same(np.stack([small, large]), None), large)
+    assert np.array_equal(_same(np.stack([large, small + 3]), small), small + 3)

@@ -15,12 +15,13 @@ from mcdm.course import Options, train
 from mcdm.encoders import make_audio
 from mcdm.evaluate import mean_of
 from mcdm.generate import Talker
+from mcdm.identity import Face
 from mcdm.shards import Shards
 from mcdm.truth import read_truth
 from stages.tars import write_tar
 from tests.mcdm.nano import nano_of
 from tests.mcdm.shards import SIDE_PX, draw, members, mp4, npy, person, write_shards
-from tests.mcdm.test_frechet import Pictures
+from tests.mcdm.test_frechet import Pictures, Videos
 
 CPU = torch.device("cpu")
 
@@ -34,19 +35,51 @@ def world(tmp_path_factory):
     return folder
 
 
-def test_videos_too_short_for_sync_have_none_and_encoders_are_made_once_for_all(world, monkeypatch):
+def test_videos_too_short_for_sync_and_fvd_have_none_and_encoders_are_made_once_for_all(world, tmp_path, monkeypatch):
     made, make_audio = [], evaluate.make_audio
     monkeypatch.setattr(evaluate, "make_audio", lambda config: made.append(config) or make_audio(config))
     with (world / "run" / "log.jsonl").open("a") as log:
         log.write('{"stage": 3, "st')  # a run that was killed as it wrote
     given = ["evaluate", "--run", world / "run", "--shards", world / "shards", "--device", "cpu", "--frames", "3"]
-    given += ["--splits", "train,test", "--face-pack", "none", "--sync", "sample/sync"]
+    torch.jit.script(Videos()).save(str(tmp_path / "fvd.pt"))
+    given += ["--splits", "train,test", "--face-pack", "none", "--sync", "sample/sync", "--fvd", tmp_path / "fvd.pt"]
     assert main([str(word) for word in given]) == 0
     result = json.loads((world / "run" / "eval.json").read_text())
     assert len(result["videos"]) == 3 and len(made) == 1
     assert not any("sync" in one for one in (result["mean"], *result["videos"]))
     assert result["not_measured"]["sync"] == "all videos are too short"
+    assert result["not_measured"]["fvd"] == "takes two samples at least, here 0" and result["frechet"]["fvd"] is None
     assert (world / "run" / "eval.html").read_text().count("data:image/png;base64,") == 2, "SSIM, and the losses"
+
+
+def test_a_network_that_refuses_pictures_is_told_before_any_video_is_made(world, tmp_path, monkeypatch, capsys):
+    torch.jit.script(Videos()).save(str(tmp_path / "fvd.pt"))
+    monkeypatch.setattr(evaluate, "roll_out", None)
+    given = ["evaluate", "--run", world / "run", "--shards", world / "shards", "--device", "cpu", "--face-pack", "none"]
+    assert main([str(word) for word in [*given, "--fid", tmp_path / "fvd.pt"]]) == 2
+    assert "fvd.pt: the network does not take uint8 (16, 3, 32, 32)" in capsys.readouterr().err
+
+
+def test_identity_is_looked_at_evenly_and_is_that_of_the_own_first_picture(world, monkeypatch):
+    class Pack:
+        """Whose people differ by their colours."""
+
+        def __init__(self, name):
+            assert name == "colours"
+
+        def of(self, rgb):
+            colour = rgb.mean((0, 1)) - 128
+            return Face(np.zeros((5, 2), np.float32), colour / np.linalg.norm(colour))
+
+    monkeypatch.setattr(evaluate, "FacePack", Pack)
+    monkeypatch.setattr(evaluate, "IDENTITY_EVERY", 5)
+    talker, shards = Talker(world / "run", CPU), Shards(str(world / "shards"))
+    audio, of = make_audio(talker.recipe.audio), Pack("colours").of
+    truths = [read_truth(shards, [clip], talker, audio, 12) for clip in shards.clips]
+    options = evaluate.EvaluateOptions(run=world / "run", shards=shards.url, frames=12, face_pack="colours")
+    for truth, made in evaluate.roll_out(talker, truths, options):
+        wanted = [(n, of(made.shown()[n]).embedding @ of(truth.pictures[0]).embedding) for n in (0, 5, 10)]
+        assert np.allclose(made.identity, wanted)
 
 
 def test_held_out_clips_with_a_gap_between_are_no_single_video(world, tmp_path):

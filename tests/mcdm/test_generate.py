@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -16,12 +17,14 @@ import torch
 
 from manifests.sample.serve import CORPUS
 from mcdm.cli import main
+from mcdm.diffusion import draw_normal
+from mcdm.driving import heads_like
 from mcdm.encoders import make_audio
 from mcdm.evaluate import EvaluateOptions, roll_out
 from mcdm.generate import Talker, place_face, read_reference, usual_landmarks
 from mcdm.shards import Shards
 from mcdm.sound import SoundFile, feature_rows
-from mcdm.truth import read_truth
+from mcdm.truth import audio_window, read_truth
 from mcdm.video import VideoWriter
 from stages.ffmpeg import ffmpeg_path
 from tests.mcdm.nano import nano
@@ -183,7 +186,7 @@ def test_a_picture_that_is_not_square_is_refused_without_a_face_pack(ready, tmp_
 
 
 def test_state_does_not_grow_and_memory_and_archive_matter(world, talker):
-    talkers = [talker, Talker(world / "run", CPU, carry_memory=False)]
+    talkers = [talker, *(Talker(world / "run", CPU, **{name: False}) for name in ("carry_memory", "use_archive"))]
     reference = draw(person(0), 0.3, (0, 0), 32)[0][None]
     audio = torch.randn(1, 8, 5, 128)
     third = []
@@ -198,7 +201,7 @@ def test_state_does_not_grow_and_memory_and_archive_matter(world, talker):
         _, state = talker.clip(state, audio)
         assert sum(c.untyped_storage().nbytes() for step in state.carries or [] for c in step) == size
         assert state.archived.shape[1] == 4
-    assert not torch.equal(*third)
+    assert not torch.equal(third[0], third[1]) and not torch.equal(third[0], third[2])
 
 
 def test_videos_made_side_by_side_are_those_made_alone(talker):
@@ -212,13 +215,24 @@ def test_videos_made_side_by_side_are_those_made_alone(talker):
     assert torch.allclose(both[1:], one, atol=1e-4)
 
 
-def test_guidance_steers(talker):
+def test_guidance_goes_on_from_the_answer_without_what_is_given(talker):
     reference, audio = draw(person(0), 0.3, (0, 0), 32)[0][None], torch.randn(1, 8, 5, 128)
-    plain, _ = talker.clip(talker.begin(reference, [0]), audio)
-    talker.recipe = replace(talker.recipe, unet=replace(talker.recipe.unet, guidance=3.0))
-    guided, state = talker.clip(talker.begin(reference, [0]), audio)
-    assert plain.shape == guided.shape and not torch.equal(plain, guided)
-    talker.clip(state, audio)
+    talker.steps, made = 1, {}
+    for guidance in (0.0, 1.0, 3.0):
+        talker.recipe = replace(talker.recipe, unet=replace(talker.recipe.unet, guidance=guidance))
+        made[guidance], state = talker.clip(talker.begin(reference, [0]), audio)
+        talker.clip(state, audio)
+    given = made[1.0] - made[0.0]
+    assert given.abs().max() > 1e-3
+    assert torch.allclose(made[3.0], made[0.0] + 3 * given, rtol=1e-3, atol=1e-3)
+
+
+def test_every_clip_has_noise_of_its_own(talker, monkeypatch):
+    salts, state = [], talker.begin(draw(person(0), 0.3, (0, 0), 32)[0][None], [0])
+    monkeypatch.setattr("mcdm.generate.draw_normal", lambda *given: salts.append(given[1]) or draw_normal(*given))
+    for _ in range(3):
+        _, state = talker.clip(state, torch.zeros(1, 8, 5, 128))
+    assert len(salts) == len(set(salts)) == 6, "of motion and of latents"
 
 
 def test_motion_without_noise_is_steadier(talker):
@@ -280,6 +294,8 @@ def test_a_face_of_other_proportions_says_where_its_landmarks_came_to_lie(world,
     assert face.landmarks is not None
     assert np.abs(face.landmarks - ((true - true.mean(0)) * scale + usual.mean(0))).max() < 0.06
     assert np.abs(face.landmarks - usual).max() > 0.02, "a run of two steps does not know where faces are"
+    whole = read_reference(world / "face.png", talker, "").picture
+    assert np.abs(whole.mean((0, 1)) - draw(person(0), 0.3, (0, 0))[0].mean((0, 1))).max() < 2, "in its colours"
     began = []
     begin = talker.begin
     talker.begin = lambda *given: began.append(given[2]) or begin(*given)
@@ -288,16 +304,20 @@ def test_a_face_of_other_proportions_says_where_its_landmarks_came_to_lie(world,
     assert np.array_equal(began[0][0], face.landmarks)
 
 
-def test_behind_the_end_of_a_sound_its_last_row_is_heard(world, talker):
-    shape, heard = (talker.recipe.audio.vectors, talker.recipe.audio.width), []
-    clip = talker.clip
-    talker.clip = lambda state, audio, heads: heard.append(audio) or clip(state, audio, heads)
+def test_a_frame_hears_its_own_rows_and_behind_the_end_of_a_sound_the_last_one(world, talker):
+    shape, given = (talker.recipe.audio.vectors, talker.recipe.audio.width), []
+    clip, f, reach, history = talker.clip, talker.recipe.frames, talker.recipe.audio.reach, talker.history
+    talker.clip = lambda *told: given.append(told[1:]) or clip(*told)
     reference = read_reference(world / "face.png", talker, "")
-    rows = (torch.full(shape, float(n)) for n in range(19))
-    made = sum(len(part) for part in talker.talk(reference, rows, 20, 0))
-    assert made == 20
-    sounds = torch.cat([window[0, -talker.recipe.frames :] for window in heard])
-    assert (sounds[19 + talker.recipe.audio.reach :] == 18).all() and (sounds.mean((1, 2)).diff() >= 0).all()
+    rows = torch.arange(19.0)[:, None, None].expand(19, *shape)
+    driving = usual_landmarks(talker) + 0.01 * np.arange(20, dtype=np.float32)[:, None, None]
+    assert sum(len(part) for part in talker.talk(reference, iter(rows), 20, 0, driving)) == 20
+    heads = torch.from_numpy(heads_like(driving, usual_landmarks(talker)))
+    for start, (sound, head) in zip(range(0, 20, f), given, strict=True):
+        at = torch.arange(start - history, start + f)
+        assert torch.equal(sound[0, ..., 0], (at[:, None] + torch.arange(-reach, reach + 1)).clamp(0, 18).float())
+        assert torch.allclose(head[0], heads[at.clamp(0, 19)], atol=1e-6)
+        assert start + f + reach > 19 or torch.equal(audio_window(SimpleNamespace(audio=rows), talker, start), sound[0])
 
 
 def test_an_evaluation_writes_numbers_and_a_page_that_stands_alone(plain):

@@ -106,18 +106,34 @@ def test_weights_arrive_and_foreign_ones_are_refused():
         load_motion(denoiser, {})
 
 
+def test_with_its_weights_the_denoiser_answers_as_sd_15_does():
+    """Frame by frame, the archived tokens in the text's place."""
+    denoiser = Denoiser(nano())
+    sd = sd_unet(denoiser, 16)
+    load_sd(denoiser, sd.state_dict())
+    z, text, t = torch.randn(2, 4, 16, 8, 8), torch.randn(2, 1, 5, 16), torch.tensor([10, 700])
+    with torch.no_grad():
+        said = sd(z.flatten(0, 1), t.repeat_interleave(4), text[:, 0].repeat_interleave(4, 0)).sample
+        assert torch.allclose(denoiser.unet(z, t, text, None)[0].flatten(0, 1), said, atol=1e-5)
+
+
 def sd_like(denoiser, latent):
     """Names of diffusers' UNet of the same shape."""
-    channels = denoiser.unet.config.channels
     with torch.device("meta"):
-        model = diffusers.UNet2DConditionModel(
-            in_channels=latent,
-            out_channels=latent,
-            block_out_channels=channels,
-            layers_per_block=1,
-            cross_attention_dim=16,
-            down_block_types=("CrossAttnDownBlock2D",) * 2,
-            up_block_types=("CrossAttnUpBlock2D",) * 2,
-            norm_num_groups=4,
-        )
-    return model.state_dict()
+        return sd_unet(denoiser, latent).state_dict()
+
+
+def sd_unet(denoiser, latent):
+    """Diffusers' UNet of the same shape."""
+    config = denoiser.unet.config
+    return diffusers.UNet2DConditionModel(
+        in_channels=latent,
+        out_channels=latent,
+        block_out_channels=config.channels,
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=config.heads,  # their number, as the published configuration has it
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        norm_num_groups=4,
+    )

@@ -1,6 +1,7 @@
 """What training says of itself: numbers that can be checked by hand."""
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -10,9 +11,10 @@ from mcdm import checkpoint, log
 from mcdm.course import Data, divide
 from mcdm.data import collate
 from mcdm.distributed import World
+from mcdm.ema import Ema
 from mcdm.objectives import LearnArchive, Loss
 from mcdm.shards import Shards
-from mcdm.train import Loop, LoopOptions
+from mcdm.train import Loop, LoopOptions, gradient_norm
 from tests.mcdm.nano import nano
 from tests.mcdm.shards import write_shards
 
@@ -110,6 +112,42 @@ def test_a_step_is_not_slower_for_what_is_restored_validated_saved_and_shown_bes
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [one["samples_per_s"] for one in records if "loss" in one] == [1.0] * 4 and shown == [1, 2, 3, 4]
     assert now[0] == 9 + 4 * (2 + 3 * 9)
+
+
+def test_a_step_is_taken_at_the_rate_that_is_told_on_a_gradient_no_longer_than_the_recipe_says(tmp_path, monkeypatch):
+    loop, lengths = small_loop(tmp_path), []
+    before = {name: value.clone() for name, value in loop.objective.model.state_dict().items()}
+    loop.recipe = replace(loop.recipe, optimizer=replace(loop.recipe.optimizer, clip_norm=1e-3))
+    loop.optimizer.register_step_pre_hook(lambda *_: lengths.append(gradient_norm(loop.learning)))
+    monkeypatch.setattr("mcdm.train.rate_at", lambda plan, step: 0.0)
+    loop.run()
+    assert all(torch.equal(value, before[name]) for name, value in loop.objective.model.state_dict().items())
+    assert lengths == pytest.approx([1e-3] * 4, rel=1e-2)
+
+
+def test_what_is_held_out_is_measured_with_the_averaged_weights_and_the_others_are_put_back(tmp_path):
+    loop = small_loop(tmp_path)
+    begun = loop.validate()
+    for shadow in loop.ema.shadow.values():
+        shadow.zero_()
+    before = {name: value.clone() for name, value in loop.objective.model.state_dict().items()}
+    measured = loop.validate()
+    assert all(torch.equal(value, before[name]) for name, value in loop.objective.model.state_dict().items())
+    with torch.no_grad():
+        for parameter in loop.learning:
+            parameter.zero_()
+    assert loop.validate() == measured != begun
+
+
+def test_averages_follow_quickly_at_first():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    ema, kept = Ema(model, 0.2), 1.0
+    torch.nn.init.ones_(model.weight)
+    for decay in (2 / 11, 0.2, 0.2):
+        ema.update(model)
+        kept *= decay
+        assert float(ema.shadow["weight"]) == pytest.approx(1 - kept)
 
 
 def test_only_the_first_process_writes(tmp_path):

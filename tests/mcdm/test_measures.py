@@ -51,6 +51,13 @@ def test_shuffling_takes_a_true_correlation_away():
     assert measures.correlation(one, np.ones(500, np.float32)) == 0
 
 
+def test_loudness_is_the_root_mean_square_of_a_frame_and_likeness_that_of_a_row():
+    samples = np.repeat([0.5, -0.5, 0.0, 0.25, 9], [320, 320, 640, 640, 100]).astype(np.float32)
+    assert np.allclose(measures.loudness(samples, 640), [0.5, 0, 0.25])
+    rows = np.array([[[3, 4]], [[0, 2]], [[1, 1]]]), np.array([[[6, 8]], [[5, 0]], [[-2, -2]]])
+    assert np.allclose(measures.cosine(*rows), [1, 0, -1])
+
+
 def test_landmarks_come_to_lie_on_the_canon_whatever_scale_and_turn():
     angle, scale = 0.3, 2.5
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -8,7 +8,7 @@ import torch
 from mcdm.course import Data
 from mcdm.data import collate
 from mcdm.held_out import divide
-from mcdm.motion import motion_target
+from mcdm.motion import Motion, moments, motion_target
 from mcdm.objectives import LearnMotion
 from mcdm.shards import Shards
 from tests.mcdm.nano import nano
@@ -47,3 +47,18 @@ def test_tokens_that_later_stages_learn_from_are_as_exact_in_bfloat16(shards, tm
     exact = motion.tokens(faces, head)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(motion.tokens(faces, head), exact)
+
+
+def test_tokens_have_mean_0_and_spread_1_however_they_were_parted_and_are_decoded_as_they_were():
+    config = nano().motion
+    motion, faces, head = Motion(config), torch.randn(4, 6, 32, 32), torch.randn(4, 6, 13) * 0.1
+    with torch.no_grad():
+        raw = motion.raw(faces, head).flatten(0, 1)
+        motion.observe(torch.stack([moments(part) for part in raw.chunk(3)]), 8, 1.0)
+        tokens, spread = motion.tokens(faces, head), raw.std(0)
+        assert torch.allclose(tokens.flatten(0, 1).mean(0), torch.zeros(()), atol=1e-4)
+        assert torch.allclose(tokens.flatten(0, 1).std(0), spread / spread.clamp(min=0.05), atol=1e-4)
+        k, end = config.head_tokens, config.head_tokens + config.lip_tokens
+        said = motion.decoder(raw[:, k:end], raw[:, end:])
+        assert torch.allclose(torch.cat(motion.decoded(tokens), 1), said, atol=1e-4)
+        assert torch.allclose(motion.head_of(tokens).flatten(0, 1), motion.head_decoder(raw[:, :k]), atol=1e-4)

@@ -1,4 +1,4 @@
-"""What the denoiser's stages are charged, how their noise is drawn, and which conditions are left out."""
+"""What the stages are charged, how their noise is drawn, and which conditions are left out."""
 
 import dataclasses
 
@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from mcdm import diffusion, objectives
-from mcdm.motion import Motion
-from mcdm.objectives import LearnArchive, LearnPresent
+from mcdm.denoiser import Denoiser
+from mcdm.faces import MOUTH
+from mcdm.motion import Motion, edges, motion_sizes
+from mcdm.objectives import LearnArchive, LearnMotion, LearnPresent, LearnPrior
 from tests.mcdm.nano import SEEING, nano, random_batch
 
 CPU = torch.device("cpu")
+KEPT = {"drop_archived": 0.0, "drop_present": 0.0, "drop_both": 0.0}
 
 
 def test_each_condition_is_dropped_alone_and_both_together_as_often_as_the_recipe_says():
@@ -19,6 +22,110 @@ def test_each_condition_is_dropped_alone_and_both_together_as_often_as_the_recip
     for archived, present, share in ((0, 1, 0.1), (1, 0, 0.2), (0, 0, 0.3), (1, 1, 0.4)):
         found = (kept == torch.tensor([archived, present])).all(1).float().mean()
         assert float(found) == pytest.approx(share, abs=0.03), (archived, present)
+
+
+def stage_3(**unet):
+    """With ways out that are not at zero: what goes there would not be seen."""
+    torch.manual_seed(0)
+    recipe = nano(**unet)
+    objective = LearnPresent(recipe, Motion(recipe.motion), Denoiser(recipe).state_dict())
+    for parameter in objective.denoiser.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return objective
+
+
+def seen(objective, batch, changed):
+    """Which of these members, by name and frame, the loss tells from those of the batch."""
+    with torch.no_grad():
+        plain = objective.loss(batch).total
+        return {key for key, other in changed.items() if objective.loss({**batch, key[0]: other}).total != plain}
+
+
+@pytest.mark.parametrize("shown", [{}, {**SEEING, "see_last": True}], ids=["paper", "tiny"])
+@pytest.mark.parametrize(
+    ("dropped", "left"),
+    [(None, {"archived", "face"}), ("archived", {"face"}), ("present", {"archived"}), ("both", set())],
+)
+def test_a_condition_that_is_dropped_is_not_seen(dropped, left, shown):
+    objective = stage_3(**{**KEPT, f"drop_{dropped}": 1.0} if dropped else KEPT, **shown)
+    batch = random_batch(objective.recipe)
+    changed = {(name, None): batch[name].flip(-1) for name in ("archived", "face")}
+    assert {name for name, _ in seen(objective, batch, changed)} == left
+
+
+@pytest.mark.parametrize("shown", [{}, {**SEEING, "mouth_weight": 10.0}], ids=["paper", "tiny"])
+def test_in_stage_3_motion_is_that_of_the_present_frames(shown):
+    objective = stage_3(**KEPT, **shown)
+    batch, changed = random_batch(objective.recipe), {}
+    for key in [(name, frame) for name in ("face", "head") for frame in range(8)]:
+        changed[key] = batch[key[0]].clone()
+        changed[key][:, key[1]] = batch[key[0]][:, key[1]].flip(-1)
+    assert seen(objective, batch, changed) == {(name, frame) for name in ("face", "head") for frame in range(4, 8)}
+
+
+def test_stage_0_charges_nothing_for_the_truth_of_its_pairs(monkeypatch):
+    """Mouths and what is above them are even here: an encoder reads one pixel, the decoder paints it."""
+    recipe = nano()
+    recipe = dataclasses.replace(recipe, motion=dataclasses.replace(recipe.motion, token_noise=0.0))
+    objective, batch, config = LearnMotion(recipe), random_batch(recipe), recipe.motion
+    lips, rest = torch.rand(2, 2, 8, 1, 1)
+    batch["face"] = rest.repeat(1, 1, 32, 32)
+    batch["face"][:, :, edges(32, MOUTH)[0] :] = lips
+    batch["points"] = torch.cat([rest.expand(2, 8, 3, 2), lips.expand(2, 8, 2, 2)], 2)
+
+    def reads(row, count):
+        return lambda faces: faces[:, row, 16, None, None].expand(-1, count, config.token_width)
+
+    def painted(*tokens):
+        sizes = zip(tokens, motion_sizes(32), strict=True)
+        return torch.cat([10 * one[:, 0, :1].expand(-1, size) for one, size in sizes], 1)
+
+    monkeypatch.setattr(objective.motion.lip, "forward", reads(24, config.lip_tokens))
+    monkeypatch.setattr(objective.motion.expression, "forward", reads(10, config.expression_tokens))
+    monkeypatch.setattr(objective.motion.decoder, "forward", painted)
+    parts = objective.loss(batch).parts
+    assert all(float(parts[name]) < 1e-5 for name in ("self", "cross", "consistency")), parts
+
+
+@pytest.mark.parametrize(("prediction", "history"), [("eps", True), ("v", True), ("x0", True), ("eps", False)])
+def test_stage_2_charges_nothing_for_the_truth_by_the_schedule_that_video_is_made_with(
+    prediction, history, monkeypatch
+):
+    recipe, given = nano(), {}
+    sure = {"landmark_drop": 0.0, "history_drop": 0.0, "history": history}
+    config = dataclasses.replace(recipe.prior, prediction=prediction, **sure)
+    objective = LearnPrior(dataclasses.replace(recipe, prior=config), Motion(recipe.motion))
+    batch, schedule, past = random_batch(recipe, 8), diffusion.make_schedule("cosine"), 4 * history
+    x = objective.motion.tokens(batch["face"], batch["head"])[:, 4 - past :]
+
+    def truth(z, t, audio, *_, **more):
+        given.update(more, z=z, audio=audio)
+        alpha, sigma = schedule.at(t, z)
+        return diffusion.target(schedule, prediction, x, (z - alpha * x) / sigma, t)
+
+    monkeypatch.setattr(objective.prior, "forward", truth)
+    assert float(objective.loss(batch).total) < 1e-6
+    assert torch.equal(given["landmarks"], x[:, :, :1]), "they are clean"
+    assert (given["z"] == x).all(3).all(2).all(0).tolist() == [True] * past + [False] * 4, "and so is the clip before"
+    assert torch.equal(given["audio"], batch["audio"][:, 4 - past :])
+
+
+@pytest.mark.parametrize(
+    "unet", [{}, {"prediction": "v", "zero_snr": True}, {"prediction": "x0", "schedule": "cosine"}]
+)
+def test_stage_1_charges_nothing_for_the_truth(unet, monkeypatch):
+    objective = LearnArchive(nano(**unet))
+    config, batch = objective.recipe.unet, random_batch(objective.recipe, 8)
+    schedule = diffusion.make_schedule(config.schedule, zero_snr=config.zero_snr)
+
+    def truth(z, t, *_):
+        alpha, sigma = schedule.at(t, z)
+        eps = (z - alpha * batch["present"]) / sigma
+        return diffusion.target(schedule, config.prediction, batch["present"], eps, t), []
+
+    monkeypatch.setattr(objective.denoiser, "forward", truth)
+    assert float(objective.loss(batch).total) < 1e-6
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])

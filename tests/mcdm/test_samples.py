@@ -87,6 +87,9 @@ def test_training_is_the_same_to_the_bit_with_samples_and_without(world, tmp_pat
 
 def test_samples_that_cannot_be_made_are_a_line_and_no_end(world, tmp_path, caplog):
     run = shutil.copytree(world / "run", tmp_path / "run")
+    (run / "samples" / "stage3-000005.png").mkdir()
+    assert make_samples(run, Shards(str(world / "shards")), torch.device("cpu"), 5) == {}
+    assert "stage 3 step 5: no samples: [Errno 21]" in caplog.text
     shutil.rmtree(run / "stage2")
     assert make_samples(run, Shards(str(world / "shards")), torch.device("cpu"), 4) == {}
     assert "stage 3 step 4: no samples: stage 2 has no checkpoint" in caplog.text

@@ -9,7 +9,7 @@ from mcdm import checkpoint, diffusion
 from mcdm.course import Options, make_objective, train
 from mcdm.denoiser import Denoiser
 from mcdm.motion import Motion
-from mcdm.objectives import LearnPresent
+from mcdm.objectives import LearnPresent, _of_row
 from pipeline.override import override
 from tests.mcdm.nano import SEEING, nano, random_batch
 from tests.mcdm.shards import write_shards
@@ -51,6 +51,19 @@ def test_the_first_clip_of_a_row_costs_what_it_costs_alone(seen, monkeypatch):
     assert len(losses) == 3
     assert torch.equal(losses[0], alone.loss(first).total)
     assert torch.allclose(total, torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize("archived", [2, 6])
+def test_every_clip_of_a_row_is_seen_with_the_frames_right_before_it(archived):
+    recipe = nano()
+    recipe = dataclasses.replace(recipe, archive=dataclasses.replace(recipe.archive, frames=archived))
+    batch = random_batch(dataclasses.replace(recipe, frames=12), 1)
+    pictures = torch.cat([batch["archived"], batch["present"]], 1)
+    for number in range(3):
+        row, at = _of_row(batch, number, recipe), archived + 4 * number
+        assert torch.equal(row["archived"], pictures[:, at - archived : at])
+        assert torch.equal(row["present"], pictures[:, at : at + 4])
+        assert torch.equal(row["head"], batch["head"][:, at - archived : at + 4])
 
 
 @pytest.mark.parametrize("memory", [True, False])

@@ -1,6 +1,7 @@
 """What was forgotten stays out however its address is spelled, and what older versions left holds."""
 
 import hashlib
+import re
 import unicodedata
 
 import pytest
@@ -10,6 +11,7 @@ from manifests.records import Video
 from manifests.store import Store
 from manifests.table import read
 from pipeline.barred import Barred, bar
+from pipeline.cli import main
 from tests.pipeline.test_meant import fetched, forget
 
 MP4, VIMEO, WATCH = "https://films.example/a.mp4", "https://vimeo.com/76979871", "https://youtu.be/abcdefghijk"
@@ -86,3 +88,14 @@ def test_the_page_that_a_forgotten_video_came_from_is_kept_out_too_and_only_that
 def test_parts_of_one_address_without_an_end_and_with_one_are_kept_out_together(tmp_path):
     bar(store := Store(str(tmp_path)), [Video.of(MP4, start_s=9.0), Video.of(MP4, start_s=9.0, end_s=12.0)], ())
     assert Barred.of(store).holds(Video.of(MP4, start_s=20.0)) and not Barred.of(store).holds(Video.of(MP4, end_s=9.0))
+
+
+def test_a_row_that_is_kept_out_is_never_due_and_starts_nothing(tmp_path, monkeypatch, capsys, caplog):
+    (tmp_path / "l.txt").write_text(f"{MP4}?utm_source=x\n")
+    store = Store(str(tmp_path / "out"))
+    bar(store, [Video.of(MP4)], ())
+    monkeypatch.setattr("pipeline.run.run_on_ray", lambda *_: pytest.fail("half a minute for nothing"))
+    command = ["run", "sample", "--manifest", str(tmp_path / "l.txt"), "--store", store.url, "--until", "fetch"]
+    assert main([*command, "--dry"]) == 0 and re.search(r"fetch +0 ", capsys.readouterr().out)
+    assert main(command) == 0 and "nothing to do" in capsys.readouterr().out
+    assert [record.getMessage().rpartition(" ")[2] for record in caplog.records] == ["1", "1"], "said once by each"

@@ -306,3 +306,18 @@ def test_a_run_takes_back_what_its_manifest_says_otherwise_and_a_dry_one_does_no
     assert own("--until", "fetch") == 0
     assert due(store, videos) == {"speech": (videos[0].id,)}
     assert {video.language for video in read_videos(store)} == {"pl", "en"}
+
+
+def test_a_run_that_is_killed_while_it_takes_back_finds_the_same_rows_changed_again(
+    own, store, tmp_path, monkeypatch, capsys
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    pass_all(store, *own_videos(str(tmp_path / "list.csv"), None))
+    (tmp_path / "list.csv").write_text("url,language\na.mp4,pl\nb.mp4,en\n")
+    with monkeypatch.context() as cut:
+        cut.setattr(Changes, "take_back", killed)
+        assert own("--until", "fetch") == 130
+    capsys.readouterr()
+    assert own("--dry") == 0 and "videos now expected in another language" in capsys.readouterr().out

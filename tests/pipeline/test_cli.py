@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shlex
 import socket
 from pathlib import Path
@@ -20,6 +21,9 @@ from pipeline.cli import main, parser
 from pipeline.cluster import Cluster, _join, connected, start_local
 from pipeline.ending import print_paths
 from pipeline.job import Job, add_videos, read_job, write_job
+from pipeline.ledger import Ledger, Outcome
+from pipeline.recipes import build
+from pipeline.stage import keys
 from stages import weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli.json"
@@ -276,12 +280,25 @@ def test_nobody_is_told_to_train_on_no_clips(small, capsys):
     out = capsys.readouterr().out
     assert "mcdm train" not in out and f"python -m pipeline report --store {small.url}    # no clip was kept" in out
     assert "by reason" not in out.lower(), "no table that is not there is spoken of"
+    assert main(["verify", "--store", small.url]) == 0
+    assert capsys.readouterr().out == "0 clips in 0 shards, 0.0 MB, 0 frames: 0 problems\n"
 
 
 def test_a_sheet_says_how_many_clips_it_shows_none_among_them(small, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert main(["report", "--sheet", str(sheet), "--store", small.url]) == 0
     assert f"{sheet} shows 0 of 0 kept clips\n" in capsys.readouterr().out
+
+
+def test_show_says_why_a_video_waits(small, capsys):
+    video = Video.of("a.mp4")
+    key = keys(build("sample").stages(), Video)["fetch"]
+    Ledger(small).put_off(key, video.id, "r", 1, "x.invalid asked for a pause")
+    assert main(["show", video.id, "--store", small.url]) == 0
+    assert re.search(r"^fetch: postponed .*\nx\.invalid asked for a pause$", capsys.readouterr().out, re.M)
+    Ledger(small).write(key, video.id, Outcome(status="rejected", body={"reason": "gone", "measured": {}}))
+    assert main(["show", video.id, "--store", small.url]) == 0
+    assert "postponed" not in capsys.readouterr().out
 
 
 def test_who_scores_own_videos_is_told_where_their_truth_goes(small, capsys):

@@ -44,6 +44,26 @@ def test_what_one_run_found_out_outlives_the_failure_of_another(store, found, st
     assert ledger.read("k", "v") == found
 
 
+def test_an_outcome_is_there_before_the_one_goes_whose_place_it_takes(store, monkeypatch):
+    def killed(path):
+        raise KeyboardInterrupt
+
+    ledger = Ledger(store)
+    ledger.write("k", "v", FAILED)
+    monkeypatch.setattr(store, "delete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.write("k", "v", OK)
+    assert ledger.read("k", "v") == OK
+
+
+def test_what_a_worker_says_that_dies_of_a_call_which_was_forgotten_meanwhile_is_not_kept(store):
+    ledger = Ledger(store)
+    ledger.begin("k", "v", "run")
+    ledger.forget("k", "v")
+    ledger.complain("k", "v", "killed")
+    assert store.list("ledger") == []
+
+
 def test_of_two_outcomes_that_two_runs_left_a_plan_counts_the_one_that_is_read(store):
     ledger, (key,), (video,) = Ledger(store), keys([Fetch()], Video).values(), videos(1)
     ledger.write(key, video.id, OK)

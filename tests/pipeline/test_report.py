@@ -18,7 +18,7 @@ from pipeline.report import REPORT, print_tables, write_report
 from pipeline.report_html import gallery, language_name, receipts
 from stages.judge import judge
 from stages.policies import PAPER, ForLanguage
-from tests.stages.measured import clip, measured, speech, stored_clip, sync, track
+from tests.stages.measured import clip, measured, source, speech, stored_clip, sync, track
 
 POLICY = dataclasses.replace(PAPER, min_duration_s=None)
 
@@ -237,6 +237,25 @@ def test_failures_are_told_with_their_last_line_those_alike_together(tmp_path):
         "given up after three tries: 1 of 4 videos, tried again by run --retry",
     ):
         assert said in " ".join(out.getvalue().split()).replace(" 3 · · · ", " ") and said in page
+
+
+def test_the_page_counts_the_videos_that_wait(tmp_path):
+    store, new = Store(str(tmp_path)), {"seen": None, "clips": None}
+    known = [measured("v0"), *(dataclasses.replace(measured(name), **new) for name in ("v1", "v2"))]
+    write_report(store, known, judge(known, PAPER), PAPER, provenance={})
+    (row,) = re.findall(r"<tr><td>watch</td>\n(.*)\n", store.get(REPORT).decode())
+    assert re.findall(r">([\d,]+)</td>", row) == ["3", "1", "0", "0", "2"]
+
+
+def test_a_list_that_the_page_cuts_says_how_much_more_there_is(tmp_path):
+    store, bare = Store(str(tmp_path)), {"source": None, "seen": None, "clips": None}
+    free = [dataclasses.replace(measured(f"v{n}"), source=source(licence=f"licence {n}")) for n in range(13)]
+    lost = [dataclasses.replace(measured(f"x{n}"), **bare, failed=("fetch", "failed", f"E{n}")) for n in range(201)]
+    write_report(store, [*free, *lost], judge(free, PAPER), PAPER, provenance={})
+    page = store.get(REPORT).decode()
+    assert re.search(r"licence \d+ \(1\) and 1 more</dd>", page)
+    assert '<td>other errors</td><td class="n">151</td>' in page
+    assert "201 videos failed" in page and "The first 200; all are in <code>videos.parquet</code>." in page
 
 
 def test_tables_fit_into_80_letters_without_cutting_a_word(reported):

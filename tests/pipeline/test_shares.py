@@ -69,6 +69,10 @@ def test_a_cluster_that_grows_is_asked_for_what_the_recipe_says():
     assert alone == Pool(workers=1, cpus=1.0, gpus=asked.gpus)
 
 
+def test_a_head_that_does_no_stage_work_counts_for_nothing():
+    assert pools(Node(0, memory_gb=64.0), Node(16, memory_gb=8.0)) == pools(Node(16, memory_gb=8.0))
+
+
 def test_those_that_watch_leave_the_few_nodes_with_a_gpu_to_others_that_need_one_too():
     found = pools(Node(0, memory_gb=16.0), Node(16, 1, 64.0), *[Node(16, 0, 32.0)] * 4, card_gb=CARD_GB)
     on_gpu = sum(pool.workers * pool.cpus for pool in found.values() if pool.gpus)

@@ -16,6 +16,7 @@ from pipeline.finish import finish, is_finished, snapshot
 from pipeline.job import Job, add_videos, read_job, read_videos, write_job
 from pipeline.ledger import Ledger, Outcome
 from pipeline.stage import keys
+from pipeline.waiting import Waiting
 from stages.judge import JUDGING
 from stages.shard_index import INDEX, read_index
 from stages.sync import ScoreSync
@@ -302,3 +303,12 @@ def test_a_clip_of_a_video_that_waits_is_in_no_shard_whatever_the_policy(tmp_pat
         put_in(store, job, known_of(store, f"v{n}"), until=until)
     assert main(["report", "--store", store.url]) == 0
     assert clips(store) == ["v0-0000"] and read_job(store) == job
+
+
+def test_clips_are_what_is_weighed_and_not_videos_and_half_of_them_are_not_most(monkeypatch, tmp_path):
+    rows = [SimpleNamespace(video=video) for video in ("v0", "v0", "v0", "v1", "v2")]
+    monkeypatch.setattr("pipeline.waiting.read_index", lambda store: SimpleNamespace(rows=rows))
+    known = [dataclasses.replace(measured("v0"), syncs=None), measured("v1"), measured("v2")]
+    waiting = Waiting.of(Store(str(tmp_path)), known)
+    assert waiting == Waiting(3, 5, ("sync",)) and waiting.outweigh(2)
+    assert not Waiting(2, 4, ("sync",)).outweigh(0)

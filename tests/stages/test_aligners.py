@@ -108,6 +108,7 @@ def test_a_chinese_character_before_a_pause_lasts_half_a_second_at_most():
     words = aligners.words(sound(8), start_s=0.0, end_s=8.0, text="你好。再见", language="zh")
     assert words is not None and [word.text for word in words] == ["你", "好。", "再", "见"]
     assert [word.end_s for word in words] == pytest.approx([1.2, 1.7, 5.2, 5.22], abs=0.03)
+    assert all(0.9 < word.score <= 1 for word in words), "as sure as the aligner is"
 
 
 NUMBER = "neunzehnhundertvierundachtzig"

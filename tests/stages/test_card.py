@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import re
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -175,6 +176,11 @@ def test_its_loop_reads_the_training_clips(made, monkeypatch, capsys):
     monkeypatch.chdir(store.local / "shards")
     exec(loop, {})
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == set(clips[clips.split == "train"].key)
+
+
+def test_it_sends_readers_to_a_section_that_there_is(made):
+    ((page, section),) = re.findall(r'The project\'s `(\S+)`, section "(.+?)"', card(made[0])[1])
+    assert f"\n## {section}\n" in (Path(sharding.__file__).parents[1] / page).read_text()
 
 
 def test_sha256sum_finds_every_file_as_it_was_written(made):

@@ -108,3 +108,14 @@ def test_ffmpeg_opens_no_file_but_those_that_were_downloaded(named, tmp_path):
         info = {"url": f"file://{named}", "protocol": "m3u8", "ext": "mp4"}
         assert downloader._call_downloader(str(tmp_path / "loaded.mp4"), info) != 0
     assert not (tmp_path / "merged.mp4").exists() and not (tmp_path / "loaded.mp4").exists()
+
+
+def test_a_merge_that_finds_no_room_says_so_in_the_words_of_the_system(named, tmp_path):
+    """By which a full disk is told from a bad file; ffmpeg's last line is "Conversion failed!"."""
+    program, own = tmp_path / "small" / "ffmpeg", str(named.with_name("own.mp4"))
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntrap '' XFSZ\nulimit -f 4\nexec {ffmpeg_path()} \"$@\"\n")
+    program.chmod(0o755)
+    with client({"quiet": True, "ffmpeg_location": str(program)}) as ydl:
+        with pytest.raises(FFmpegPostProcessorError, match="File too large"):
+            FFmpegMergerPP(ydl).run_ffmpeg_multiple_files([own, own], str(tmp_path / "merged.mp4"), ["-c", "copy"])

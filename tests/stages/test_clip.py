@@ -38,6 +38,12 @@ def twelve_seconds(tmp_path_factory) -> Path:
     return media.write_video(path, frames_, sound=media.Sound(samples=media.hum(12)))
 
 
+def numbers(scene: Scene, clip) -> list[int]:
+    """What is read in a window of 320 px over one half: it is stretched to the 360 px over which numbers are drawn."""
+    images = [cv2.copyMakeBorder(i, 8, 8, 0, 0, cv2.BORDER_REPLICATE) for i in scene.pictures(clip)]
+    return [media.read_number(image) for image in images]
+
+
 def test_clips_hold_exactly_the_frames_of_their_track(tmp_path, twelve_seconds):
     side = 320 / 1.6
     scene = Scene(tmp_path, twelve_seconds)
@@ -46,9 +52,7 @@ def test_clips_hold_exactly_the_frames_of_their_track(tmp_path, twelve_seconds):
     assert isinstance(clips, Clips)
     for clip, first, n in zip(clips.items, (37, 90), (80, 120), strict=True):
         assert (clip.n_frames, clip.start_s, clip.end_s) == (n, first / 25, (first + n) / 25)
-        # The window is 320 px high in a picture of 360: stretch it back to read the number drawn over 320 x 360.
-        images = [cv2.copyMakeBorder(i, 8, 8, 0, 0, cv2.BORDER_REPLICATE) for i in scene.pictures(clip)]
-        assert [media.read_number(image) for image in images] == list(range(first, first + n))
+        assert numbers(scene, clip) == list(range(first, first + n))
         assert len(scene.sound(clip)) == n * 640
 
 
@@ -63,13 +67,12 @@ def test_keys_are_numbered_in_time_order_and_carry_no_dots(tmp_path, twelve_seco
 
 
 def test_a_long_track_is_cut_into_equal_pieces_that_follow_each_other(tmp_path, twelve_seconds):
-    scene = Scene(tmp_path, twelve_seconds).add(still_box(160, 180, 100, 290), 5)
+    scene = Scene(tmp_path, twelve_seconds).add(still_box(160, 180, 320 / 1.6, 290), 5)
     clips = scene.cut(max_s=4.0).items
     assert [c.n_frames for c in clips] == [96, 97, 97]
     assert [c.contiguous_with_prev for c in clips] == [False, True, True]
     assert clips[0].end_s == clips[1].start_s and clips[1].end_s == clips[2].start_s
-    read = [media.read_number(i) // 1 for c in clips for i in scene.pictures(c)]
-    assert len(read) == 290
+    assert [number for clip in clips for number in numbers(scene, clip)] == list(range(5, 295))
 
 
 def test_too_short_and_too_small_tracks_give_no_clip_and_a_reason(tmp_path, twelve_seconds):

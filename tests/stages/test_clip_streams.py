@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from stages import clip as clip_stage
+from stages.crop import windows
 from stages.encode import ClipWriter
 from stages.picture import Picture, Shape
 from tests import media
+from tests.benchmarks.counts import counted
 from tests.stages.scenes import HEIGHT, WIDTH, Scene, still_box
 
 
@@ -66,6 +68,11 @@ def test_a_face_keeps_its_proportions_where_the_stream_changes_its_shape(tmp_pat
         assert np.ptp(rows) + 1 == pytest.approx(120 * 128 / 200, abs=3)
 
 
+def test_a_window_larger_than_the_picture_lies_about_its_middle():
+    boxes = still_box(320, 150, 300, 50)[:, :4]
+    assert windows(boxes, margin=1.6, width_px=WIDTH, height_px=HEIGHT)[7].tolist() == [80, -60, 560, 420]
+
+
 def test_over_wide_pixels_a_window_that_moves_keeps_its_size():
     """HDV: 1440 coded pixels shown as 1920, where a side of 268 is 201, half way between two even numbers."""
     image = np.full((1080, 1440, 3), 60, np.uint8)
@@ -99,3 +106,54 @@ def test_a_picture_of_ten_bits_is_converted_once_for_all_faces_in_it():
     picture = Picture(0, frame, Shape.of(frame, None))
     crops = [picture.crop((x, 0.0, x + 240.0, 240.0), 64) for x in (0.0, 40.0, 80.0)]
     assert frame.n == 1 and not np.array_equal(crops[0], crops[2])
+
+
+@pytest.mark.parametrize("how", [{}, {"rotation_deg": 90}, {"pixel_aspect": Fraction(4, 3)}], ids=str)
+def test_the_numbers_beside_a_clip_lie_on_what_its_pictures_show(tmp_path, how):
+    """A disc crosses the picture, and the window goes after it, between pixels."""
+    look = media.Look(**how)
+    k = np.arange(75)
+    x, y = 110 + 5.5 * k + 15 * np.sin(k / 4), 180 + 20 * np.sin(k / 9)
+
+    def picture(number: int) -> np.ndarray:
+        image = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+        centre = (round((x[number] - 0.5) * 16), round((y[number] - 0.5) * 16))
+        cv2.circle(image, centre, 20 * 16, (220,) * 3, -1, cv2.LINE_AA, 4)
+        coded = np.rot90(image, -(look.rotation_deg // 90))
+        size = round(coded.shape[1] / look.pixel_aspect), coded.shape[0]
+        return cv2.resize(coded, size, interpolation=cv2.INTER_AREA)
+
+    path = tmp_path / "s.mp4"
+    media.write_video(path, ((Fraction(n, 25), picture(n)) for n in range(75)), look=look)
+    box = np.column_stack([x - 50, y - 50, x + 50, y + 50, np.ones(75)])[10:70].astype(np.float32)
+    scene = Scene(tmp_path, path).add(box, 10)
+    (clip,) = scene.cut().items
+    with np.load(scene.path(clip.arrays)) as arrays:
+        boxes, landmarks, crop = arrays["box"], arrays["lmk"], arrays["crop"]
+    bright = np.clip(scene.pictures(clip)[..., 1].astype(float) - 100, 0, None)
+    middles = np.arange(128) + 0.5
+    seen = np.stack([bright.sum(1) @ middles, bright.sum(2) @ middles], axis=1) / bright.sum((1, 2))[:, None]
+    assert np.abs(seen - landmarks[:, 0]).max() < 0.5
+    assert np.abs(seen - (boxes[:, :2] + boxes[:, 2:4]) / 2).max() < 0.5
+    in_source = crop[:, :2] + seen * (crop[:, 2:] - crop[:, :2]) / 128
+    assert np.abs(in_source - np.column_stack([x, y])[10:70]).max() < 0.6
+    assert np.ptp(crop[:, 0]) > 200 and (crop[:, 0] % 1 != 0).mean() > 0.8
+
+
+def test_where_no_key_frame_lies_between_cuts_they_share_a_pass(tmp_path):
+    """Each had begun at the only key frame: of a file with few of them, cost grew with the square of its length."""
+    times = media.times_at(Fraction(25), 10)
+    decoded, sums = [], []
+    for gop in (10_000, 25):
+        folder = tmp_path / str(gop)
+        folder.mkdir()
+        path = media.numbered_video(folder / "s.mp4", times, width_px=160, height_px=90, look=media.Look(gop=gop))
+        scene = Scene(folder, path)
+        for start in (0, 101, 200):
+            scene.add(still_box(80, 45, 40, 50), start)
+        with counted() as counts:
+            clips = scene.cut(160, 90, size_px=32).items
+        decoded.append(counts.decoded.total())
+        sums.append([(clip.n_frames, clip.arrays.sha256) for clip in clips])
+    assert 250 <= decoded[0] < 270 and decoded[1] < 230
+    assert sums[0] == sums[1] and len(sums[0]) == 3

@@ -48,6 +48,17 @@ def test_a_copy_that_begins_one_picture_later_is_found():
     assert [(one.first, one.second) for one in copies(clips, **LIMITS)] == [("a-0", "b-0")]
 
 
+@pytest.mark.parametrize(("untouched", "found"), [(2, True), (1, False)])
+def test_pairs_are_measured_that_share_two_quarters_of_a_picture_and_none_that_share_one(untouched, found):
+    rng = np.random.default_rng(11)
+    picture, sound = made(rng, pictures=1)
+    changed, heard = picture.copy(), sound.copy()
+    changed[16 * untouched :: 16] ^= True  # a bit of each other quarter
+    heard[::32] ^= True  # no two neighbouring words are as they were
+    clips = {"a-0": known("a-0", picture, sound), "b-0": known("b-0", changed, heard)}
+    assert [one.second for one in copies(clips, **LIMITS)] == ["b-0"] * found
+
+
 def test_same_picture_other_sound_and_same_sound_other_picture_are_no_copies():
     rng = np.random.default_rng(3)
     picture, sound = made(rng)
@@ -114,6 +125,17 @@ def test_an_advert_in_250_videos_is_one_crowd_and_clips_that_share_a_black_frame
     assert {key for one in found for key in (one.first, one.second)} == {*spots}
 
 
+def test_a_copy_that_a_crowd_shares_no_sound_with_piece_by_piece_joins_it():
+    rng = np.random.default_rng(12)
+    picture, sound = made(rng, words=80)
+    other, late = picture.copy(), sound.copy()
+    other[-64:] ^= True  # of half of the crowd: so no more than 200 share any piece of that picture
+    late[::32] ^= True  # no two neighbouring words are as they were
+    clips = {f"a{n:03d}-0": known("", other if n % 2 else picture, sound) for n in range(250)}
+    found = copies(clips | {"z-0": known("", picture, late)}, **LIMITS)
+    assert len(found) == 250 and len({one.crowd for one in found}) == 1 and found[0].crowd
+
+
 def test_neither_a_black_frame_nor_an_advert_costs_the_square_of_its_clips(monkeypatch):
     rng, measured = np.random.default_rng(8), []
     clips = adverts(rng, [0.005] * 600) | with_black_frames(rng, 1500)
@@ -138,6 +160,13 @@ def test_of_a_crowd_the_best_alone_stays(best):
     contenders = [contender(key, 9.0 if n == best else 5.0) for n, key in enumerate(spots)]
     lost = dict(worse_copies(contenders, copies(spots, **LIMITS), 0.15))
     assert {*spots} - {*lost} == {f"a{best:03d}-0"} == {receipt.limit for receipt in lost.values()}
+
+
+def test_a_clip_loses_to_the_nearest_of_its_better_copies():
+    copied = [Copy("a", "c", 0.2, 0.0), Copy("b", "c", 0.1, 0.0)]
+    contenders = [contender(key, confidence) for key, confidence in zip("abc", (9, 8, 5), strict=True)]
+    (lost,) = worse_copies(contenders, copied, 0.25)
+    assert (lost[0], lost[1].limit, lost[1].value, lost[1].margin) == ("c", "b", 0.1, -0.15)
 
 
 def test_where_the_best_of_a_crowd_loses_to_a_clip_beside_it_that_one_is_named():

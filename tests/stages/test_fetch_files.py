@@ -121,7 +121,7 @@ def test_the_wanted_part_begins_at_its_start_to_the_frame_and_stays_in_step(fetc
     with Web() as web:
         source = fetch(web.file("/long.mp4", path), start_s=4.36, end_s=7.5)
     assert isinstance(source, Source)
-    assert (source.duration_s, source.stop_s) == (3.12, 3.12)  # the frames that fit into 3.14 s
+    assert (source.duration_s, source.stop_s, source.beyond_s) == (3.12, 3.12, 0.0)  # the frames that fit into 3.14 s
     part = fetch.store.get_file(source.file.path, tmp_path)
     brightness = [image.mean() for batch in frames(part) for image in batch.images]
     assert flash_frames(brightness) == [16, 41]  # (5.0 - 4.36) * 25 and (6.0 - 4.36) * 25
@@ -136,6 +136,7 @@ def test_a_part_beyond_the_end_is_out_of_range(fetch, clip):
     open_ended = fetch(clip, start_s=3.0, end_s=100.0)
     assert isinstance(open_ended, Source)
     assert (open_ended.duration_s, open_ended.stop_s) == (pytest.approx(1.0, abs=1e-3), None)
+    assert open_ended.beyond_s == pytest.approx(96.0, abs=0.05)
     assert reason(fetch(clip, start_s=1.0, end_s=1.03)) == "out_of_range"  # not one frame
 
 

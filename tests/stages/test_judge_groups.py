@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from stages.judge import judge
-from stages.policies import PAPER
+from stages.policies import PAPER, Policy
 from tests.stages.measured import clip, face, identity, measured
 
 
@@ -51,3 +51,9 @@ def test_a_split_gets_the_share_that_is_asked_for_it_and_one_without_a_share_get
     shares = {"val_share": 0.0, "test_share": 0.0, f"{split}_share": 0.4}
     verdicts = judge((measured(f"v{n}") for n in range(12)), dataclasses.replace(PAPER, **shares))
     assert {verdict.split for verdict in verdicts} == {"train", split}
+
+
+@pytest.mark.parametrize(("val_share", "test_share"), [(0.5, 0.5), (-0.1, 0.3), (0.3, -0.1)])
+def test_shares_below_nothing_or_that_leave_nothing_to_train_on_are_refused(val_share, test_share):
+    with pytest.raises(ValueError, match="must leave room for train"):
+        Policy(val_share=val_share, test_share=test_share)

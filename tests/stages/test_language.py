@@ -150,3 +150,8 @@ def test_one_misheard_window_of_four_or_five_makes_no_clip_mixed_and_of_fewer_on
 def test_two_doubtful_windows_of_five_make_a_clip_mixed():
     windows = [window(6 * n, 6 * n + 6, **{"de": 0.9} if n < 3 else {"en": 0.65}) for n in range(5)]
     assert verdict(windows, "de", known=KNOWN, sure=0.6, mixed_share=Transcribe().mixed_share) == "mixed"
+
+
+def test_standards_of_one_language_are_heard_together_beside_another():
+    windows = [window(6 * n, 6 * n + 6, **{one: 0.9}) for n, one in enumerate(("en", "en", "en", "hr", "sr"))]
+    assert languages_heard(windows, sure=0.6, mixed_share=0.3) == ("en", "hr")

@@ -186,3 +186,18 @@ def test_turns_of_the_past_are_swept_away(tmp_path):
 )
 def test_all_names_of_a_site_are_one_host(url, host):
     assert host_of(url) == host
+
+
+def test_who_has_a_turn_does_not_use_it_if_the_host_has_sent_others_away_while_it_waited(tmp_path, monkeypatch):
+    pace, other = (SharedPace(str(tmp_path), Manners(interval_s=0.2)) for _ in range(2))
+    sleep, begin, naps = time.sleep, time.monotonic(), []
+
+    def nap(seconds):
+        if not naps:
+            other.refused("example.org", 0.7)
+        naps.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr("stages.politeness.time.sleep", nap)
+    pace.ask("example.org")
+    assert time.monotonic() - begin > 0.6 and len(naps) >= 2

@@ -23,7 +23,7 @@ from stages.policies import PAPER
 from stages.shard import ChangedBlobsError, plan, shard
 from stages.shard_index import INDEX, read_index
 from stages.verify import verify
-from tests.stages.measured import NO_FILE, clip, measured, put, speech, stored_clip, sync
+from tests.stages.measured import NO_FILE, clip, measured, put, speech, stored_clip, sync, wav_bytes
 
 POLICY = dataclasses.replace(PAPER, min_duration_s=None)
 
@@ -318,18 +318,20 @@ def test_a_clip_does_not_go_on_from_another_face_s_clip_that_ends_when_it_begins
     assert not planned.entries[-1].contiguous_with_prev
 
 
-def test_a_clip_that_was_heard_otherwise_gives_a_shard_of_another_name():
-    heard = [measured(speeches=(speech("v0-0000", text=text),)) for text in ("Guten Tag", "Guten Abend")]
-    (one,), (other,) = (plan([video], judge([video], POLICY), size_bytes=10**9) for video in heard)
-    assert one.name != other.name
+def test_a_clip_that_was_heard_or_seen_otherwise_gives_a_shard_of_another_name():
+    videos = [measured(), measured(speeches=(speech("v0-0000", text="Guten Abend"),)), measured(person=2)]
+    assert len({plan([one], judge([one], POLICY), size_bytes=10**9)[0].name for one in videos}) == 3
 
 
-def test_bytes_that_were_not_scored_are_not_shipped(tmp_path):
+@pytest.mark.parametrize("late_frames", [0, 3], ids=["as they are", "shifted"])
+def test_bytes_that_were_not_scored_are_not_shipped(tmp_path, late_frames):
     store = Store(str(tmp_path))
-    videos = three_videos(store, 1)
-    store.put(videos[0].clips.items[0].audio.path, b"something else")
-    with pytest.raises(ValueError, match=r"video0/0000.wav is not the file that was scored"):
-        shard(store, videos, judge(videos, POLICY))
+    one = stored_clip(store, "v0")
+    videos = [measured(clips=(one,), syncs=(sync(one.key, offset_frames=late_frames),))]
+    store.put(one.audio.path, wav_bytes(one.n_frames + 1))
+    policy = dataclasses.replace(POLICY, max_offset_frames=6, shift_audio=True)
+    with pytest.raises(ValueError, match=r"v0/0000.wav is not the file that was scored"):
+        shard(store, videos, judge(videos, policy))
     assert read_index(store) is None
 
 

@@ -45,9 +45,11 @@ def click_track(folder: Path) -> Path:
         lambda n, time_s: 0.015 * (n % 2),
         lambda n, time_s: 0.02 * np.sin(1.3 * n),
         lambda n, time_s: 3.0 * (n == 50),
+        lambda n, time_s: 3.0 * (n == 0),
+        lambda n, time_s: 95_443.0 * (n == 0),  # a transport stream's clock, which begins anew then
         lambda n, time_s: 0.03 * (n % 20 == 7),
     ],
-    ids=["every second", "a wave", "a broken one", "now and then"],
+    ids=["every second", "a wave", "a broken one", "a broken first", "a first of before", "now and then"],
 )
 def test_sound_whose_stamps_jitter_stays_whole(tmp_path, late_s):
     """Live recordings are stamped as their packets arrive."""

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.stage import deadline
+from stages.aligners import Aligners
 from stages.language import Heard
 from stages.speech import Part, Transcribe, _mean_logprob, _whole
 from stages.whisper import Said, Voiced
-from tests.stages.test_speech import babble, spoken
+from tests.stages.test_speech import LATIN, babble, heard, random_aligner, spoken, timed
 from tests.stages.tiny_whisper import make
 
 
@@ -91,3 +93,31 @@ def test_each_group_of_clips_and_each_text_puts_off_the_deadline(tmp_path: Path,
         found = spoken(tmp_path / "store", stage, [babble(3, seed) for seed in range(9)]).items
     texts = sum(bool(one.text) for one in found)
     assert texts and len(armed) >= 1 + 2 + texts, "once for the call, for eight clips and for one, and for each text"
+
+
+def test_an_aligner_places_what_counts_as_its_language_and_a_clip_is_aligned_only_where_all_parts_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TFW_MODELS", str(tmp_path))
+    random_aligner(tmp_path / "align-hr", LATIN)
+    sound, aligners = babble(8).astype(np.float32) / 32768, Aligners("cpu")
+    bosnian, english = heard("To je to", "bs"), heard("This is it", "en", start_s=4.0)
+    for expected in ("hr", "sr-Latn", "bs"):
+        assert timed(sound, bosnian, aligners, expected)[1], expected
+    words, aligned = timed(sound, [*bosnian, *english], aligners, "sr")
+    assert [word.text for word in words] == ["To", "je", "to", "This", "is", "it"] and not aligned
+    assert [word.start_s for word in words[3:]] == [4.0, 4.1, 4.2]
+
+
+def test_a_long_part_says_more_of_how_sure_a_text_is_than_a_short_one():
+    said = [(Part(0.0, 1.0, "de"), Said("Ja.", -1.0)), (Part(2.0, 5.0, "de"), Said("Guten Tag.", -0.2))]
+    assert _mean_logprob(said) == pytest.approx(-0.4)
+
+
+def test_a_stretch_whose_language_nobody_asked_for_has_that_of_the_nearest_one():
+    voiced = [Voiced(0.0, 6.0, 5.0), Voiced(6.2, 8.0, 1.8), Voiced(9.0, 15.0, 5.0)]
+    listened = [
+        Heard(start_s=0.0, end_s=6.0, probabilities={"de": 0.9, "en": 0.1}),
+        Heard(start_s=9.0, end_s=15.0, probabilities={"de": 0.1, "en": 0.9}),
+    ]
+    assert Transcribe().parts(voiced, listened) == [Part(0.0, 8.0, "de"), Part(9.0, 15.0, "en")]

@@ -67,6 +67,12 @@ def test_persons_are_told_apart_and_found_again_in_other_videos():
     assert len(by_person) == 7 and all(len(true) == 1 for true in by_person.values())
 
 
+def test_a_person_is_told_by_its_whole_track_and_a_video_may_show_two():
+    clips = [member("v1", n, track=track, person=n) for n, track in enumerate((0, 1, 1))]
+    placed = [place(clips, [], **SHARES)[clip.key].person for clip in clips]
+    assert placed[0] != placed[1] == placed[2]
+
+
 def unit(angle, other=0.0):
     return (float(np.cos(angle)), float(np.sin(angle)), other)
 
@@ -227,6 +233,8 @@ def test_a_group_of_more_than_half_of_all_frames_is_never_moved_into_a_val():
     for n in range(20):
         splits = assign({f"a-{n}": 1000, f"b-{n}": 100, f"c-{n}": 90}, val_share=0.05, test_share=0.05)
         assert splits[f"a-{n}"] == "train"
+        two = assign({f"a-{n}": 1000, f"b-{n}": 10}, val_share=0.05, test_share=0.4)  # with the small one in test too
+        assert two[f"a-{n}"] == "train"
 
 
 def test_a_share_of_nothing_makes_no_split():

@@ -143,6 +143,9 @@ def test_a_long_clip_is_looked_at_seldom_and_a_short_one_often(bench, model):
     fourth, each = (ScoreSync(model=model, every=step).open()(Facts([clips]), bench) for step in (4, 1))
     assert [one.distances for one in found.items] == [fourth.items[0].distances, each.items[1].distances]
     assert fourth.items[0].distances != each.items[0].distances
+    # windows of 3 s a second apart at most, however seldom lips are looked at
+    assert [len(one.items[0].curve_offset_frames) for one in (found, fourth, each)] == [2, 2, 2]
+    assert fourth.items[0].curve_hop_s == pytest.approx(each.items[0].curve_hop_s, abs=0.1)
 
 
 def test_a_least_number_of_looks_changes_the_key_and_none_keeps_the_old_one(model):

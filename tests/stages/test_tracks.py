@@ -54,6 +54,16 @@ def test_no_track_crosses_a_cut_though_the_face_stays_in_place():
     assert [(t.start, t.end, t.scene) for t in link(found, (43,), 100)] == [(0, 43, 0), (43, 100, 1)]
 
 
+def test_a_face_that_moves_is_followed_to_a_cut_and_to_the_end_though_nobody_looked_there():
+    path: Path = lambda k: (100 + 4.0 * k, 100, 80)  # noqa: E731
+    tracks = link(seen([path], range(0, 100, 8)), (43,), 101)
+    assert [(t.start, t.end) for t in tracks] == [(0, 43), (43, 101)]
+    for track in tracks:
+        truth = 100 + 4.0 * np.arange(track.start, track.end)
+        assert np.abs(centre_x(track) - truth).max() < 0.1
+        assert np.abs(track.lmk[:, 0, 0] - (truth - 16)).max() < 0.1  # the left eye
+
+
 def test_several_faces_give_several_tracks_in_order_of_place():
     tracks = link(seen([still(400), still(100), still(250)], range(0, 50, 5)), (), 50)
     assert [round(float(centre_x(t).mean())) for t in tracks] == [100, 250, 400]
@@ -84,9 +94,14 @@ def test_a_short_occlusion_is_bridged_and_its_frames_score_zero():
 
 
 def test_a_long_absence_ends_the_track():
-    path: Path = lambda k: None if 40 <= k < 90 else (200, 100, 80)  # noqa: E731
+    path: Path = lambda k: None if 40 <= k < 65 else (200, 100, 80)  # noqa: E731
     tracks = link(seen([path], range(0, 150, 5)), (), 150)
-    assert [(t.start, t.end) for t in tracks] == [(0, 36), (90, 150)]
+    assert [(t.start, t.end) for t in tracks] == [(0, 36), (65, 150)]
+
+
+def test_a_head_that_stops_while_it_is_not_seen_keeps_its_track():
+    path: Path = lambda k: None if 50 <= k < 70 else (100 + 4.0 * min(k, 50), 100, 80)  # noqa: E731
+    assert [(t.start, t.end) for t in link(seen([path], range(0, 100, 5)), (), 100)] == [(0, 100)]
 
 
 def test_a_face_that_jumps_across_the_picture_is_another_face():
@@ -117,6 +132,14 @@ def test_weak_finds_continue_a_track_but_do_not_begin_one():
     )
     assert [(t.start, t.end) for t in link(both, (), 100)] == [(0, 100)]
     assert link(weak, (), 100) == []
+
+
+def test_a_weak_find_beside_a_sure_one_of_the_same_face_is_left_out():
+    strong, weak = seen([still(200)], range(0, 50, 5)), seen([still(205)], range(0, 50, 5), score=0.35)
+    order = np.argsort(np.concatenate([strong.frame, weak.frame]), kind="stable")
+    rows = [np.concatenate([getattr(strong, name), getattr(weak, name)])[order] for name in ("frame", "box", "lmk")]
+    (track,) = link(Detections(strong.looked, *rows), (), 50)
+    assert np.allclose(centre_x(track), 200, atol=1e-3) and np.allclose(track.box[:, 4], 0.8)
 
 
 def test_a_flicker_shorter_than_asked_is_no_track():

@@ -37,6 +37,10 @@ def test_space_of_any_kind_parts_words(space):
     assert tokens(f"a{space}b", "de") == ["a", "b"] and tokens(f"你{space}好", "zh") == ["你", "好"]
 
 
+def test_a_letter_is_the_same_however_it_is_encoded():
+    assert tokens("Cafe\u0301 \uff21\uff22\uff13", "fr") == tokens("caf\u00e9 AB3", "fr") == ["caf\u00e9", "ab3"]
+
+
 def test_a_token_of_several_characters_gives_each_its_share():
     words = placed("你好吗?", "zh", [("你好", 1.0, 2.0, 0.5), ("吗", 2.0, 2.25, 0.75), ("?", 2.25, 9.0, 0.1)])
     assert words == (
@@ -44,6 +48,11 @@ def test_a_token_of_several_characters_gives_each_its_share():
         Word(text="好", start_s=1.5, end_s=2.0, score=0.5),
         Word(text="吗?", start_s=2.0, end_s=2.25, score=0.75),
     )
+
+
+def test_a_word_of_several_tokens_has_the_mean_score_of_its_letters():
+    words = placed("Tag!", "de", [(" Ta", 0.0, 0.5, 0.4), ("g", 0.5, 0.75, 1.0), ("!", 0.75, 1.0, 0.1)])
+    assert words == (Word(text="Tag!", start_s=0.0, end_s=0.75, score=0.6),)
 
 
 def test_a_word_lasts_as_long_as_its_letters_and_not_its_full_stop():

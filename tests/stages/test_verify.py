@@ -1,7 +1,9 @@
 """The verifier names the shard, the clip and the fault: every kind of damage it is meant to find is done here."""
 
 import dataclasses
+import hashlib
 import io
+import json
 import tarfile
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import webdataset
 
 from manifests.store import Store
+from stages import shard_json
 from stages.judge import judge
 from stages.policies import PAPER
 from stages.shard import shard
@@ -145,6 +148,58 @@ def test_a_clip_that_does_not_decode_is_found(tmp_path):
     video = measured("v1", clips=(clip("v1", n_frames=20, files=(*files, put(store, "a.npz", npz_bytes(20)))),))
     shard(store, [video], judge([video], POLICY))
     assert any("mp4 cannot be read" in what for _, what in faults(store))
+
+
+def two_clips_in_one_shard(tmp_path, *numbers):
+    store = Store(str(tmp_path))
+    clips = tuple(stored_clip(store, "v1", number, seed=n, start_s=9.0 * n) for n, number in enumerate(numbers))
+    video = measured("v1", clips=clips)
+    shard(store, [video], judge([video], POLICY))
+    return store
+
+
+def test_clips_in_another_order_than_that_of_their_numbers_are_found(tmp_path):
+    store = two_clips_in_one_shard(tmp_path, 9999, 10000)
+    assert verify(store).ok
+    (path,), index, digest = paths(store), read_index(store), hashlib.sha256()
+    written = write_tar(path, [(sample.key, data) for sample, data in read_tar(path)][::-1], digest)
+    moved = zip(index.rows, written[::-1], strict=True)
+    rows = tuple(row.moved(row.shard, digest.hexdigest(), sample) for row, sample in moved)
+    write_index(store, dataclasses.replace(index, rows=rows))
+    assert faults(store) == [("", "clips are not in the order of their keys")]
+
+
+def test_clips_that_only_the_index_or_only_the_tar_has_are_found(tmp_path):
+    store = two_clips_in_one_shard(tmp_path, 0, 1)
+    index = read_index(store)
+    rows = (index.rows[0], dataclasses.replace(index.rows[1], key="v1-0002"))
+    write_index(store, dataclasses.replace(index, rows=rows))
+    assert faults(store) == [("v1-0001", "in the tar, not in the index"), ("v1-0002", "in the index, not in the tar")]
+
+
+def test_a_json_of_another_clip_and_of_no_split_is_found(tmp_path, monkeypatch):
+    describe = shard_json.describe
+    wrong = {"clip_no": 7, "split": "dev"}
+    monkeypatch.setattr("stages.shard.describe", lambda one, verdict, **known: describe(one, verdict, **known) | wrong)
+    store = two_clips_in_one_shard(tmp_path, 0)
+    assert [what for _, what in faults(store)] == [
+        "split is 'dev' in the json, 'train' in the index",
+        "split is 'dev', none of train, val, test",
+        "the key is not the json's video and number",
+    ]
+
+
+def test_a_video_in_two_shards_and_a_person_in_two_splits_are_found_in_any_set(tmp_path):
+    store = Store(str(tmp_path))
+    (tmp_path / "theirs").mkdir()
+    for name, video, split in (("0", "v1", "train"), ("1", "v1", "train"), ("2", "v2", "val")):
+        about = json.dumps({"video_id": video, "speaker_id": "p1", "split": split}).encode()
+        write_tar(tmp_path / f"theirs/{name}.tar", [(f"k{name}", {"json": about})])
+    found = [(one.shard, one.key, one.what) for one in verify(store, "theirs").problems]
+    assert found == [
+        ("1.tar", "k1", "its video v1 is also in 0.tar"),
+        ("2.tar", "k2", "its speaker p1 is in train and in val"),
+    ]
 
 
 def test_somebody_elses_webdataset_is_checked_without_an_index(tmp_path):

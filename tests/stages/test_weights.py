@@ -318,6 +318,8 @@ def test_a_note_of_a_snapshot_that_a_full_disk_broke_off_is_none(note, tmp_path,
     (tmp_path / "models" / ".align-ru.snapshot").write_text(note)
     monkeypatch.chdir(tmp_path)
     assert not weights.REGISTRY["align-ru"].pinned and weights.local("align-ru") is None
+    (tmp_path / "models" / ".tiny.snapshot").write_text(str(tmp_path / "models" / "hub"))
+    assert weights.local("tiny") is None, "a folder of another commit than the one that is fixed"
 
 
 def test_of_a_folder_put_there_by_hand_nothing_is_said_to_be_compared():
@@ -364,9 +366,23 @@ def test_own_paths_are_weights_too_and_their_digest_follows_the_bytes(tmp_path):
     (folder / "a.onnx").write_bytes(b"one")
     before = weights.digest(str(folder))
     assert weights.path(str(folder)) == folder and weights.digest(str(folder)) == before
-    (folder / "a.onnx").write_bytes(b"three")
+    (folder / "a.onnx").write_bytes(b"two")  # as long, and written at another time
+    weights.os.utime(folder / "a.onnx", (0, 0))
     assert weights.digest(str(folder)) != before
     assert weights.check(str(folder))
+
+
+@pytest.mark.parametrize("note", [".git/index", ".cache/huggingface/download/model.bin.metadata", ".DS_Store"])
+def test_what_tools_keep_hidden_beside_weights_makes_no_others_of_them(note, tmp_path):
+    folder = tmp_path / ".cache" / "own"  # hidden itself, as a home's cache is
+    folder.mkdir(parents=True)
+    (folder / "model.bin").write_bytes(b"one")
+    before = weights.digest(str(folder))
+    (folder / note).parent.mkdir(parents=True, exist_ok=True)
+    (folder / note).write_text("1712656091.123")
+    assert weights.digest(str(folder)) == before
+    (folder / "model.bin").write_bytes(b"three")
+    assert weights.digest(str(folder)) != before
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -7,20 +7,26 @@ import numpy as np
 import pytest
 import torch
 import whisperx.asr
+from faster_whisper.tokenizer import Tokenizer
 from whisperx.audio import log_mel_spectrogram
 
+from manifests import sample
+from manifests.codec import from_json
 from manifests.records import SAMPLE_RATE_HZ
+from manifests.sample.truth import Truth
 from pipeline.stage import MemoryFullError
+from stages import weights
+from stages.sound import audio_array
 from stages.speech import Transcribe
 from stages.whisper import Recogniser
 from tests.stages.tiny_whisper import make
 
 
-def opened(folder: Path) -> Recogniser:
+def opened(folder: Path, *, beam: int = 1, context_s: float = 30.0) -> Recogniser:
     return Recogniser(
         folder,
-        device="cpu", compute_type="float32", threads=1, beam=1, batch=2, vad="silero", onset=0.5, window_s=6.0,
-        context_s=30.0,
+        device="cpu", compute_type="float32", threads=1, beam=beam, batch=2, vad="silero", onset=0.5,
+        window_s=min(6.0, context_s), context_s=context_s,
     )  # fmt: skip
 
 
@@ -57,6 +63,19 @@ def test_a_text_may_fill_all_the_room_that_the_model_has_and_says_so(recogniser,
     monkeypatch.setattr(ctranslate2.models.Whisper, "generate", generate)
     (said,) = recogniser.transcribe([(np.zeros(SAMPLE_RATE_HZ, np.float32), "th", None)], lambda n, text: ())
     assert lengths == [448] and said.cut_off
+
+
+def test_a_text_and_how_sure_it_is_are_what_whisperx_has_of_the_same_sound():
+    recogniser, corpus = opened(weights.path("sample/whisper"), beam=5, context_s=4.0), Path(sample.__file__).parent
+    videos = from_json((corpus / "corpus" / "truth.json").read_bytes(), Truth).videos
+    video, part = next((one, s) for one in videos for s in one.segments if s.talks and not (one.flaw or s.flaw))
+    heard = audio_array(corpus / "corpus" / video.path, start_s=part.start_s, end_s=part.start_s + 3.0)
+    sound, whisper = heard.astype(np.float32) / 32768, recogniser._whisper
+    (ours,) = recogniser.transcribe([(sound, part.language, None)], lambda n, text: ())
+    tokenizer = Tokenizer(whisper.hf_tokenizer, True, task="transcribe", language=part.language)
+    theirs = whisper.generate_segment_batched(recogniser._mels([sound]), tokenizer, recogniser._pipeline.options)
+    assert ours.text == theirs["text"][0].strip() != ""
+    assert ours.avg_logprob == pytest.approx(theirs["avg_logprob"][0], abs=1e-4)
 
 
 def test_what_is_computed_in_bfloat16_is_kept_and_decoded_too(recogniser, monkeypatch):
