@@ -26,6 +26,7 @@ from pipeline.ledger import READERS, forgotten
 from pipeline.meant import Today, identities, meant, pages_of
 from pipeline.recipes import TalkingFaces
 from pipeline.report import REPORT
+from pipeline.scoring import SCORE
 from stages.card import write_card
 from stages.catalogue import CLIPS, VIDEOS, keep_rows
 from stages.duplicates import copies, video_of
@@ -150,7 +151,8 @@ def forget_all(
             _describe(store, recipe, today, every)
         for table in (CLIPS, VIDEOS):
             keep_rows(store, table, ~pc.field("video").isin(sorted(every)))
-        store.delete(REPORT)  # it holds their pictures
+        for result in (REPORT, SCORE):  # they hold their pictures and words
+            store.delete(result)
     found = [*objects(store, every), *_unlisted(store, every)]
     gone.objects = len(found)
     if not dry:

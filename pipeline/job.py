@@ -13,7 +13,7 @@ from manifests.records import MISSING, Video
 from manifests.store import Store, results
 from pipeline.barred import Barred
 from pipeline.ledger import forgotten
-from pipeline.recipes import TalkingFaces, build
+from pipeline.recipes import TalkingFaces, build, in_force
 
 _JOB = "job.json"
 _VIDEOS = "videos.jsonl"  # the whole list, as stores had it once: only read
@@ -44,7 +44,7 @@ class Job:
     stages: dict[str, str] | None = None  # keys of those that a run had, by name
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "overrides", _without_access(self.overrides))
+        object.__setattr__(self, "overrides", in_force(_without_access(self.overrides)))
         if self.cascade is not None:
             object.__setattr__(self, "cascade", (self.cascade[0], _without_access(self.cascade[1])))
         object.__setattr__(self, "command", shlex.join(map(masked, shlex.split(self.command))))

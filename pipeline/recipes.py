@@ -140,7 +140,7 @@ def build(name: str, policy: str | None = None, overrides: Iterable[str] = ()) -
         if policy not in POLICIES:
             raise ValueError(f"--policy {policy}: no such policy; there are {', '.join(POLICIES)}")
         recipe = replace(recipe, policy=POLICIES[policy])
-    before, sets = recipe.policy, _in_force(overrides)
+    before, sets = recipe.policy, in_force(overrides)
     if name != "wild" and (vain := [one for one in sets if re.match(r"discover\b", one)]):
         raise ValueError(f"--set {vain[0]}: belongs to the recipe wild; {name} is told its videos and looks for none")
     of_policy = dict(one.removeprefix("policy.").split("=", 1) for one in sets if re.match(r"policy\.[\w.-]+=", one))
@@ -154,7 +154,7 @@ def build(name: str, policy: str | None = None, overrides: Iterable[str] = ()) -
     return replace(recipe, policy=replace(recipe.policy, name=f"{before.name}+{said}"))
 
 
-def _in_force(sets: Iterable[str]) -> tuple[str, ...]:
+def in_force(sets: Iterable[str]) -> tuple[str, ...]:
     """The assignments but those for one language that a later one of the same limit, for all languages, takes back."""
     kept: list[str] = []
     for one in sets:

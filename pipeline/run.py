@@ -310,7 +310,6 @@ def _end(this: _Run, started: float, last: Snapshot | None) -> int:
 
     if this.options.until:
         return 0
-    seconds = time.monotonic() - started
     videos = read_videos(this.store)  # anew: another run on this store may have added some meanwhile
     if is_finished(this.store, this.recipe, videos):
         print_paths(this.store, this.job, this.console)
@@ -323,7 +322,7 @@ def _end(this: _Run, started: float, last: Snapshot | None) -> int:
         return 1
     _remember(this)  # again: a `judge` meanwhile has left its own policy
     finished = finish(this.recipe, this.job, seen, this.store)
-    print_end(finished, this.console, seconds, waiting)
+    print_end(finished, this.console, time.monotonic() - started, waiting)
     if this.is_corpus:
         print_score(this.console, score_known(this.store, finished.known, finished.verdicts, CORPUS / "truth.json"))
     print_paths(this.store, this.job, this.console)

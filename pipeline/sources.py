@@ -172,6 +172,7 @@ class Wild:
         self._fetch = fetch
         self._store = store
         self._pace = SharedPace(fetch.pace_url or store.at("pace"), fetch.manners)
+        self._known = set[str]()  # ids of what is in the store, was forgotten or was found in this run
         self._found = {language.tag: self._all_of(language) for language in self.languages}
         self.troubles: list[HostClosedError | NetworkError] = []
         """Of the last wave: hosts that want to be left alone, languages of which nothing could be listed."""
@@ -224,7 +225,7 @@ class Wild:
         closed host keeps a few videos searches on for the rest, one of which it keeps a whole wave does not, and the
         others do. Raises the first trouble if nothing was found, now or before.
         """
-        ids = {video.id for video in known} | forgotten(self._store)
+        self._known |= {video.id for video in known} | forgotten(self._store)
         wave: list[Video] = []
         self.troubles, self._broken_off, self._waiting = [], set(), []
         self._barred, self._n_barred = Barred.of(self._store), 0
@@ -239,12 +240,12 @@ class Wild:
             if wanted <= 0:
                 self._waiting.append(tag)
                 continue
-            found = list(self._take(language, wanted, ids))
+            found = list(self._take(language, wanted))
             wave.extend(found)
-            ids.update(video.id for video in found)  # of two languages that find the same, the first has it
+            self._known.update(video.id for video in found)  # of two languages that find the same, the first has it
         if self._n_barred:
             log.warning("videos found of channels and addresses that were forgotten, left out: %d", self._n_barred)
-        if self.troubles and not wave and not ids:
+        if self.troubles and not wave and not self._known:
             raise self.troubles[0]
         return tuple(wave)
 
@@ -268,7 +269,7 @@ class Wild:
                 more = f"read listings further with --set discover.per_source={2 * self._options.per_source}"
                 yield f"{said}: {later}add queries or channels to {language.source}, or {more}"
 
-    def _take(self, language: Language, hours: float, known: set[str]) -> Iterator[Video]:
+    def _take(self, language: Language, hours: float) -> Iterator[Video]:
         taken = 0.0
         while taken < hours:
             try:
@@ -280,7 +281,7 @@ class Wild:
                 return
             if video is None:
                 return
-            if video.id in known:
+            if video.id in self._known:
                 continue
             if self._barred.holds(video):
                 self._n_barred += 1
@@ -289,4 +290,4 @@ class Wild:
                 yield replace(video, licence_rule=self._rules[language.tag]) if is_web(video.url) else video
 
     def _all_of(self, language: Language) -> Iterator[Video]:
-        return discover(language, float("inf"), self._options, self._fetch.access, self._pace)
+        return discover(language, float("inf"), self._options, self._fetch.access, self._pace, self._known)

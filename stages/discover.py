@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote_plus
@@ -51,10 +51,18 @@ class Discovery:
                 raise ValueError(f"{name}: {value:g} is not more than 0")
 
 
-def discover(language: Language, hours: float, options: Discovery, access: Access, pace: Pace) -> Iterator[Video]:
+def discover(
+    language: Language,
+    hours: float,
+    options: Discovery,
+    access: Access,
+    pace: Pace,
+    known: Container[str] = frozenset(),
+) -> Iterator[Video]:
     """Videos of a language, each once, until `hours` of source are found or every source is read to its end.
 
-    Sources take turns, so a small budget is spread over all queries. A source that fails is passed over with a
+    Sources take turns, so a small budget is spread over all queries. Pages of those that are `known` (ids), which may
+    grow meanwhile, are not opened: each is a turn of its host. A source that fails is passed over with a
     warning; raises `NetworkError` if all of them fail, and `HostClosedError` when a host wants to be left alone, after
     all that others have was yielded.
     """
@@ -68,7 +76,7 @@ def discover(language: Language, hours: float, options: Discovery, access: Acces
         if video.id in seen:
             continue
         seen.add(video.id)
-        if options.look and not _spoken_may_be(language.tag, site, video):
+        if options.look and video.id not in known and not _spoken_may_be(language.tag, site, video):
             continue
         found_s += wanted_s(video, options.unknown_duration_s)
         yield video

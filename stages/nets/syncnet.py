@@ -114,8 +114,17 @@ def load(path: Path) -> SyncNet:
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
         network = SyncNet(Sizes.of(state))
         network.load_state_dict(state, strict=True)
-    except (KeyError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        why = str(error).strip().splitlines()[0]
+    except (
+        LookupError,
+        AttributeError,
+        RuntimeError,
+        EOFError,
+        TypeError,
+        ValueError,
+        AssertionError,
+        pickle.UnpicklingError,
+    ) as error:
+        why = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"{path} is no SyncNet state dict: {why}") from error
     network.eval()
     network.netcnnlip = _pooled_early(network.netcnnlip)

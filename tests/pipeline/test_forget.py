@@ -21,6 +21,7 @@ from pipeline.job import Job, add_videos, read_videos
 from pipeline.ledger import Ledger, Outcome
 from pipeline.plan import plan
 from pipeline.recipes import TalkingFaces
+from pipeline.scoring import SCORE
 from pipeline.stage import keys
 from stages import shard as sharding
 from stages.catalogue import CLIPS, VIDEOS, read_catalogue
@@ -70,8 +71,11 @@ def forget(store, *what, dry=False, recipe=RECIPE):
 def test_a_video_is_gone_from_every_place_and_the_shards_stay_whole(store):
     before = read_index(store)
     touched = {row.shard for row in before.rows if row.video == "v0"}
+    store.put(SCORE, b'{"misses": ["v0: what it says"]}')
     gone = forget(store, "video:v0")
-    assert gone.videos == ["v0"] and gone.clips == ["v0-0000"] and set(gone.removed) == touched
+    assert (
+        not store.exists(SCORE) and gone.videos == ["v0"] and gone.clips == ["v0-0000"] and set(gone.removed) == touched
+    )
     assert [path for path in everything(store) if "v0" in path] == ["tombstones/v0.json"]
     assert "v0" not in read_catalogue(store, CLIPS)["video"].to_pylist()
     assert "v0" not in read_catalogue(store, VIDEOS)["video"].to_pylist()

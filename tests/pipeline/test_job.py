@@ -116,6 +116,14 @@ def test_an_assignment_of_one_name_takes_the_place_of_the_one_before():
     assert job.changed(None, ["shard_bytes=900"]).overrides == ("policy.max_yaw_deg=10", "shard_bytes=900")
 
 
+def test_a_limit_of_one_language_that_a_later_one_for_all_takes_back_is_told_by_nobody():
+    job = Job(recipe="sample").changed(None, ["policy.min_confidence.de=2.6", "policy.max_yaw_deg=10"])
+    assert job.changed(None, ["policy.min_confidence=1.2"]).overrides == (
+        "policy.max_yaw_deg=10",
+        "policy.min_confidence=1.2",
+    )
+
+
 def test_a_new_policy_takes_the_old_policy_s_changes_off():
     job = Job(recipe="sample", overrides=("sync.reach=10", "policy.min_face_px=5"))
     changed = job.changed("strict", ["policy.max_yaw_deg=10"])

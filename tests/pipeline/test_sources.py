@@ -38,7 +38,7 @@ def wild(monkeypatch, tmp_path):
     scripts: dict[str, list[list[object]]] = {"de": [], "pl": []}
     searched: dict[str, object] = {}
 
-    def told(language, hours, options, access, pace):
+    def told(language, hours, options, access, pace, known):
         searched[language.tag] = language.licence, options, access
         for one in scripts[language.tag].pop(0):
             if isinstance(one, Exception):

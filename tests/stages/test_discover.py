@@ -3,7 +3,7 @@
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,15 @@ def language(**fields: object) -> Language:
 
 
 def search(
-    wanted: Language, folder: Path, *, hours: float = 100.0, options: Discovery = BRISK, manners: Manners = MANNERS
+    wanted: Language,
+    folder: Path,
+    *,
+    hours: float = 100.0,
+    options: Discovery = BRISK,
+    manners: Manners = MANNERS,
+    known: Container[str] = frozenset(),
 ) -> Iterator[Video]:
-    return discover(wanted, hours, options, ACCESS, SharedPace(str(folder / "pace"), manners))
+    return discover(wanted, hours, options, ACCESS, SharedPace(str(folder / "pace"), manners), known)
 
 
 def found(wanted: Language, folder: Path, **given: Any) -> list[Video]:
@@ -330,6 +336,20 @@ def test_looking_at_the_pages_passes_over_another_spoken_language(tmp_path, monk
     options = Discovery(look=True)
     videos = found(language(playlists=("https://example.org/list",)), tmp_path, options=options)
     assert names(videos) == ["b", "c", "d", "e"]
+
+
+def test_pages_of_what_is_known_are_not_opened_also_where_it_became_known_meanwhile(tmp_path, monkeypatch):
+    urls = [f"https://example.org/{name}" for name in "abcd"]
+    looked: list[str] = []
+    monkeypatch.setattr(Site, "entries", lambda self, url: [entry(url=url) for url in urls])
+    monkeypatch.setattr(Site, "look", lambda self, url: looked.append(url) or {})
+    known = {Video.of(urls[0]).id}
+    videos = search(
+        language(playlists=("https://example.org/list",)), tmp_path, options=Discovery(look=True), known=known
+    )
+    assert names([next(videos), next(videos)]) == ["a", "b"]
+    known.add(Video.of(urls[2]).id)
+    assert names(list(videos)) == ["c", "d"] and looked == [urls[1], urls[3]]
 
 
 def test_a_page_of_a_host_that_is_closed_is_taken_unseen(tmp_path, monkeypatch):

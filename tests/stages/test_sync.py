@@ -224,7 +224,9 @@ def test_weights_come_as_a_plain_and_complete_state_dict_or_not_at_all(tmp_path:
     torch.save({k: v for k, v in state.items() if k != "netfcaud.3.bias"}, tmp_path / "short.model")
     torch.save(network, tmp_path / "pickled.model")
     (tmp_path / "text.model").write_text("no weights")
-    for name in ("short", "pickled", "text"):
+    wavfile.write(tmp_path / "sound.model", 16_000, np.zeros(100, np.int16))
+    (tmp_path / "empty.model").write_bytes(b"")
+    for name in ("short", "pickled", "text", "sound", "empty"):
         with pytest.raises(ValueError, match="no SyncNet state dict"):
             syncnet.load(tmp_path / f"{name}.model")
 
