@@ -39,7 +39,7 @@ def wild(monkeypatch, tmp_path):
     searched: dict[str, object] = {}
 
     def told(language, hours, options, access, pace, known):
-        searched[language.tag] = language.licence, options, access
+        searched[language.tag], made.known = (language.licence, options, access), known
         for one in scripts[language.tag].pop(0):
             if isinstance(one, Exception):
                 raise one
@@ -200,6 +200,12 @@ def test_a_run_that_ends_before_clips_searches_one_wave(until, waves, monkeypatc
     this = running._Run(options, console, store, job, job.build(), "r")
     running._search(this, search, add_videos(store, ()))
     assert carried == list(range(1, waves + 1))
+
+
+def test_a_search_is_told_what_is_known_and_what_was_found_meanwhile(wild):
+    found, before = videos("de", "a", "b"), videos("de", "c")
+    assert wild(de=[found], pl=[[]]).next_wave(NOTHING, before) == tuple(found)
+    assert wild.known == {video.id for video in (*found, *before)}
 
 
 def test_a_part_counts_for_its_own_length_in_a_wave(wild):
