@@ -7,7 +7,6 @@ That attention learned between projections which memory attention does not have,
 folding them in: it is a start that has to adapt, not AnimateDiff's motion.
 """
 
-import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from mcdm.config import Recipe
 from mcdm.denoiser import Denoiser
 from mcdm.local_weights import NONE, OF_DIFFUSERS, first_in
+from stages.weights import UNREADABLE
 
 SD_TABLE: tuple[tuple[str, str], ...] = (
     (r"^conv_in\.", "conv_in."),
@@ -167,16 +167,12 @@ def read_weights(path: str, *, shapes: bool = False) -> dict[str, Tensor]:
     try:
         mapped = shapes and zipfile.is_zipfile(file)  # torch maps no file from before 2020
         loaded: Any = torch.load(file, map_location="meta" if shapes else "cpu", weights_only=True, mmap=mapped)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"{file} cannot be read: cut short, or no weights ({type(error).__name__})") from error
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{file} holds no weights: expected tensors by name")
     return weights
-
-
-_UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AssertionError)
-"""What torch raises for a file of other bytes."""
 
 
 @torch.no_grad()

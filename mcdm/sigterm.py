@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
@@ -15,11 +16,8 @@ def told_to_end() -> Iterator[Callable[[], bool]]:
         yield lambda: False
         return
     came: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
-    try:
+    with _answered(lambda number, _: came.append(number)):
         yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 @contextmanager
@@ -36,7 +34,13 @@ def untold() -> Iterator[None]:
 @contextmanager
 def as_interrupt() -> Iterator[None]:
     """Inside, SIGTERM is what Ctrl-C is, for what leaves nothing half made behind on its way out."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _answered(signal.default_int_handler):
+        yield
+
+
+@contextmanager
+def _answered(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

@@ -105,8 +105,10 @@ def run(options: Namespace, console: Console) -> int:
     if not options.dry:
         this.store.sweep()  # what a power cut left empty in the ledger is planned for as an outcome else
     before = read_videos(this.store)
-    known = {video.id for video in before} | forgotten(this.store)
-    videos = unbarred(this.store, videos, known) if wild is None else wild.ruled_otherwise(before)
+    if wild is None:
+        videos = unbarred(this.store, videos, {video.id for video in before} | forgotten(this.store))
+    else:
+        videos = wild.ruled_otherwise(before)
     changes = Changes.of(before, videos, this.recipe.stages(), this.store)
     every = (*before, *videos)
     due = plan(stages, every, this.store, retry=options.retry, again=changes.again, if_rejected=changes.rejected)

@@ -1,8 +1,9 @@
 """Tracks into clips: cut, cropped and encoded once, at the quality that ships. What is scored later is these bytes."""
 
 import bisect
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -110,8 +111,9 @@ class CutClips(Stage[Clips]):
         clips: list[Clip] = []
         try:
             lanes = _lanes({number: cut for number, cut in enumerate(cuts) if number not in left_out})
-            path = bench.fetch(source.file) if lanes else Path()
-            for run in itertools.chain.from_iterable(_runs(lane, path) for lane in lanes):
+            key_times = functools.cache(lambda: key_times_s(bench.fetch(source.file)))
+            for run in itertools.chain.from_iterable(_runs(lane, key_times) for lane in lanes):
+                path = bench.fetch(source.file)
                 size = source.video.width_px, source.video.height_px
                 for number, n_frames, detail_px in self._film(path, run, size, bench.scratch):
                     # each leaves scratch when done
@@ -260,13 +262,12 @@ def _lanes(cuts: _Run) -> list[_Run]:
     return lanes
 
 
-def _runs(cuts: _Run, path: Path) -> Iterator[_Run]:
+def _runs(cuts: _Run, key_times: Callable[[], Sequence[float]]) -> Iterator[_Run]:
     run: _Run = {}
     end = 0
-    keys: list[float] | None = None
     for number, cut in cuts.items():
         if run and cut.start_frame > end + _JOIN_FRAMES:
-            keys = key_times_s(path) if keys is None else keys
+            keys = key_times()
             if bisect.bisect(keys, cut.start_frame / RATE_HZ) > bisect.bisect(keys, end / RATE_HZ):
                 yield run
                 run = {}

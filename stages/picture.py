@@ -133,7 +133,7 @@ class Picture:
             interpolation=(Interpolation.AREA if shrink else Interpolation.BICUBIC) | Interpolation.ACCURATE_RND,
             threads=1,
         )
-        return self.shape.upright(_bgr(planes))
+        return self.shape.upright(planes.to_ndarray(format="bgr24"))
 
     def _part(self, left: float, top: float, width: int, height: int) -> VideoFrame:
         """Coded pixels of a window, in the format of the frame where that is planar."""
@@ -154,13 +154,7 @@ class Picture:
         whole = self.frame.reformat(
             format=_PLANES, src_colorspace=matrix_of(self.frame), interpolation=Interpolation.ACCURATE_RND, threads=1
         )
-        return _bgr(whole)
-
-
-def _bgr(planes: VideoFrame) -> NDArray[np.uint8]:
-    """Planes of `_PLANES` as (h, w, 3)."""
-    green, blue, red = (_samples(plane)[: planes.height, : planes.width] for plane in planes.planes)
-    return np.asarray(cv2.merge([blue, green, red]), np.uint8)
+        return np.asarray(whole.to_ndarray(format="bgr24"), np.uint8)
 
 
 def _samples(plane: VideoPlane) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ from stages.registry import REGISTRY, Entry, HubModel, Sample, WebFile
 _PACKAGE = Path(__file__).parent / "sample"
 _DIGEST_LENGTH = 12
 _LONGEST_FETCH_S = 4 * 3600.0  # of another process that is waited for: a few GB over a slow line take an hour or two
+
+
+UNREADABLE = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AssertionError)
+"""What `torch.load` raises for a file of other bytes."""
 
 
 class WeightsMissingError(ValueError):

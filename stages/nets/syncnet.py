@@ -5,7 +5,6 @@ those of the published `syncnet_v2.model`. A state dict with other sizes makes a
 lip layer reads one channel is the small variant: it looks at the mouth only, in luma and at half the face crop's scale.
 """
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from stages.weights import UNREADABLE
 
 FACE_PX = 224
 """Side of the face crop that every variant is fed."""
@@ -114,16 +115,7 @@ def load(path: Path) -> SyncNet:
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
         network = SyncNet(Sizes.of(state))
         network.load_state_dict(state, strict=True)
-    except (
-        LookupError,
-        AttributeError,
-        RuntimeError,
-        EOFError,
-        TypeError,
-        ValueError,
-        AssertionError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (*UNREADABLE, AttributeError) as error:
         why = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"{path} is no SyncNet state dict: {why}") from error
     network.eval()
