@@ -29,13 +29,15 @@ TIMES = ("start_s", "end_s", "duration_s", "start_ms", "end_ms")
 
 
 def flattened(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested objects (`{"duration": {"start_sec": 1}}`, `{"info": {"Video Link": ...}}`) by their innermost names."""
-    flat: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, dict):
-            flat = {**flattened(value), **flat}
-        else:
-            flat[name] = value
+    """Nested objects (`{"duration": {"start_sec": 1}}`, `{"info": {"Video Link": ...}}`) by their innermost names.
+
+    What an entry states itself is not looked for within: beside an id, the `url` of a `thumbnail` is no video's.
+    """
+    nested = [value for value in row.values() if isinstance(value, dict)]
+    flat = {name: value for name, value in row.items() if not isinstance(value, dict)}
+    stated = {_meant(name) for name, value in flat.items() if _states(value)} if nested else set()
+    for one in nested:
+        flat = {name: value for name, value in flattened(one).items() if _meant(name) not in stated} | flat
     return flat
 
 
@@ -70,6 +72,11 @@ def seconds(text: str, *, in_ms: bool = False) -> float:
             raise ValueError(f"a sign in {text!r}")
         total = total * 60 + float(part)
     return total / 1000 if in_ms else total
+
+
+def _meant(name: str) -> str:
+    """What a column states: all of `ADDRESSES` the same, one that we do not know its own name."""
+    return "url" if plain(name) in ADDRESSES else FIELD.get(plain(name), name)
 
 
 def _states(value: Any) -> bool:

@@ -18,6 +18,7 @@ def read_npy(data: bytes) -> NDArray[Any]:
     with _PARSING:
         try:
             array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        except (SyntaxError, TokenError, MemoryError) as error:  # Python's own parser, or the size, of a damaged header
+        # Python's own parser, the kinds of the names, or the size, of a damaged header.
+        except (SyntaxError, TokenError, TypeError, MemoryError) as error:
             raise ValueError(f"no array: {error}") from error
     return array

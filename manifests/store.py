@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import glob
 import hashlib
 import os
 import re
@@ -73,6 +74,8 @@ class Store:
             raise ValueError(f"{url!r}: not a place for results; give a folder or a URL such as s3://bucket/set")
         self.url = re.sub(r"^file:/+$", "/", url).rstrip("/")
         remote = "://" in url and not url.startswith("file://")
+        if not remote and "::" in url:  # fsspec, and whoever reads the shards by it, would take the name up to there
+            raise ValueError(f"{url!r}: fsspec reads '::' as a chain of places; give a folder whose path has none")
         of_s3 = s3.options() if url.startswith("s3://") else {}
         options = {"use_listings_cache": False, **of_s3} if remote else {"auto_mkdir": True}
         try:
@@ -207,7 +210,8 @@ class Store:
         return []
 
     def list(self, prefix: str) -> list[str]:
-        """All objects below a folder, sorted, as paths below the root; none if there is no such folder.
+        """All objects below a folder, sorted, as paths below the root; none if there is no such folder. Without what
+        consoles and mounts of buckets write to mark a folder.
 
         Raises `OSError` for a folder that cannot be read, which fsspec takes for an empty one on a disk: then those who
         were forgotten would come back.
@@ -221,7 +225,7 @@ class Store:
     def _below(self, prefix: str) -> Iterator[str]:
         place, skip = f"{self._root}/{prefix}", len(self._root) + 1
         if self.local is None:
-            yield from (path[skip:] for path in self._fs.find(place))
+            yield from (path[skip:] for path in self._fs.find(place) if not path.endswith("/"))
         else:
             for folder, _, names in os.walk(place, onerror=self._unread):
                 yield from (f"{folder.rstrip('/')}/{name}"[skip:] for name in names)
@@ -239,7 +243,8 @@ class Store:
     ) -> dict[str, int]:
         if self.local is None:
             found = self._fs.find(f"{self._root}/{prefix}", detail=True)
-            return {path[len(self._root) + 1 :]: of_object(about) for path, about in found.items()}
+            skip = len(self._root) + 1
+            return {path[skip:]: of_object(about) for path, about in found.items() if not path.endswith("/")}
         told = {}
         for path in self.list(prefix):
             with contextlib.suppress(FileNotFoundError):  # another run on this store may have taken it away
@@ -254,8 +259,10 @@ class Store:
 
     def delete(self, path: str) -> None:
         """Remove an object or a folder of objects; nothing happens if it is not there."""
+        place = f"{self._root}/{path}"
         with contextlib.suppress(FileNotFoundError):  # also where another run on this store was faster
-            self._fs.rm(f"{self._root}/{path}", recursive=True)
+            # fsspec takes names with brackets or stars for patterns, but for those on a disk.
+            self._fs.rm(glob.escape(place) if self.local is None else place, recursive=True)
 
     def sweep(self, below: str = "") -> int:
         """Remove what killed processes left half written, those of this machine at once and of others after a day, and

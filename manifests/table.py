@@ -74,7 +74,7 @@ def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
         raise ManifestError(f"{source}: not a list of videos: nested too deeply") from None
     if not videos:
         raise ManifestError(f"{source}: no videos in it")
-    unused = [name for name, used in columns.items() if not used]
+    unused = [name for name, used in columns.items() if name.strip() and not used]  # pandas has no name for its index
     if unused:
         log.warning("%s: columns not used: %s", source, _told(unused))
     if again:
@@ -189,7 +189,8 @@ def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[
     if delimiter == "\t" and _has_stray_quotes(text, form):
         form["quoting"] = csv.QUOTE_NONE
     first: list[str] = next(_strictly(source, above, csv.reader(io.StringIO(text), **form)), [])
-    headless = len(first) == _AVSPEECH_COLUMNS and is_youtube_id(first[0]) and _is_number(first[1])
+    begins = len(first) == _AVSPEECH_COLUMNS and re.fullmatch(r"\d+(\.\d+)?", first[1].strip())
+    headless = begins and is_youtube_id(first[0])
     names = ["youtube_id", "start_s", "end_s", "x", "y"] if headless else None
     reader = csv.DictReader(io.StringIO(text), fieldnames=names, **form)
     if not headless and not {plain(name) for name in first} & ADDRESSES:
@@ -206,7 +207,8 @@ def _csv(source: str, text: str, delimiter: str) -> Iterator[tuple[str, Mapping[
         place = f"{source}: line {above + reader.line_num}"
         if None in row:
             raise ManifestError(f"{place}: more fields than columns; quote fields that hold {delimiter!r}")
-        yield place, row | {name: row[name].replace(",", ".") for name in times if row[name]}
+        if any((value or "").strip() for value in row.values()):  # Excel writes rows that were emptied as commas
+            yield place, row | {name: row[name].replace(",", ".") for name in times if row[name]}
 
 
 def _heading(text: str, delimiter: str) -> tuple[int, str]:
@@ -307,11 +309,11 @@ def _entry(place: str, row: Any) -> Mapping[str, Any]:
 
 def _video(place: str, known: dict[str, Any], source: str, language: str | None) -> Video:
     url = known.pop("url", None)
-    youtube = known.pop("youtube", None)
-    if youtube is not None:
-        if not is_youtube_id(str(youtube)):
+    youtube = str(known.pop("youtube", "")).strip()
+    if youtube:
+        if not is_youtube_id(youtube):
             raise ManifestError(f"{place}: field youtube_id: {youtube!r} is not the id of a YouTube video")
-        url = url if url is not None and _is_there(url, source) else youtube_url(str(youtube))
+        url = url if url is not None and _is_there(url, source) else youtube_url(youtube)
     if url is None:
         raise ManifestError(f"{place}: field url: missing (a URL, a path, or youtube_id)")
     if not isinstance(url, str):
@@ -393,7 +395,3 @@ def _seconds(place: str, field: str, value: Any) -> float:
     if not 0 <= total < float("inf"):
         raise ManifestError(f"{place}: field {field}: {value!r:.60} is not a time in a video")
     return total
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\d+(\.\d+)?", text.strip()) is not None

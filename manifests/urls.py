@@ -114,7 +114,7 @@ def host_without_scheme(text: str) -> str:
 
 def is_web(url: str) -> bool:
     """Whether an address is one of the web, where pages are, and not of a disk or a bucket."""
-    return url.startswith(("http://", "https://"))
+    return url[:8].lower().startswith(("http://", "https://"))  # phones begin a line with a capital
 
 
 def is_web_host(host: str) -> bool:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from manifests.store import client_errors
 from mcdm.config import Recipe
 from mcdm.encode import REFERENCE_STRIDE, Encoded, face_parts, head_state, resize
 from mcdm.encoders import heard, make_audio, make_image
@@ -196,9 +197,10 @@ class RandomWindows(Dataset[tuple[dict[str, Tensor], str, list[tuple[str, str]]]
 
     def __getitems__(self, numbers: list[int]) -> Drawn | str:
         """A batch for the loader, or in one line why there is none: raised, it would cross processes as a traceback."""
+        told: tuple[type[Exception], ...] = (ValueError, OSError, *client_errors())
         try:
             return collate([self[number] for number in numbers])
-        except (ValueError, OSError) as error:
+        except told as error:
             return str(error)
 
     def __len__(self) -> int:

@@ -98,7 +98,7 @@ def loss_weight(schedule: Schedule, prediction: Prediction, t: Tensor, gamma: fl
     alpha, sigma = (amplitudes[t] for amplitudes in schedule.on(t.device))
     snr = alpha**2 / sigma.clamp(min=1e-4) ** 2
     capped = snr.clamp(max=gamma)
-    return {"x0": capped, "eps": capped / snr.clamp(min=1e-8), "v": capped / (snr + 1)}[prediction]
+    return {"x0": capped, "eps": capped / snr, "v": capped / (snr + 1)}[prediction]
 
 
 def ddim_step(schedule: Schedule, x: Tensor, eps: Tensor, t_next: int) -> Tensor:

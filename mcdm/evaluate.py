@@ -172,7 +172,7 @@ def of_video(truth: Truth, made: Made, groups: dict[str, slice]) -> dict[str, An
         "contrast_kept": float(last.std() / max(first.std(), 1e-6)),
         "identity": [list(pair) for pair in made.identity],
         "identity_at": measures.at_horizons(_series(made.identity)),
-        "faces_lost": made.n_lost,
+        "faces_lost": made.n_lost if made.identity or made.n_lost else None,  # None: nobody looked
     }
 
 

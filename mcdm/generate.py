@@ -149,7 +149,17 @@ class Talker:
             z = diffusion.ddim_step(self.motion_schedule, x.clamp(-4, 4), eps, t_next)
         if landmarks is not None:
             z = torch.cat([landmarks, z[:, :, recipe.motion.head_tokens :]], 2)
-        return z[:, -recipe.frames :]
+        z = z[:, -recipe.frames :]
+        return self._joined(state.tokens[:, -1:], z) if landmarks is None and state.number else z
+
+    def _joined(self, last: Tensor, tokens: Tensor) -> Tensor:
+        """A clip's tokens (b, f, n, d) whose head goes on from where it was in the `last` frame (b, 1, n, d), and comes
+        to where the prior has it, which after true frames is off by five times what a head moves from one to the next.
+        """
+        n = self.recipe.motion.head_tokens
+        left = self.recipe.prior.join ** torch.arange(1, tokens.shape[1] + 1, device=self.device)
+        heads = tokens[:, :, :n] + left[:, None, None] * (last - tokens[:, :1])[:, :, :n]
+        return torch.cat([heads, tokens[:, :, n:]], 2)
 
     def _paint(self, state: State, tokens: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
         """Latents (b, f, c, h, w) from the denoiser, and its memories per denoising step."""

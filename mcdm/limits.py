@@ -57,6 +57,8 @@ def check_unet(unet: "UNetConfig") -> None:
     """The UNet's settings fit each other."""
     _widths(unet)
     _noise(unet)
+    if (dropped := unet.drop_archived + unet.drop_present + unet.drop_both) > 1 + 1e-9:
+        raise ValueError(f"unet.drop_archived, drop_present and drop_both are shares of all clips: {dropped:g} in sum")
     if not math.isfinite(unet.guidance):
         raise ValueError(f"unet.guidance={unet.guidance}: expected a number")
 

@@ -22,8 +22,18 @@ from mcdm.objectives import Loss
 N_BINS = 5
 """Timesteps are logged in so many equal bins: the mean diffusion loss hides what is learned."""
 
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12, "V100": 125e12}
-"""Dense bf16 (V100: fp16) of the makers' data sheets, by a part of the device's name."""
+PEAK_FLOPS = {
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "4090": 165e12,
+    "V100": 125e12,
+}
+"""Dense bf16 (V100: fp16) of the makers' data sheets, by a part of the device's name; the first that fits counts."""
 
 console = logging.getLogger("mcdm")
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from manifests.store import client_errors
 from mcdm.evaluate import EvaluateOptions, Made, held_out_truths, mean_of, of_video, roll_out
 from mcdm.faces import Bytes
 from mcdm.generate import Talker
@@ -30,6 +31,7 @@ def make_samples(run: Path, shards: Shards, device: torch.device, step: int, *, 
     Nothing, but a line that says why, where it cannot be: training goes on, and its random state is as it was.
     """
     cuda = device.type == "cuda"
+    told: tuple[type[Exception], ...] = (ValueError, OSError, torch.OutOfMemoryError, *client_errors())
     try:
         with torch.random.fork_rng([device] if cuda else []):
             videos = _rolled_out(run, shards, device, bf16=bf16)
@@ -37,7 +39,7 @@ def make_samples(run: Path, shards: Shards, device: torch.device, step: int, *, 
         path.parent.mkdir(exist_ok=True)
         _, png = cv2.imencode(".png", cv2.cvtColor(strip(videos), cv2.COLOR_RGB2BGR))
         path.write_bytes(png.tobytes())  # `cv2.imwrite` does not raise where the disk does not take it
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
+    except told as error:
         log.warning("stage 3 step %d: no samples: %s", step, str(error).partition("\n")[0])
         return {}
     finally:

@@ -161,7 +161,7 @@ def decode(key: str, data: bytes, start: int, stop: int) -> Bytes:
     try:
         with av.open(io.BytesIO(data)) as container:
             stream = container.streams.video[0]
-            stream.thread_type = "SLICE"  # frame threads decode ahead, for nothing where a window is short
+            stream.thread_count = 1  # frame threads decode ahead, for nothing where a window is short
             first = stream.start_time or 0
             tick = stream.time_base
             assert tick is not None
@@ -170,7 +170,7 @@ def decode(key: str, data: bytes, start: int, stop: int) -> Bytes:
                 assert frame.pts is not None
                 number = round((frame.pts - first) * tick * RATE_HZ)
                 if start <= number < stop:
-                    frames.append(frame.to_ndarray(format="rgb24"))
+                    frames.append(frame.to_ndarray(format="rgb24", threads=1))
                 if number >= stop - 1:
                     break
     except (av.error.FFmpegError, IndexError, AssertionError) as error:

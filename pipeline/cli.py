@@ -1,6 +1,7 @@
 """The command line. Wrong arguments: one line that says what is allowed, exit code 2."""
 
 import argparse
+import errno
 import logging
 import shlex
 import sys
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{getattr(error, 'trace', '')}error: {error}\n")
         return 1
     except OSError as error:
-        fault = disk_fault(error)
+        fault = str(error) if error.errno == errno.ENAMETOOLONG else disk_fault(error)
         if fault is None:
             raise
         sys.stderr.write(f"error: {fault}\n")

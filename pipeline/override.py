@@ -33,6 +33,8 @@ def override(config: T, *assignments: str) -> T:
 def _set(old: Any, kind: Any, names: list[str], path: str, text: str) -> Any:
     """`old`, a value of type `kind`, replaced, or what `names` say inside it; entries of tuples go by their number."""
     if not names:
+        if dataclasses.is_dataclass(old):  # as JSON, what it leaves out would be the class's own, not the recipe's
+            raise OverrideError(f"--set {path}={text}: a group of settings; name one inside it")
         return _read(text, kind, path)
     name, deeper = names[0], names[1:]
     if isinstance(old, tuple) and name.isdigit() and int(name) < len(old):
@@ -83,7 +85,7 @@ def _read(text: str, kind: Any, path: str) -> Any:
         said = str(plain).replace("null", "none")
         if typing.get_origin(kind) is typing.Literal:
             said = f"expected one of {', '.join(map(str, choices))}"
-        if any(map(dataclasses.is_dataclass, (kind, *choices))):
+        if any(map(dataclasses.is_dataclass, choices)):
             said = "a group of settings; name one inside it"
         raise OverrideError(f"--set {path}={text}: {said}") from None
     if isinstance(value, float) and not math.isfinite(value):  # with NaN every comparison fails: a limit would be none

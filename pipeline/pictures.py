@@ -48,7 +48,8 @@ def _picture(source: Any, time_s: float, size_px: int) -> Image:
 
 
 def _square(frame: Any, size_px: int) -> Image:
-    picture: Image = frame.reformat(width=size_px, height=size_px, format="rgb24", interpolation="AREA").to_ndarray()
+    small = frame.reformat(width=size_px, height=size_px, format="rgb24", interpolation="AREA", threads=1)
+    picture: Image = small.to_ndarray()
     return picture
 
 

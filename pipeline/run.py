@@ -172,9 +172,11 @@ def _refuse_contradictions(name: str, options: Namespace) -> None:
 
 
 def _remember(this: _Run) -> None:
-    """Write down the job with the keys of its stages; of those that it leaves out, as they were run before."""
+    """Write down the job with the keys of its stages; of those that it leaves out, as they were run before with the
+    same settings, which alone tell another version from them."""
     before = read_job(this.store) if this.options.until else None
-    others = (before.stages or {}) if before else {}
+    is_same = before and (before.policy, before.overrides) == (this.job.policy, this.job.overrides)
+    others = (before.stages or {}) if before and is_same else {}
     write_job(this.store, replace(this.job, stages={**others, **keys(this.stages, Video)}))
 
 

@@ -14,6 +14,7 @@ from manifests.store import Store
 from pipeline.finish import judged
 from pipeline.job import read_videos
 from pipeline.recipes import TalkingFaces
+from pipeline.waiting import Waiting
 from stages.judge import Measured
 from stages.score import Score, score
 from stages.score_table import crop_windows, tables
@@ -23,8 +24,11 @@ _SHOWN_MISSES = 20
 
 
 def score_store(store: Store, recipe: TalkingFaces, truth_file: str | None) -> Score:
-    """Judge what is known, compare and write `score.json`. Raises `FileNotFoundError`, `ValueError`."""
+    """Judge what is known, compare and write `score.json`. Raises `FileNotFoundError`, and `ValueError`, also where
+    clips in the shards wait to be measured anew: the score would be of a set without them."""
     known, verdicts = judged(recipe, read_videos(store), store)
+    if waiting := Waiting.of(store, known):
+        raise waiting.refuse()
     return score_known(store, known, verdicts, Path(truth_file) if truth_file else CORPUS / "truth.json")
 
 

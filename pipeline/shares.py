@@ -1,6 +1,6 @@
 """How cores, GPUs and memory of a cluster are divided among the workers of the stages: nothing but arithmetic."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.stage import Resources
@@ -33,11 +33,12 @@ def divide(
 ) -> list[Pool]:
     """A pool for each stage, from what it asks for and how many videos may come to it, if none holding nothing.
 
-    Where one worker of each is more than all nodes have together, all get less (on a laptop all stages overlap); that
-    each finds a node of its size is seen to for memory alone. The cores that are left then go to stages with a `weight`
-    as workers that are started at once: Ray Data itself reserves an equal part of them for every stage that is not
-    done, and of sixteen cores of a GPU node three would watch. Not so where a stage goes without the GPU that it asks
-    for: weights are reckoned beside it, and on the processor that stage costs most.
+    Where one worker of each is more than all nodes have together, all get less (on a laptop all stages overlap), and so
+    on a few small nodes, where one might find no node with room for it, however much all have together. The cores that
+    are left then go to stages with a `weight` as workers that are started at once: Ray Data itself reserves an equal
+    part of them for every stage that is not done, and of sixteen cores of a GPU node three would watch. Not so where a
+    stage goes without the GPU that it asks for: weights are reckoned beside it, and on the processor that stage costs
+    most.
 
     `nodes`: None for a cluster that grows, which makes room for what is asked; `card_gb`: the memory of a GPU, None
     where it is not known.
@@ -61,20 +62,28 @@ def _first(asked: Resources, videos: int, nodes: Sequence[Node] | None, card_gb:
 
 
 def _shrunk(pools: Sequence[Pool], nodes: Sequence[Node]) -> list[Pool]:
-    cpus = _factor((pool.workers * pool.cpus for pool in pools), _PART * (sum(node.cpus for node in nodes) or 1.0))
-    memory = _factor((pool.workers * pool.memory_gb for pool in pools), _PART * sum(node.memory_gb for node in nodes))
-    gpus = _factor((pool.workers * pool.gpus for pool in pools), sum(node.gpus for node in nodes))
+    on_gpu = [pool for pool in pools if pool.gpus]
+    cpus = min(
+        _factor([(pool.workers, pool.cpus) for pool in pools], [node.cpus for node in nodes] or [1.0], _PART),
+        _factor([(pool.workers, pool.cpus) for pool in on_gpu], [node.cpus for node in nodes if node.gpus], _PART),
+    )
+    gpus = _factor([(pool.workers, pool.gpus) for pool in pools], [sum(node.gpus for node in nodes)], 1.0)
     gpus *= 1.0 if gpus == 1.0 else 0.99  # Ray counts in steps of 0.0001, and there is no part left over
-    largest_gb = _PART * max((node.memory_gb for node in nodes), default=0.0)
+    has_gb = [node.memory_gb for node in nodes]
+    memory = _factor([(pool.workers, pool.memory_gb) for pool in pools], [sum(has_gb)], _PART)
+    held_gb = [min(pool.memory_gb * memory, _PART * max(has_gb, default=0.0)) for pool in pools]
+    memory = _factor([(pool.workers, gb) for pool, gb in zip(pools, held_gb, strict=True)], has_gb, 1.0)
     return [
-        Pool(pool.workers, pool.cpus * cpus, pool.gpus * gpus, min(pool.memory_gb * memory, largest_gb))
-        for pool in pools
+        Pool(pool.workers, pool.cpus * cpus, pool.gpus * gpus, gb * memory)
+        for pool, gb in zip(pools, held_gb, strict=True)
     ]
 
 
-def _factor(held: Iterable[float], room: float) -> float:
-    wanted = sum(held)
-    return 1.0 if wanted <= room else room / wanted
+def _factor(held: Sequence[tuple[int, float]], pieces: Sequence[float], part: float) -> float:
+    """By how much less all must hold, so that they fit into a part of all pieces, however they are placed: `_fits`."""
+    wanted, total = sum(workers * amount for workers, amount in held), sum(pieces)
+    largest = max((amount for workers, amount in held if workers), default=0.0)
+    return min(1.0, part * total / wanted, total / (wanted + (len(pieces) - 1) * largest)) if wanted else 1.0
 
 
 def _more(asked: Sequence[tuple[Resources, int]], pools: list[Pool], nodes: Sequence[Node]) -> list[Pool]:

@@ -3,8 +3,8 @@
 They wait after the version of a stage was raised, weights were replaced, or a run under other settings or with a
 corrected list was broken off. Shards written then would be without them. Who may write such:
 
-`judge`, `shard` and `report` may not. They measure nothing and can be typed again after a run. `forget` takes out what
-it is told, and leaves the rest as it was.
+`judge`, `shard`, `report` and `score` may not. They measure nothing and can be typed again after a run. `forget` takes
+out what it is told, and leaves the rest as it was.
 
 A `run` that came to its end may. What still waits then, waits for a host, a disk, memory or its next try, maybe for
 ever: one such video must not hold back the results of all others. It says how many clips left, those of videos among

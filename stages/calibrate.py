@@ -12,6 +12,7 @@ sound that is late by more than 9 frames for none at all.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ FAR_FRAMES = 9
 """[own] Beyond it an offset is plainly wrong: recordings are late by a few frames, and LatentSync corrects up to six.
 The last offset on either side does not count: still faces and silence end there, far more often than on any other."""
 
-SYNC_RULES = frozenset({"low_sync", "far_sync", "offset", "sync_jump", "drift"})
+_SYNC_LIMITS = ("min_confidence", "max_distance", "max_offset_frames", "max_jump_frames", "max_drift_frames")
 _LANGUAGE_RULES = frozenset({"wrong_language", "mixed_language", "language_unsure"})
 _TEXT_RULES = frozenset({"garbled", "repetitive", "too_few_words", "credits"})
 SPEECH_RULES = frozenset({"no_speech", NOT_HEARD}) | _LANGUAGE_RULES | _TEXT_RULES
@@ -100,8 +101,9 @@ def calibrate(measured: Iterable[Measured], policy: Policy, *, wrong: float = 0.
     known = list(measured)
     read = [one for one in candidates(known) if one.sync and one.sync.distances]
     all_heard = not any(one.spared for one in read)
-    aside = SYNC_RULES if all_heard else SYNC_RULES | SPEECH_RULES
-    besides = {one.key for one in judge(known, policy) if not aside.issuperset(r.rule for r in one.receipts)}
+    aside = frozenset[str]() if all_heard else SPEECH_RULES
+    verdicts = judge(known, _without_sync(policy))
+    besides = {one.key for one in verdicts if not aside.issuperset(r.rule for r in one.receipts)}
     found = by_language(
         (one for one in read if one.clip.key not in besides),
         lambda one: one.language if all_heard else stated(one.measured.video.language),
@@ -109,6 +111,13 @@ def calibrate(measured: Iterable[Measured], policy: Policy, *, wrong: float = 0.
     trusts = [_trust(language, clips, policy, wrong) for language, clips in found.items()]
     everything = [clip for clips in found.values() for clip in clips]
     return (*trusts, _trust("", everything, policy, wrong)) if len(trusts) > 1 else tuple(trusts)
+
+
+def _without_sync(policy: Policy) -> Policy:
+    """The same without its limits on sync: of copies, too, that break one, the best alone is looked at then."""
+    others = tuple(one for one in policy.by_language if one.limit not in _SYNC_LIMITS)
+    lifted: dict[str, Any] = dict.fromkeys(_SYNC_LIMITS)
+    return replace(policy, by_language=others, **lifted)
 
 
 def _trust(language: str, found: Sequence[Candidate], policy: Policy, wrong: float) -> Trust:

@@ -6,6 +6,10 @@ from typing import Any
 
 from stages.ffmpeg import FORMATS
 
+CHANGED = (TypeError, AttributeError, LookupError)
+"""What comes out of an extractor whose site looks otherwise than it did. yt-dlp wraps some of it, and of what is read
+of a listing later on nothing."""
+
 _LARGEST_PAGE_BYTES = 16 << 20
 """Of a page, feed or list of pieces, unpacked. YouTube's have 1 to 3 MB and feeds of thousands of talks less than 10;
 yt-dlp looks through a page that it does not know at half a second per MB, or much more."""
@@ -49,6 +53,20 @@ def client(options: dict[str, Any]) -> Any:
 
     ydl.urlopen = urlopen
     return ydl
+
+
+def page(ydl: Any, url: str) -> dict[str, Any]:
+    """What an extractor says; redirections between extractors are followed, no format is chosen. Raises
+    `YoutubeDLError`, and `ValueError` of a page that names an address that is none."""
+    from yt_dlp.utils import YoutubeDLError
+
+    try:
+        info: dict[str, Any] = ydl.extract_info(url, download=False, process=False)
+        while info.get("_type") in ("url", "url_transparent"):
+            info = ydl.extract_info(info["url"], download=False, process=False, ie_key=info.get("ie_key"))
+    except CHANGED as error:
+        raise YoutubeDLError(f"the extractor cannot read this page: {error!r}") from error
+    return info
 
 
 def _read(read: Callable[[int], bytes], size: int | None = None) -> bytes:

@@ -87,6 +87,8 @@ class CutClips(Stage[Clips]):
             raise ValueError(f"need 0 < min_s <= max_s, not {self.min_s} and {self.max_s}")
         if self.margin < 1:
             raise ValueError(f"margin must be at least 1, not {self.margin}")
+        if self.threads < 0:
+            raise ValueError(f"clip: threads must not be negative, not {self.threads}")
         policy_of(self.spare, BY_TRACK)
 
     def open(self) -> Work[Clips]:

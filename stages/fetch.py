@@ -77,6 +77,10 @@ class Fetch(Stage[Source]):
     manners: Manners = field(default=Manners(), metadata=RUNTIME)
     pace_url: str = field(default="", metadata=RUNTIME)  # where workers agree on turns; "": below the run's own store
 
+    def __post_init__(self) -> None:
+        if min(self.max_height_px, self.max_duration_s, self.max_size_bytes) <= 0:
+            raise ValueError("fetch: max_height_px, max_duration_s and max_size_bytes must be positive")
+
     def check(self) -> None:
         """What a run does before it asks any site. Raises `ValueError`, and `OSError` for cookies out of reach."""
         self.access.check()

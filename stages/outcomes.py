@@ -134,7 +134,7 @@ def retry_after_s(value: str | None, now_s: float) -> float | None:
         return None
     try:
         wait_s = float(value) if value.strip().isdecimal() else parsedate_to_datetime(value).timestamp() - now_s
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return min(max(0.0, wait_s), _LONGEST_WAIT_S)
 

@@ -133,7 +133,7 @@ class Picture:
             interpolation=(Interpolation.AREA if shrink else Interpolation.BICUBIC) | Interpolation.ACCURATE_RND,
             threads=1,
         )
-        return self.shape.upright(planes.to_ndarray(format="bgr24"))
+        return self.shape.upright(planes.to_ndarray(format="bgr24", threads=1))
 
     def _part(self, left: float, top: float, width: int, height: int) -> VideoFrame:
         """Coded pixels of a window, in the format of the frame where that is planar."""
@@ -154,7 +154,7 @@ class Picture:
         whole = self.frame.reformat(
             format=_PLANES, src_colorspace=matrix_of(self.frame), interpolation=Interpolation.ACCURATE_RND, threads=1
         )
-        return np.asarray(whole.to_ndarray(format="bgr24"), np.uint8)
+        return np.asarray(whole.to_ndarray(format="bgr24", threads=1), np.uint8)
 
 
 def _samples(plane: VideoPlane) -> NDArray[np.uint8]:

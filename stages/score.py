@@ -37,13 +37,13 @@ _COVERED = 0.5
 class Rate:
     """So many of so many."""
 
-    right: float
+    n: float
     of: float
 
     @property
     def share(self) -> float | None:
         """`None` where there was nothing to count."""
-        return self.right / self.of if self.of else None
+        return self.n / self.of if self.of else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +78,10 @@ class Score:
     def to_json(self) -> bytes:
         """The shares by name, what they were counted from, the planted flaws and the misses."""
         counted = {name: value for name, value in to_plain(self).items() if isinstance(value, dict)}
-        shares = {name: getattr(self, name).share for name in _RATES}
-        return to_json(
-            {**to_plain(self), **shares, "cut_f1": self.cut_f1, "counted": counted, "flaws": self._by_flaw()}
-        )
+        shares: dict[str, Any] = {name: getattr(self, name).share for name in _RATES}
+        by_language = {language: rate.share for language, rate in self.word_error_rate_by_language.items()}
+        shares |= {"word_error_rate_by_language": by_language, "cut_f1": self.cut_f1}
+        return to_json({**to_plain(self), **shares, "counted": counted, "flaws": self._by_flaw()})
 
     def _by_flaw(self) -> dict[str, Any]:
         found: dict[str, Any] = {}

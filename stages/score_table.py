@@ -69,7 +69,7 @@ def tables(score: Score) -> list[Table]:
         measures.add_column(name, justify="right")
     for name, title in _TITLES.items():
         rate: Rate = getattr(score, name)
-        measures.add_row(title, _percent(rate.share), f"{rate.right:.0f} of {rate.of:.0f}", _goal(name, rate.share))
+        measures.add_row(title, _percent(rate.share), f"{rate.n:.0f} of {rate.of:.0f}", _goal(name, rate.share))
     measures.add_row("scene cuts, F1", _percent(score.cut_f1), f"{score.cut_recall.of:.0f} cuts", "100 %")
     flaws = Table(title="Planted flaws")
     for name in ("flaw", "caught", "what was measured where missed, else the first case"):

@@ -19,7 +19,7 @@ import fsspec
 from manifests.scratch import prefix
 from manifests.text import storable
 from pipeline.stage import Rejection, put_off_deadline
-from stages.client import client
+from stages.client import CHANGED, client, page
 from stages.ffmpeg import bounded_ffmpeg
 from stages.outcomes import NetworkError, Refused, Unreachable, outcome
 from stages.politeness import HostClosedError, Manners, Pace, host_of
@@ -208,7 +208,7 @@ class Site:
 
         try:
             yield from map(storable, entries)
-        except (YoutubeDLError, ValueError) as error:
+        except (YoutubeDLError, ValueError, *CHANGED) as error:
             result = outcome(error)
             if isinstance(result, Refused):
                 self._wait(host, self._access.tries, result)
@@ -372,18 +372,10 @@ def _downloaded(options: dict[str, Any], url: str) -> Downloaded:
 
 def _opened(options: dict[str, Any], url: str) -> Iterable[Info]:
     """What a page lists, read lazily; the page itself if it is a video's."""
-    info = _page(client(options), url)
+    info = page(client(options), url)
     if info.get("_type") in ("playlist", "multi_video"):
-        return (entry for entry in info["entries"] if entry)
+        return (entry for entry in info.get("entries") or () if entry)
     return [info]
-
-
-def _page(ydl: Any, url: str) -> Info:
-    """What an extractor says; redirections between extractors are followed, no format is chosen."""
-    info: Info = ydl.extract_info(url, download=False, process=False)
-    while info.get("_type") in ("url", "url_transparent"):
-        info = ydl.extract_info(info["url"], download=False, process=False, ie_key=info.get("ie_key"))
-    return info
 
 
 def _looked(options: dict[str, Any], url: str) -> Info:
@@ -392,7 +384,7 @@ def _looked(options: dict[str, Any], url: str) -> Info:
     Not with `ignore_no_formats_error`: "not a bot?" would be a warning then, and the page of a video without formats.
     """
     with client(options) as ydl:
-        info = _page(ydl, url)
+        info = page(ydl, url)
     sounds = [one for one in info.get("formats") or () if one.get("language")]
     most = max((one.get("language_preference") or -1 for one in sounds), default=-1)
     tags = {str(one["language"]) for one in sounds if (one.get("language_preference") or -1) == most}

@@ -201,7 +201,7 @@ def _packets_from(
     try:
         seek(container, stream, time_s)
     except av.error.FFmpegError:
-        container.seek(0)
+        container.seek(0, backward=False)  # no sound lies before it: FLV finds none then, not even the first
     return packets_of(container, stream)
 
 

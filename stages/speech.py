@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from manifests.records import SAMPLE_RATE_HZ, Clip, Clips, Speech, Speeches, Syncs, Video, Word
 from pipeline.bench import Bench
-from pipeline.stage import RUNTIME, Facts, Stage, Work, put_off_deadline
+from pipeline.stage import RUNTIME, Facts, Stage, Work
 from stages import weights
 from stages.aligners import LEAST_GB, Aligners, alignable
 from stages.cuda import gpu_memory_gb, spoiled_by, torch_device
@@ -148,7 +148,6 @@ class Transcribe(Stage[Speeches]):
             found: list[Speech] = []
             with spoiled_by(RuntimeError):
                 for group, paths in zip(groups, files, strict=True):
-                    put_off_deadline()
                     sounds = [read_wav(path).astype(np.float32) / np.float32(32768) for path in paths]
                     found += self._measure(recogniser, aligners, group, sounds, facts[Video].language)
             return Speeches(items=tuple(found), model=model)
@@ -186,7 +185,6 @@ class Transcribe(Stage[Speeches]):
 
         def transcribe(some: Sequence[tuple[int, Part]]) -> list[Said]:
             def place(n: int, text: str) -> tuple[Word, ...] | None:
-                put_off_deadline()  # half an hour of speech takes hours on few cores
                 return _placed(sounds[some[n][0]], some[n][1], text, aligners, expected)
 
             return recogniser.transcribe(

@@ -56,6 +56,8 @@ class ScoreSync(Stage[Syncs]):
     device: str = field(default="auto", metadata=RUNTIME)  # "auto": a GPU if it asks for one that is there
 
     def __post_init__(self) -> None:
+        if self.device != "auto" and not self.device.startswith(("cpu", "cuda")):
+            raise ValueError(f"sync: device must be auto, cpu or cuda, not {self.device!r}")
         if self.reach < 1 or self.batch < 0 or self.curve_window_s <= 0 or self.curve_hop_s <= 0:
             raise ValueError("sync: reach, curve_window_s and curve_hop_s must be positive, and batch not negative")
         if not 1 <= self.every < _SHORTEST_FRAMES or self.least_windows < 0:

@@ -59,7 +59,11 @@ class Watch(Stage[Seen]):
     faces: Faces = field(default=Faces())
     quality: Quality = field(default=Quality())
     linking: Linking = field(default=Linking())
-    threads: int = field(default=1, metadata=RUNTIME)
+    threads: int = field(default=1, metadata=RUNTIME)  # of the decoder; 0: as many as there are cores
+
+    def __post_init__(self) -> None:
+        if self.look_px < 16 or self.threads < 0:
+            raise ValueError("watch: look_px must be at least 16, and threads not negative")
 
     def models(self) -> tuple[str, ...]:
         return (self.faces.pack,)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.records import SAMPLE_RATE_HZ, Word
+from pipeline.stage import put_off_deadline
 from stages.cuda import try_whisper
 from stages.language import subtag
 from stages.transcript import placed, untimed
@@ -302,7 +303,9 @@ def _rows(encoded: Any, rows: Sequence[int]) -> Any:
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Each is a sign of life: half an hour of speech takes hours on few cores."""
     for start in range(0, len(items), size):
+        put_off_deadline()
         yield items[start : start + size]
 
 

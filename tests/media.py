@@ -254,24 +254,6 @@ def click_times(samples: np.ndarray, rate_hz: int = 16_000, level: float = 4000.
     return [i / rate_hz for i in first]
 
 
-def scenes_video(
-    path: Path, cuts_s: Sequence[float], duration_s: float, *, rate: Fraction = Fraction(25), seed: int = 0
-) -> Path:
-    """Differently coloured and textured scenes with hard cuts between them; no cut at all makes a single take."""
-    rng = np.random.default_rng(seed)
-    stills = []
-    for _ in range(len(cuts_s) + 1):
-        noise = rng.integers(0, 255, (6, 10, 3), dtype=np.uint8)
-        stills.append(cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC))
-
-    def frames() -> Iterator[tuple[Fraction, np.ndarray]]:
-        for time in times_at(rate, duration_s):
-            still = stills[sum(time >= cut - 1e-6 for cut in cuts_s)]
-            yield time, np.roll(still, int(time * 20), axis=1)
-
-    return write_video(path, frames(), sound=Sound(samples=hum(duration_s)))
-
-
 def painted_video(
     path: Path,
     paint: Callable[[float], np.ndarray],

@@ -1,6 +1,7 @@
 """Make a sample corpus: `python -m stages.sample.make_corpus --seed 1 --out DIR [--minutes N] [--hard]`.
 
-Writes the videos, the manifest `videos.csv` and `truth.json`. Deterministic in its options. Needs espeak-ng.
+Writes the videos, the manifest `videos.csv` and `truth.json`. Deterministic in its options; on another kind of
+processor some pixels differ by a level, and so do the bytes of the videos. Needs espeak-ng.
 """
 
 import argparse

@@ -127,12 +127,12 @@ def to_and_fro(frames: list[np.ndarray], n: int) -> Iterator[np.ndarray]:
         yield frames[at if at < len(frames) else period - at]
 
 
-def head_video_1080p(path: Path, duration_s: float, *, rate: Fraction = Fraction(30)) -> Path:
-    """A rendered talking head at 1920 x 1080 with camera noise, H.264 and AAC, 4 to 6 Mbit/s."""
+def head_video_1080p(path: Path, duration_s: float) -> Path:
+    """A rendered talking head at 1920 x 1080, 30 fps, with camera noise, H.264 and AAC, 4 to 6 Mbit/s."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 3, (1080 + 64, 1920 + 64, 1)).astype(np.float32).repeat(3, axis=2)
     large = [cv2.resize(f, (1920, 1080), interpolation=cv2.INTER_CUBIC) for f in rendered_head(50)]
-    times = times_at(rate, duration_s)
+    times = times_at(Fraction(30), duration_s)
 
     def grainy() -> Iterator[tuple[Fraction, np.ndarray]]:
         for time, frame in zip(times, to_and_fro(large, len(times)), strict=True):

@@ -252,6 +252,42 @@ def test_what_is_listed_lies_below_the_root_however_it_is_written(tmp_path, monk
         assert [Store(url).list(prefix) for prefix in ("", "a", "a/")] == [["a/x"]] * 3
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_no_store_is_in_a_folder_that_others_would_take_for_another(scheme, tmp_path):
+    """Results for `set::1` and for `set::2` had both gone to `set`."""
+    with pytest.raises(ValueError, match=r"set::1': fsspec reads '::' as a chain of places"):
+        Store(f"{scheme}{tmp_path}/set::1").put("x", b"1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_marks_a_folder_of_a_bucket_is_no_object_and_goes_with_it(bucket):
+    """Of `ledger/KEY/ok/` a video would be known, named ok."""
+    store, client = Store(f"{bucket}/marked"), boto3.client("s3")
+    for folder in ("marked/", "marked/a/", "marked/a/b/"):
+        client.put_object(Bucket="set", Key=folder, Body=b"")
+    store.put("a/b/x", b"1")
+    for prefix in ("", "a", "a/b"):
+        assert store.list(prefix) == list(store.sizes(prefix)) == list(store.stamps(prefix)) == ["a/b/x"]
+    store.delete("a")
+    assert [one["Key"] for one in client.list_objects_v2(Bucket="set", Prefix="marked")["Contents"]] == ["marked/"]
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory", "s3"])
+def test_what_is_deleted_is_what_is_named_and_no_pattern(kind, tmp_path, request):
+    """Of a source called `Talk. Who [abc]` a bucket had kept the bytes."""
+    places = {"disk": lambda: tmp_path, "memory": lambda: f"memory://{tmp_path.name}-names"}
+    root = places.get(kind, lambda: f"{request.getfixturevalue('bucket')}/names")()
+    names = ["11", "1?", "[1]"]
+    for at, name in enumerate(names[1:]):
+        store, beside = Store(f"{root}/{at}/{name}"), Store(f"{root}/{at}/12")
+        for path in ("a/x", *names):
+            store.put(path, b"1")
+            beside.put(path, b"1")
+        store.delete("a")
+        store.delete(name)
+        assert (store.list(""), beside.list("")) == ([one for one in names if one != name], [*names, "a/x"])
+
+
 @pytest.mark.parametrize("kind", ["disk", "memory", "s3"])
 def test_the_folders_right_below_one_are_told_and_nothing_else(kind, tmp_path, request):
     places = {"disk": lambda: tmp_path, "memory": lambda: f"memory://{tmp_path.name}-folders"}

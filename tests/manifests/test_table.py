@@ -158,6 +158,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path, end):
         "\n,,\nurl,language\na.mp4,en\n",
         "url,language\ra.mp4,en\r",
         '"url"\t"language"\n"a.mp4"\t"en"\n',
+        "url,language\na.mp4,en\n,\n , \n",
     ],
 )
 def test_a_csv_is_read_as_spreadsheets_write_it(tmp_path, text):
@@ -198,7 +199,7 @@ def test_a_part_is_found_under_headings_that_name_its_unit(tmp_path, heading, ca
 
 
 def test_columns_that_are_not_used_are_told_in_one_line(tmp_path, caplog):
-    source = written(tmp_path, "v.csv", "file,url,start_min,notes\na.mp4,/b.mp4,3,\n,/c.mp4,4,\n")
+    source = written(tmp_path, "v.csv", ",file,url,start_min,notes\n0,a.mp4,/b.mp4,3,\n1,,/c.mp4,4,\n")
     assert [video.url for video in read(source)] == ["/b.mp4", "/c.mp4"]
     assert caplog.messages == [f"{source}: columns not used: file, start_min"]
     many = written(tmp_path, "v.jsonl", json.dumps({"url": "a.mp4", "id": 1, **{f"c{i}": i for i in range(20)}}))

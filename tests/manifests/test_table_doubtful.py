@@ -1,5 +1,7 @@
 """Lists that could be read in two ways, or only in part, are refused in one line, and no line of ours shows a login."""
 
+import json
+
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
@@ -45,7 +47,7 @@ def test_a_text_list_may_have_commas_and_blanks_in_its_addresses_and_comments_be
     rows = [
         "https://e.org/youtube.com/7,114884,31234567,a.html",
         "https://e.org/my talk 2.mp4",
-        "https://youtu.be/abcdefghijk  # mine",
+        "Https://youtu.be/abcdefghijk  # mine",
         "talk, part #2.mp4",
     ]
     (tmp_path / "v.txt").write_text("\n".join(rows))
@@ -111,3 +113,9 @@ def test_what_an_entry_states_itself_counts_before_what_it_holds_within(tmp_path
     (tmp_path / "v.jsonl").write_text('{"url": "a.mp4", "of": {"url": "b.mp4", "language": "de"}, "language": "pl"}\n')
     (video,) = read(str(tmp_path / "v.jsonl"))
     assert (video.url, video.language) == (str(tmp_path / "a.mp4"), "pl")
+
+
+def test_beside_what_names_the_video_the_addresses_of_other_things_are_none(tmp_path):
+    entry = {"youtube_id": "abcdefghijk ", "thumbnail": {"url": "https://i.ytimg.com/vi/abcdefghijk/default.jpg"}}
+    (tmp_path / "v.json").write_text(json.dumps([entry]))
+    assert [video.url for video in read(str(tmp_path / "v.json"))] == ["https://www.youtube.com/watch?v=abcdefghijk"]

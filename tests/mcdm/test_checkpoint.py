@@ -45,6 +45,14 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_and_another_s_stays(
     assert sorted(folder.iterdir()) == sorted([alive, elsewhere, written])
 
 
+def test_only_the_two_newest_checkpoints_of_a_stage_stay(tmp_path):
+    for stage, step in ((1, 1), (0, 9), (0, 10), (0, 100)):
+        checkpoint.write(tmp_path, {"stage": stage, "step": step})
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.pt")}
+    assert left == {"stage1/step-00000001.pt", "stage0/step-00000010.pt", "stage0/step-00000100.pt"}
+    assert checkpoint.step_of(checkpoint.newest(tmp_path, 0)) == 100
+
+
 def test_settings_that_are_others_than_before_are_told_and_noted_once(tmp_path, caplog):
     caplog.set_level("INFO", "mcdm")
     checkpoint.write_recipe(tmp_path, override(nano(), "plans.0.batch=4"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from botocore.exceptions import EndpointConnectionError
 
 from mcdm.data import Drawn, RandomWindows, Source, Window, batches
 from mcdm.encode import Encoded, encode
@@ -82,6 +83,15 @@ def test_cached_and_fresh_windows_agree(folder, cached):
         assert all(torch.equal(tensor, stored[name].float()) for name, tensor in moved.items())
         assert {tensor.dtype for tensor in moved.values()} == {torch.float32}
         assert fresh["present"].dtype == torch.uint8 and stored["present"].shape == (4, 16, 8, 8)
+
+
+def test_a_frame_hears_its_own_rows_and_beyond_the_ends_of_a_clip_the_first_and_the_last(folder, cached):
+    shards, recipe = Shards(str(folder)), nano()
+    rows, around = torch.from_numpy(cached.rows(shards.clips[0], "audio", 0, 40).copy()), torch.arange(-2, 3)
+    for start in (4, 20, 36):
+        at = torch.arange(start - 4, start + 4)[:, None] + around
+        heard = Source(shards, recipe, cached, ("audio",)).load(Window(shards.clips[0], start, 0, cold=False))["audio"]
+        assert torch.equal(heard, rows[at.clamp(0, 39)].flatten(1, 2))
 
 
 def test_archived_frames_are_those_right_before_the_present_ones(folder, cached):
@@ -272,6 +282,17 @@ def test_what_a_reading_process_cannot_read_is_raised_in_one_line_where_it_is_as
     with pytest.raises(ValueError, match=r"^16 samples in a row .*: video0-0000: pose\.npy is no array$") as caught:
         next(batches(random, **given, workers=workers))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bucket_that_stops_answering_is_one_line_whichever_process_asked(folder, monkeypatch, workers):
+    def gone(*_):
+        raise EndpointConnectionError(endpoint_url="http://there")
+
+    monkeypatch.setattr(Shards, "read", gone)
+    given = {"batch": 2, "micro": 2, "first_step": 0, "steps": 1, "rank": 0, "world": 1}
+    with pytest.raises(ValueError, match=r'^Could not connect to the endpoint URL: "http://there"$'):
+        next(batches(windows(folder), **given, workers=workers))
 
 
 def test_a_missing_shard_is_named(folder, tmp_path):

@@ -1,5 +1,7 @@
 """A head that moves like that of a video: what is read of the video, and what it moves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,21 @@ def test_tokens_of_the_head_are_those_given_and_remembered_for_the_next_clip(wor
     assert not torch.equal(*lips), "lip and expression hear what the head does"
     faces = torch.randn(1, 8, 32, 32)
     assert torch.allclose(talker.motion.of_head(heads), talker.motion.tokens(faces, heads)[:, :, :k])
+
+
+def test_a_head_goes_on_from_where_the_clip_before_left_it_and_comes_to_where_the_prior_has_it(world):
+    talker, made = Talker(world / "run", CPU), []
+    reference, audio = draw(person(0), 0.3, (0, 0), 32)[0][None], torch.randn(1, 8, 5, 128)
+    for join in (0.0, 0.5):
+        talker.recipe = replace(talker.recipe, prior=replace(talker.recipe.prior, join=join))
+        _, state = talker.clip(talker.begin(reference, [0]), audio)
+        made += [state.tokens[:, -4:], talker.clip(state, audio)[1].tokens[:, -4:]]
+    first, plain, again, joined = made
+    k, left = talker.recipe.motion.head_tokens, torch.tensor([0.5, 0.25, 0.125, 0.0625])[:, None, None]
+    gap = first[:, -1:, :k] - plain[:, :1, :k]
+    assert torch.equal(first, again) and gap.abs().max() > 0.1, "before the first clip there was no head"
+    assert torch.allclose(joined[:, :, :k], plain[:, :, :k] + left * gap, atol=1e-6)
+    assert torch.equal(joined[:, :, k:], plain[:, :, k:]), "the mouth is the sound's"
 
 
 @pytest.mark.parametrize(

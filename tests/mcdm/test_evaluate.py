@@ -47,6 +47,7 @@ def test_videos_too_short_for_sync_and_fvd_have_none_and_encoders_are_made_once_
     result = json.loads((world / "run" / "eval.json").read_text())
     assert len(result["videos"]) == 3 and len(made) == 1
     assert not any("sync" in one for one in (result["mean"], *result["videos"]))
+    assert not any(one.get("faces_lost") is not None for one in (result["mean"], *result["videos"])), "nobody looked"
     assert result["not_measured"]["sync"] == "all videos are too short"
     assert result["not_measured"]["fvd"] == "takes two samples at least, here 0" and result["frechet"]["fvd"] is None
     assert (world / "run" / "eval.html").read_text().count("data:image/png;base64,") == 2, "SSIM, and the losses"

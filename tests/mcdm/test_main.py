@@ -146,6 +146,7 @@ def test_settings_that_need_each_other_are_taken_in_either_order():
         ("unet.late=nan", "--set unet.late=nan: expected a finite number"),
         ("unet.guidance=nan", "--set unet.guidance=nan: expected a finite number"),
         ("unet.guidance=-inf", "--set unet.guidance=-inf: expected a finite number"),
+        ("unet.drop_present=1", "unet.drop_archived, drop_present and drop_both are shares of all clips: 1.04 in sum"),
         ("unet.favor_features=0", "unet.favor_features=0: expected at least 1"),
         ("plans.0.batch=0", "plans.0.batch=0: expected at least 1"),
         ("plans.3.steps=0", "plans.3.steps=0: expected at least 1"),

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from botocore.exceptions import EndpointConnectionError
 
 from mcdm import checkpoint
 from mcdm.cli import main
@@ -215,7 +216,12 @@ def test_a_ray_address_where_nobody_answers_is_named(monkeypatch, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("cause", "passed_on"), [(PermissionError(13, "Permission denied"), True), (KeyError("wings"), False)]
+    ("cause", "passed_on"),
+    [
+        (PermissionError(13, "Permission denied"), True),
+        (EndpointConnectionError(endpoint_url="http://there"), True),
+        (KeyError("wings"), False),
+    ],
 )
 def test_of_a_worker_s_errors_on_ray_those_that_the_user_can_mend_are_passed_on(
     monkeypatch, tmp_path, cause, passed_on
@@ -230,4 +236,4 @@ def test_of_a_worker_s_errors_on_ray_those_that_the_user_can_mend_are_passed_on(
     options = Options(shards=str(tmp_path), run=tmp_path / "run")
     with pytest.raises(ValueError if passed_on else ray_train.WorkerGroupError) as caught:
         ray_train.train_on_ray(nano(), options, workers=1, gpu=False)
-    assert not passed_on or str(caught.value) == "[Errno 13] Permission denied"
+    assert not passed_on or str(caught.value) == str(cause)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from botocore.exceptions import EndpointConnectionError
 
 from mcdm import checkpoint
 from mcdm.cli import main
@@ -93,6 +94,15 @@ def test_samples_that_cannot_be_made_are_a_line_and_no_end(world, tmp_path, capl
     shutil.rmtree(run / "stage2")
     assert make_samples(run, Shards(str(world / "shards")), torch.device("cpu"), 4) == {}
     assert "stage 3 step 4: no samples: stage 2 has no checkpoint" in caplog.text
+
+
+def test_a_bucket_that_does_not_answer_leaves_no_samples_and_ends_nothing(world, monkeypatch, caplog):
+    def gone(*_):
+        raise EndpointConnectionError(endpoint_url="http://there")
+
+    monkeypatch.setattr(Shards, "read", gone)
+    assert make_samples(world / "run", Shards(str(world / "shards")), torch.device("cpu"), 4) == {}
+    assert 'stage 3 step 4: no samples: Could not connect to the endpoint URL: "http://there"' in caplog.text
 
 
 def test_samples_at_less_than_no_steps_are_refused(tmp_path, capsys):

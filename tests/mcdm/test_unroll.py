@@ -13,6 +13,7 @@ from mcdm.objectives import LearnPresent, _of_row
 from pipeline.override import override
 from tests.mcdm.nano import SEEING, nano, random_batch
 from tests.mcdm.shards import write_shards
+from tests.proofs.ablations import NO_ARCHIVE, SCALE, VARIANTS
 
 
 def stage_3(**unet):
@@ -64,6 +65,18 @@ def test_every_clip_of_a_row_is_seen_with_the_frames_right_before_it(archived):
         assert torch.equal(row["archived"], pictures[:, at - archived : at])
         assert torch.equal(row["present"], pictures[:, at : at + 4])
         assert torch.equal(row["head"], batch["head"][:, at - archived : at + 4])
+
+
+def test_the_ablation_without_an_archive_learns_from_no_archived_frame():
+    rows = [one for one in SCALE if one.startswith("unet.unroll")]
+    recipe, seen = override(nano(), *rows, *VARIANTS[NO_ARCHIVE]), []
+    objective = LearnPresent(recipe, Motion(recipe.motion), Denoiser(recipe).state_dict())
+    batch = row_of(objective, objective.clips)
+    assert recipe.archive.start_share == 1
+    batch["archived"] = batch["reference"].expand_as(batch["archived"])
+    objective.denoiser.archive.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    objective.loss(batch)
+    assert seen and all(torch.equal(one, batch["archived"]) for one in seen)
 
 
 @pytest.mark.parametrize("memory", [True, False])

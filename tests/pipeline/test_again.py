@@ -83,6 +83,21 @@ def test_a_version_that_rose_is_told_from_a_setting(store, done, monkeypatch):
     assert said(store, sets=["speech.beam=1"]) == [lead + both]
 
 
+def test_settings_that_only_the_first_stages_were_run_with_are_no_other_version_of_the_last(
+    store, done, tmp_path, monkeypatch
+):
+    done()
+    (tmp_path / "list.txt").write_text("\n".join(URLS))
+    for name in ("_carry", "_prepare"):
+        monkeypatch.setattr(running, name, lambda *_: None)
+    sets = ["watch.look_px=240"]
+    asked = ["run", "--manifest", str(tmp_path / "list.txt"), "--store", store.url, "--until", "watch"]
+    assert main([*asked, "--set", *sets]) == 0
+    for row in ROWS:
+        Ledger(store).write(keys(build("own", None, sets).stages(), Video)["watch"], row.id, Outcome(status="ok"))
+    assert said(store, sets=sets) == [f"videos measured again: 3 (stages: clip, sync, speech, identity), {UNTOLD}"]
+
+
 def test_what_an_earlier_run_did_is_counted_too_and_each_video_once(store, done):
     done(sets=["fetch.licence=cc"])
     done()

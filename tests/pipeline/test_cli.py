@@ -77,6 +77,7 @@ def test_no_option_comes_or_goes_unseen():
         ("run --manifest http://x.invalid/a.mp4 --language #", "'#' is neither a BCP-47 tag nor the English name"),
         ("run --store {file}", "Not a directory"),
         ("run --cpus 0", "--cpus 0: must be at least 1"),
+        (f"judge --store {'a' * 300}", "File name too long"),
         ("run --store gs://bucket/set", "gs://bucket/set: "),
         ("verify gs://bucket/set/shards", "gs://bucket/set: "),
         ("run --store s3://", "'s3://': not a place for results"),

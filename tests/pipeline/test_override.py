@@ -39,8 +39,19 @@ def test_a_limit_of_one_language_is_lifted_by_the_same_word():
         ("policy.licences=", "Expected `array | none`"),
         ("fetch.resources.workers=2,many", "Expected `array`"),
         ("fetch.resources.workers=2", "Expected `array`"),
+        ('sync={"every": 2}', "a group of settings; name one inside it"),  # else with the weights of no recipe
+        ('fetch={"access": {"proxy": "http://me:pw@x"}}', "a group of settings"),  # else the job would hold the login
     ],
 )
 def test_what_cannot_be_read_is_told_by_what_could_be(assignment, says):
     with pytest.raises(OverrideError, match=re.escape(says)):
+        build("own", overrides=[assignment])
+
+
+@pytest.mark.parametrize(
+    "assignment", ["fetch.max_height_px=0", "watch.look_px=0", "watch.threads=-1", "clip.threads=-1", "sync.device=gpu"]
+)
+def test_what_a_stage_cannot_work_with_is_refused_before_it_is_run(assignment):
+    stage, _, field = assignment.partition("=")[0].partition(".")
+    with pytest.raises(ValueError, match=f"{stage}: .*{field}"):
         build("own", overrides=[assignment])

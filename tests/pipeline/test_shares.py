@@ -1,5 +1,7 @@
 """How cores, GPUs and memory are divided among the workers of stages."""
 
+import itertools
+
 import pytest
 
 from pipeline.recipes import build
@@ -116,3 +118,31 @@ def test_shares_of_a_gpu_let_no_more_hear_than_its_memory_holds(card_gb, hear):
 
 def test_on_a_gpu_too_small_for_all_one_worker_of_each_still_starts():
     assert sum(round(pool.gpus, 4) for pool in pools(Node(16, 1), card_gb=6.0).values()) <= 1.0
+
+
+def finds_no_room(held: list[float], pieces: list[float]) -> list[float]:
+    """Workers that find no node with as much left, where all others were placed somehow."""
+    return [
+        amount
+        for n, amount in enumerate(held)
+        for places in itertools.product(range(len(pieces)), repeat=len(held) - 1)
+        if min(left := left_by(held[:n] + held[n + 1 :], places, pieces)) >= 0 and max(left) < amount
+    ]
+
+
+def left_by(held: list[float], places: tuple[int, ...], pieces: list[float]) -> list[float]:
+    return [piece - sum(one for one, at in zip(held, places, strict=True) if at == n) for n, piece in enumerate(pieces)]
+
+
+@pytest.mark.parametrize("memory_gb", [5.6, 10.2, 64.0])
+@pytest.mark.parametrize("cores", [(2, 2), (2, 2, 2), (4, 4), (8, 8), (1, 1, 1), (2, 8)])
+def test_on_a_few_small_nodes_every_worker_finds_one_wherever_the_others_are(cores, memory_gb):
+    found = pools(*(Node(n, memory_gb=memory_gb) for n in cores))
+    workers = [pool for pool in found.values() for _ in range(pool.workers)]
+    assert finds_no_room([round(one.cpus, 4) - 1e-4 for one in workers], list(cores)) == []
+    assert finds_no_room([one.memory_gb - 1e-6 for one in workers], [memory_gb] * len(cores)) == []
+
+
+def test_those_that_ask_for_a_gpu_find_cores_beside_it_however_many_are_elsewhere():
+    found = pools(Node(2, 1, 8.0), Node(64, 0, 64.0), card_gb=CARD_GB)
+    assert sum(pool.workers * pool.cpus for pool in found.values() if pool.gpus) <= 2

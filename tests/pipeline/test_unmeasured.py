@@ -81,7 +81,7 @@ def broken_off(store, *, settled=1):
 
 COMMANDS = (
     ["judge", "--policy", "strict"], ["judge", "--set", "policy.max_yaw_deg=30"], ["shard"],
-    ["shard", "--bytes", "9000"], ["report"], ["report", "--sheet", "SHEET"],
+    ["shard", "--bytes", "9000"], ["report"], ["report", "--sheet", "SHEET"], ["score"],
 )  # fmt: skip
 
 

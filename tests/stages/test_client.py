@@ -3,19 +3,23 @@
 import gzip
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from yt_dlp.downloader.external import FFmpegFD
+from yt_dlp.extractor.generic import GenericIE
 from yt_dlp.networking.exceptions import HTTPError
 from yt_dlp.postprocessor.ffmpeg import FFmpegFixupPostProcessor, FFmpegMergerPP, FFmpegPostProcessorError
 from yt_dlp.utils import YoutubeDLError
 
+from manifests.languages import Language
 from manifests.records import Source
 from pipeline.stage import Rejection
 from stages import client as bounds
 from stages.client import client
+from stages.discover import Discovery, discover
 from stages.ffmpeg import bounded_ffmpeg, ffmpeg_path
 from stages.politeness import SharedPace
 from stages.site import Site
@@ -55,7 +59,7 @@ def test_a_page_without_end_is_no_video_and_no_listing(packed, tmp_path):
             list(site.entries(url))
 
 
-@pytest.mark.parametrize("error", [YoutubeDLError("goes on"), ValueError("Invalid IPv6 URL")])
+@pytest.mark.parametrize("error", [YoutubeDLError("goes on"), ValueError("Invalid IPv6 URL"), TypeError("of None")])
 def test_a_listing_whose_next_page_is_no_use_names_its_host(error, tmp_path):
     def entries():
         yield {"url": "a"}
@@ -65,6 +69,25 @@ def test_a_listing_whose_next_page_is_no_use_names_its_host(error, tmp_path):
     assert next(listing) == {"url": "a"}
     with pytest.raises(LookupError, match=f"example.org: {error}"):
         next(listing)
+
+
+@pytest.mark.parametrize("said", [AttributeError("'NoneType' object has no attribute 'get'"), None])
+def test_a_page_that_its_extractor_no_longer_reads_costs_only_itself(said, tmp_path, monkeypatch, caplog):
+    """`None`: that the extractor says nothing."""
+
+    def extracted(self, url):
+        if said is not None:
+            raise said
+
+    monkeypatch.setattr(GenericIE, "_real_extract", extracted)
+    (tmp_path / "own.mp4").write_bytes(b"")
+    with Web() as web:
+        where = {"urls": (web.page("/a", "changed"),), "files": (str(tmp_path / "own.mp4"),)}
+        language = Language(tag="pl", name="Polish", own_name="polski", hours=1, **where)
+        access, pace = replace(ACCESS, tries=1), SharedPace(str(tmp_path / "pace"), MANNERS)
+        videos = list(discover(language, 1.0, Discovery(), access, pace))
+    assert [video.url for video in videos] == [str(tmp_path / "own.mp4")]
+    assert f"{web.host}: the extractor cannot read this page" in caplog.text
 
 
 def test_the_page_of_an_error_is_bounded_too():

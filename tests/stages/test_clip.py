@@ -21,12 +21,6 @@ from tests.stages.scenes import HEIGHT, WIDTH, Scene, still_box
 from tests.stages.test_quality import enlarged, natural
 
 
-def numbered_source(folder: Path, duration_s: float, rate: Fraction = Fraction(25)) -> Path:
-    times = media.times_at(rate, duration_s)
-    sound = media.Sound(samples=media.hum(duration_s))
-    return media.numbered_video(folder / "source.mp4", times, width_px=WIDTH, height_px=HEIGHT, sound=sound)
-
-
 @pytest.fixture(scope="module")
 def twelve_seconds(tmp_path_factory) -> Path:
     """Every frame shows its number, in the left and in the right half."""

@@ -1,7 +1,9 @@
 """Clips of long tracks and of streams that change on their way."""
 
+import threading
 import weakref
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -106,6 +108,27 @@ def test_a_picture_of_ten_bits_is_converted_once_for_all_faces_in_it():
     picture = Picture(0, frame, Shape.of(frame, None))
     crops = [picture.crop((x, 0.0, x + 240.0, 240.0), 64) for x in (0.0, 40.0, 80.0)]
     assert frame.n == 1 and not np.array_equal(crops[0], crops[2])
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
+def test_a_crop_is_made_on_the_thread_that_asks_for_it(pix_fmt):
+    """By itself swscale starts as many as the machine has cores, anew for every picture: twice a crop's time on two."""
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.update(tasks.iterdir())
+
+    frame = av.VideoFrame.from_ndarray(media.numbered(77, 640, 480), format="bgr24").reformat(format=pix_fmt, threads=1)
+    seen: set[Path] = set()
+    tasks, done = Path("/proc/self/task"), threading.Event()
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    before = {*tasks.iterdir()}
+    for _ in range(50):
+        Picture(0, frame, Shape.of(frame, None)).crop((9.0, 9.0, 409.0, 409.0), 256)
+    done.set()
+    watching.join()
+    assert seen <= before
 
 
 @pytest.mark.parametrize("how", [{}, {"rotation_deg": 90}, {"pixel_aspect": Fraction(4, 3)}], ids=str)

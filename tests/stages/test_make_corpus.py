@@ -83,7 +83,9 @@ def test_a_shifted_sound_is_late_by_what_the_truth_says(tmp_path):
     straight = loud_s(tmp_path / "x.mp4")[0]
     late = replace(TAKE, flaw="shifted_audio", offset_frames=6)
     truth = film(replace(SCRIPT, name="y", takes=(late,)), tmp_path, Hardness())
-    assert loud_s(tmp_path / "y.mp4")[0] - straight == pytest.approx(6 / 25, abs=0.005)
+    begins = loud_s(tmp_path / "y.mp4")[0]
+    assert begins - straight == pytest.approx(6 / 25, abs=0.005)
+    assert begins == pytest.approx(truth.segments[0].words[0].start_s, abs=0.12)
     assert truth.segments[0].audio_offset_frames == 6
     assert truth.segments[0].should_keep is False
 

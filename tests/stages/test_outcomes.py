@@ -109,6 +109,7 @@ def test_the_message_is_one_short_line_without_colours_and_advice():
         ("Thu, 25 Dec 2025 12:01:30 GMT", 90.0),
         ("Thu, 25 Dec 2025 11:00:00 GMT", 0.0),
         ("soon", None),
+        ("Fri, 31 Dec 99999999999 23:59:59 GMT", None),
         ("-5", None),
         ("\xb2", None),
         ("1766664000", 86400.0),

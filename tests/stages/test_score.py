@@ -109,7 +109,7 @@ def test_offsets_count_against_the_true_shift_and_not_where_voice_and_lips_do_no
     late = video(segments=(segment(flaw="shifted_audio", should_keep=False, audio_offset_frames=6),))
     close = scored(truth(late), run(syncs=(sync("v0-0000", offset_frames=7),)))
     far = scored(truth(late), run(syncs=(sync("v0-0000", offset_frames=0),)))
-    assert (close.offset_within_1_frame.right, far.offset_within_1_frame.right) == (1, 0)
+    assert (close.offset_within_1_frame.n, far.offset_within_1_frame.n) == (1, 0)
     strange = video(segments=(segment(flaw="other_voice", should_keep=False),))
     assert scored(truth(strange), run()).offset_within_1_frame.share is None
 
@@ -118,7 +118,11 @@ def test_words_count_by_what_is_heard_inside_the_clip():
     half = run(clips=(clip("v0", start_s=0.0, n_frames=25),), speeches=(speech("v0-0000", text="guten"),))
     assert scored(truth(video()), half).word_error_rate.share == 0.0
     wrong = run(speeches=(speech("v0-0000", text="guten Abend, Tag"),))
-    assert scored(truth(video()), wrong).word_error_rate.share == 0.5
+    found = scored(truth(video()), wrong)
+    assert found.word_error_rate.share == 0.5
+    plain = json.loads(found.to_json())
+    assert plain["word_error_rate_by_language"] == {"de": 0.5}, "a share, as all that has its name"
+    assert plain["counted"]["word_error_rate"] == {"n": 1, "of": 2}, "one that is wrong, and not right"
 
 
 def test_a_wrong_language_is_named():
@@ -151,7 +155,7 @@ def test_of_a_video_and_its_copy_one_is_to_be_kept(kept, caught, right):
     found = scored(truth(video("a.mp4"), copied), *runs, dropped=dropped)
     assert [p.caught for p in found.flaws] == [caught]
     assert found.kept_recall.share == 1.0
-    assert found.kept_precision.right == right
+    assert found.kept_precision.n == right
     assert found.kept_precision.of == len(kept)
 
 

@@ -140,6 +140,16 @@ def test_sound_that_lies_before_the_pictures_of_its_time_is_found(tmp_path):
     assert np.abs(part.astype(int) - sound_of(path)[96_000:112_000]).max() <= 1
 
 
+@pytest.mark.parametrize("suffix", [".flv", ".mkv", ".mp4", ".ts"])
+def test_a_part_before_the_first_sound_is_silence_up_to_it(tmp_path, suffix):
+    path = media.click_flash(
+        tmp_path / f"v{suffix}", TIMES, [2.5], audio_codec="mp3", audio_rate_hz=44_100, audio_start_s=1.8
+    )
+    part = audio_array(path, start_s=1.2, end_s=3.2)
+    assert media.click_times(part) == pytest.approx([1.3], abs=0.002)
+    assert np.abs(part[:8000].astype(int)).max() < 100
+
+
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
 def test_channels_in_opposite_phase_do_not_silence_each_other(tmp_path, codec):
     left = np.convolve(media.hum(4, channels=1), np.ones(24), "same").astype(np.int16)  # as low as voices
