@@ -14,11 +14,15 @@ Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Inside, autocast is off, and convolutions of a GPU keep the 24 bits of float32 (TF32 has 11, and is cuDNN's
-    default; matrix products have a setting of their own). Tensors that come in narrower are the caller's to widen."""
+    default; matrix products have a setting of their own). Tensors that come in narrower are the caller's to widen.
+
+    cuDNN's settings are the process's: of threads only one at a time may be inside with tensors of a GPU.
+    """
     kind = device.type if is_autocast_available(device.type) else "cpu"  # shapes alone have none
     cudnn = torch.backends.cudnn
     kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-    with torch.autocast(kind, enabled=False), cudnn.flags(**kept, allow_tf32=False):
+    exact = cudnn.flags(**kept, allow_tf32=False) if device.type == "cuda" else nullcontext()
+    with torch.autocast(kind, enabled=False), exact:
         yield
 
 

@@ -14,7 +14,7 @@ from mcdm.cli import main
 from mcdm.course import train
 from mcdm.generate import Talker
 from mcdm.motion import Motion
-from mcdm.precision import takes_bf16
+from mcdm.precision import full_precision, takes_bf16
 from tests.mcdm.nano import SEEING, nano, nano_of
 from tests.mcdm.test_generate import generate, read
 from tests.mcdm.test_train import options
@@ -131,6 +131,17 @@ def test_float32_that_is_asked_for_is_that_of_a_processor_on_a_gpu_too(gpu_in_na
     for precision, matmul, tf32 in (("fp32", "highest", False), ("bf16", "high", True), ("auto", "high", True)):
         start("cuda", precision)
         assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (matmul, tf32)
+
+
+def test_on_a_processor_threads_in_full_precision_leave_cudnn_as_it_was():
+    """Two that encoded side by side had put back what the other had set: TF32 was off from then on."""
+    inside = [full_precision(CPU), full_precision(CPU)]
+    for one in inside:
+        one.__enter__()
+    assert torch.backends.cudnn.allow_tf32
+    for one in inside:  # the first goes first, as threads may
+        one.__exit__(None, None, None)
+    assert torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize(("native", "number"), [(True, "bf16"), (False, "fp32")])
