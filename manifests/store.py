@@ -348,6 +348,11 @@ def client_errors() -> tuple[type[Exception], ...]:
     return *_loaded(_OUTAGES), *_loaded(_REFUSALS)
 
 
+def mendable() -> tuple[type[Exception], ...]:
+    """Errors that are one line to the user of the trainer, and no traceback."""
+    return ValueError, OSError, *client_errors()
+
+
 def _loaded(names: Mapping[str, Sequence[str]]) -> Iterator[type[Exception]]:
     """Those whose client is there: it is not where no bucket was asked."""
     return (getattr(sys.modules[module], name) for module, of in names.items() if module in sys.modules for name in of)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manifests.store import client_errors
+from manifests.store import mendable
 from mcdm.config import RECIPES, STAGES, Recipe
 from mcdm.sigterm import as_interrupt
 from pipeline.override import override
@@ -272,17 +272,13 @@ def _evaluate(given: argparse.Namespace) -> None:
     evaluate(options)
 
 
-def _mendable() -> tuple[type[Exception], ...]:
-    return ValueError, OSError, *client_errors()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command: 0, or 2 with one line on standard error for what the user can mend; 130 if it was interrupted."""
     given = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         {"train": _train, "encode": _encode, "generate": _generate, "evaluate": _evaluate}[given.command](given)
-    except _mendable() as error:
+    except mendable() as error:
         sys.stderr.write(f"mcdm {given.command}: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from manifests.store import client_errors
+from manifests.store import mendable
 from mcdm.config import Recipe
 from mcdm.encode import REFERENCE_STRIDE, Encoded, face_parts, head_state, resize
 from mcdm.encoders import heard, make_audio, make_image
@@ -197,10 +197,9 @@ class RandomWindows(Dataset[tuple[dict[str, Tensor], str, list[tuple[str, str]]]
 
     def __getitems__(self, numbers: list[int]) -> Drawn | str:
         """A batch for the loader, or in one line why there is none: raised, it would cross processes as a traceback."""
-        told: tuple[type[Exception], ...] = (ValueError, OSError, *client_errors())
         try:
             return collate([self[number] for number in numbers])
-        except told as error:
+        except mendable() as error:
             return str(error)
 
     def __len__(self) -> int:

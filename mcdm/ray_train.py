@@ -11,7 +11,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-from manifests.store import client_errors
+from manifests.store import mendable
 from mcdm.config import Recipe
 from mcdm.course import Options, train
 from pipeline.cluster import gpus, grows, knock
@@ -55,7 +55,7 @@ def train_on_ray(recipe: Recipe, options: Options, *, workers: int, gpu: bool) -
     except WorkerGroupError as error:
         causes = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
         for cause in causes:
-            if isinstance(cause, (ValueError, OSError, *client_errors())):
+            if isinstance(cause, mendable()):
                 raise ValueError(str(cause)) from None
         raise
     except TrainingFailedError as error:  # of Ray's own: no room, no such resources

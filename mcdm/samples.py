@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from manifests.store import client_errors
+from manifests.store import mendable
 from mcdm.evaluate import EvaluateOptions, Made, held_out_truths, mean_of, of_video, roll_out
 from mcdm.faces import Bytes
 from mcdm.generate import Talker
@@ -31,7 +31,7 @@ def make_samples(run: Path, shards: Shards, device: torch.device, step: int, *, 
     Nothing, but a line that says why, where it cannot be: training goes on, and its random state is as it was.
     """
     cuda = device.type == "cuda"
-    told: tuple[type[Exception], ...] = (ValueError, OSError, torch.OutOfMemoryError, *client_errors())
+    told: tuple[type[Exception], ...] = (torch.OutOfMemoryError, *mendable())
     try:
         with torch.random.fork_rng([device] if cuda else []):
             videos = _rolled_out(run, shards, device, bf16=bf16)
