@@ -244,6 +244,7 @@ class Speech:
     key: str
     speech_share: float  # voiced seconds / clip seconds, by voice activity detection
     speech_s: float
+    snr_db: float | None  # of the voice to what lies under it (`stages.noise`); None where there is no voice
     language: str  # most probable over all windows, under the expected name of it; "" where there is no speech
     language_probability: float  # of it and of all that count as the same, as the verdict has it
     verdict: str  # spoken against expected language: "agree", "other", "mixed", "unsure", or "" with nothing expected

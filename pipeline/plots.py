@@ -54,6 +54,10 @@ def _speech_share(one: Judged) -> float | None:
     return one.clip.speech.speech_share if one.clip.speech else None
 
 
+def _snr_db(one: Judged) -> float | None:
+    return one.clip.speech.snr_db if one.clip.speech else None
+
+
 def _sync(one: Judged) -> float | None:
     return one.clip.sync.confidence if one.clip.sync else None
 
@@ -72,6 +76,7 @@ _PLOTS = (
     _Plot("Motion of the face", "", lambda one: one.clip.clip.motion, "min_motion"),
     _Plot("Clip length", "s", lambda one: one.clip.clip.n_frames / RATE_HZ, "min_duration_s"),
     _Plot("Speech share", "", _speech_share, "min_speech_share"),
+    _Plot("Voice over noise", "dB", _snr_db, "min_snr_db"),
     _Plot(
         "Identity, lowest cosine", "",
         lambda one: one.clip.identity.spread if one.clip.identity and one.clip.identity.face else None,

@@ -60,6 +60,7 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "sync_drift_least_frames_per_min": pa.float64(),
     "sync_model": pa.string(),
     "speech_share": pa.float64(),
+    "snr_db": pa.float64(),
     "transcript": pa.string(),
     "avg_logprob": pa.float64(),
     "aligned": pa.bool_(),  # whether a forced aligner gave the word times; else the recogniser itself
@@ -207,6 +208,7 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
             "language_probability": speech.language_probability,
             "language_verdict": speech.verdict,
             "speech_share": speech.speech_share,
+            "snr_db": speech.snr_db,
             "transcript": speech.text,
             "avg_logprob": speech.avg_logprob,
             "aligned": speech.aligned,

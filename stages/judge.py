@@ -217,11 +217,15 @@ def _others_at_once(one: Candidate, policy: Policy) -> float | None:
     return max(at_start, default=0)
 
 
-def _letters_per_voice_s(one: Candidate, policy: Policy) -> float | None:
-    """Where there is no voice as many as are asked for: there is nothing to write."""
-    if one.speech is None or one.speech.speech_s > 0:
-        return None if one.speech is None else n_letters(one.speech.text) / one.speech.speech_s
-    return policy.limit("min_letters_per_voice_s", one.language)
+def _voiced(rule: str, limit: str, value: Callable[[Speech], float | None]) -> _Bound:
+    """Where there is no voice as much as is asked for: `no_speech` is about that."""
+
+    def read(one: Candidate, policy: Policy) -> float | None:
+        if one.speech and not one.speech.speech_s:
+            return policy.limit(limit, one.language)
+        return value(one.speech) if one.speech else None
+
+    return _Bound(rule, limit, read)
 
 
 _VERDICTS = {"wrong_language": "other", "mixed_language": "mixed", "language_unsure": "unsure"}
@@ -274,12 +278,13 @@ RULES: tuple[_Bound | _SpokenLanguage | _Licensed, ...] = (
     _Bound("filled", "max_filled_share", lambda one, _: one.clip.filled_share),
     _Bound("several_faces", "max_other_faces", _others_at_once),
     _Bound("no_speech", "min_speech_share", _of_speech(lambda speech: speech.speech_share), best=1.0),
+    _voiced("noisy", "min_snr_db", lambda said: said.snr_db),
     _SpokenLanguage("wrong_language", "allow_other_language"),
     _SpokenLanguage("mixed_language", "allow_mixed_language"),
     _SpokenLanguage("language_unsure", "allow_unsure_language"),
     _Bound("garbled", "min_avg_logprob", _of_speech(lambda speech: speech.avg_logprob), best=0.0),
     _Bound("repetitive", "max_repetition", _of_speech(lambda speech: repetition(speech.text))),
-    _Bound("too_few_words", "min_letters_per_voice_s", _letters_per_voice_s),
+    _voiced("too_few_words", "min_letters_per_voice_s", lambda said: n_letters(said.text) / said.speech_s),
     _Bound("credits", "max_credits", _of_speech(lambda speech: n_credits(speech.text))),
     _Bound("low_sync", "min_confidence", _of_sync(lambda sync: sync.confidence)),
     _Bound("far_sync", "max_distance", _of_sync(lambda sync: sync.distance)),
@@ -305,8 +310,7 @@ def readings(one: Candidate, policy: Policy) -> tuple[Reading, ...]:
 def tightest(one: Candidate, policy: Policy) -> tuple[str, float] | None:
     """The rule that a clip keeps or breaks most narrowly, with its relative margin; the broken ones come first."""
     found = [(margin, reading.rule) for reading in readings(one, policy) if (margin := reading.relative) is not None]
-    margin, rule = min(found, default=(0.0, ""))
-    return (rule, margin) if rule else None
+    return min(found)[::-1] if found else None
 
 
 def judge(measured: Iterable[Measured], policy: Policy) -> tuple[Verdict, ...]:

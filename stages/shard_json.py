@@ -10,12 +10,13 @@ from stages.judge import Candidate
 from stages.language import current
 from stages.origin import origin_of, span_s
 
-SCHEMA = 3
+SCHEMA = 4
 """Raised when the meaning or the set of a sample's members changes; in every sample's json.
 
 2: `crop.npy`, the source's size, which network made `id.npy`; a word is an object, it was a list of text and numbers;
 `quality` is of the clip's own frames, it was of its whole track, and has `filled_share`.
 3: no `policy`, which the index, the card and `clips.parquet` say: with it, one more limit would write every tar anew.
+4: `snr_db`.
 """
 
 
@@ -63,6 +64,7 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool) -
         "words": [_word(word, clip, shift_frames) for word in speech.words] if speech else [],
         "aligned": speech.aligned if speech else False,
         "speech_share": speech.speech_share if speech else None,
+        "snr_db": speech.snr_db if speech else None,
         "sync_conf": sync.confidence if sync else None,
         "sync_offset": sync.offset_frames - shift_frames if sync else None,
         "sync_distance": sync.distance if sync else None,

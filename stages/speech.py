@@ -22,6 +22,7 @@ from stages.aligners import LEAST_GB, Aligners, alignable
 from stages.cuda import gpu_memory_gb, spoiled_by, torch_device
 from stages.judge import Measured
 from stages.language import Heard, called, languages_heard, likeliest, overall, same, spread, together, verdict
+from stages.noise import snr_db
 from stages.registry import ALIGNERS
 from stages.spare import BY_SYNC, Limits, policy_of, useless
 from stages.sync import read_wav
@@ -75,7 +76,7 @@ class Transcribe(Stage[Speeches]):
     """
 
     name: ClassVar[str] = "speech"
-    version: ClassVar[int] = 5  # no aligner places a text with digits, which it took for one sound each
+    version: ClassVar[int] = 6  # how far the voice stands above music and noise
     needs: ClassVar[tuple[type, ...]] = (Video, Clips)
     gives: ClassVar[type] = Speeches
 
@@ -206,6 +207,7 @@ class Transcribe(Stage[Speeches]):
                     key=clip.key,
                     speech_share=min(1.0, speech_s / (len(sound) / SAMPLE_RATE_HZ)),
                     speech_s=speech_s,
+                    snr_db=snr_db(sound, windows),
                     language=language,
                     language_probability=together(mean, language),
                     verdict=verdict(

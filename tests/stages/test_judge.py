@@ -52,6 +52,7 @@ BAD = {
     "filled": {"clips": (clip("v0", filled_share=0.25),)},
     "several_faces": {"clips": (clip("v0", others_in_view=(1,)),), "tracks": (track(), track(1))},
     "no_speech": {"speeches": (speech("v0-0000", speech_share=0.0, verdict="", language=""),)},
+    "noisy": {"speeches": (speech("v0-0000", snr_db=4.0),)},
     "wrong_language": {"speeches": (speech("v0-0000", language="en", verdict="other"),)},
     "mixed_language": {"speeches": (speech("v0-0000", verdict="mixed"),)},
     "language_unsure": {"speeches": (speech("v0-0000", verdict="unsure"),)},
@@ -72,12 +73,18 @@ BAD = {
 @pytest.mark.parametrize("rule", [rule.rule for rule in RULES])
 def test_each_rule_alone_drops_a_clip_with_its_receipt(rule):
     policy = dataclasses.replace(PAPER, allow_unsure_language=False, max_distance=6.0 if rule == "far_sync" else None)
-    policy = dataclasses.replace(policy, max_filled_share=STRICT.max_filled_share)
+    policy = dataclasses.replace(policy, max_filled_share=STRICT.max_filled_share, min_snr_db=10.0)
     if rule == "licence":
         policy = dataclasses.replace(policy, licences=("public domain", "CC0"))
     verdict = only(judge([measured(**BAD[rule])], policy))
     assert rules(verdict) == [rule] and not verdict.kept and verdict.split == ""
     assert verdict.receipts[0].margin < 0
+
+
+def test_where_nobody_speaks_nothing_is_noisy():
+    silent = speech("v0-0000", speech_share=0.0, speech_s=0.0, snr_db=None, verdict="", language="", text="", words=())
+    verdict = only(judge([measured(clips=(clip("v0", n_frames=250),), speeches=(silent,))], STRICT))
+    assert rules(verdict) == ["no_speech"]
 
 
 def test_a_receipt_holds_the_value_the_limit_and_what_was_missing_to_it():

@@ -78,7 +78,7 @@ def test_index_card_and_table_say_the_policy_and_no_sample_does(store):
     for shard in read_index(store).shards:
         for _, members in read_tar(store.local / "shards" / shard):
             said = json.loads(members["json"])
-            assert said["schema"] == 3 and "policy" not in said
+            assert said["schema"] == 4 and "policy" not in said
 
 
 def test_a_video_that_is_forgotten_leaves_the_policy_in_index_and_card(store):
@@ -94,7 +94,7 @@ def test_clips_of_another_policy_than_the_job_has_get_no_card_of_the_job_s(store
     assert read_index(store).policy == before.policy and not store.exists(CARD) and verify(store).ok
 
 
-@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("schema", [1, 2, 3])
 def test_samples_of_before_that_say_the_policy_are_whole_as_they_are(store, monkeypatch, schema):
     describe = shard_json.describe
 

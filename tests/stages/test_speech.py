@@ -90,7 +90,7 @@ def test_every_clip_is_measured_and_silence_is_a_reading(tmp_path: Path, random_
     assert all(one.words and not one.aligned for one in (talking, long))
     for one in (talking, long):
         assert "".join(word.text for word in one.words) == "".join(one.text.split())
-    assert (silent.speech_share, silent.speech_s, silent.text, silent.words) == (0.0, 0.0, "", ())
+    assert (silent.speech_share, silent.speech_s, silent.snr_db, silent.text, silent.words) == (0.0, 0.0, None, "", ())
     assert (silent.language, silent.verdict, silent.windows, silent.avg_logprob) == ("", "unsure", (), 0.0)
     assert long.speech_share > 0.9
     assert len(long.windows) == stage.windows
