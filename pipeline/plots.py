@@ -50,14 +50,6 @@ class _Plot:
     both_signs: bool = False  # the limit holds on either side of zero
 
 
-def _speech_share(one: Judged) -> float | None:
-    return one.clip.speech.speech_share if one.clip.speech else None
-
-
-def _snr_db(one: Judged) -> float | None:
-    return one.clip.speech.snr_db if one.clip.speech else None
-
-
 def _sync(one: Judged) -> float | None:
     return one.clip.sync.confidence if one.clip.sync else None
 
@@ -75,8 +67,12 @@ _PLOTS = (
     _Plot("Sharpness", "", lambda one: one.clip.clip.sharpness, "min_sharpness"),
     _Plot("Motion of the face", "", lambda one: one.clip.clip.motion, "min_motion"),
     _Plot("Clip length", "s", lambda one: one.clip.clip.n_frames / RATE_HZ, "min_duration_s"),
-    _Plot("Speech share", "", _speech_share, "min_speech_share"),
-    _Plot("Voice over noise", "dB", _snr_db, "min_snr_db"),
+    _Plot(
+        "Speech share", "", lambda one: one.clip.speech.speech_share if one.clip.speech else None, "min_speech_share",
+    ),
+    _Plot(
+        "Voice over noise", "dB", lambda one: one.clip.speech.snr_db if one.clip.speech else None, "min_snr_db",
+    ),
     _Plot(
         "Identity, lowest cosine", "",
         lambda one: one.clip.identity.spread if one.clip.identity and one.clip.identity.face else None,

@@ -173,7 +173,7 @@ def _of_sync(value: Callable[[Sync], float]) -> Value:
     return lambda one, _: None if one.sync is None else value(one.sync)
 
 
-def _of_speech(value: Callable[[Speech], float]) -> Value:
+def _of_speech(value: Callable[[Speech], float | None]) -> Value:
     return lambda one, _: None if one.speech is None else value(one.speech)
 
 
@@ -221,9 +221,8 @@ def _voiced(rule: str, limit: str, value: Callable[[Speech], float | None]) -> _
     """Where there is no voice as much as is asked for: `no_speech` is about that."""
 
     def read(one: Candidate, policy: Policy) -> float | None:
-        if one.speech and not one.speech.speech_s:
-            return policy.limit(limit, one.language)
-        return value(one.speech) if one.speech else None
+        silent = one.speech is not None and not one.speech.speech_s
+        return policy.limit(limit, one.language) if silent else _of_speech(value)(one, policy)
 
     return _Bound(rule, limit, read)
 
@@ -309,8 +308,8 @@ def readings(one: Candidate, policy: Policy) -> tuple[Reading, ...]:
 
 def tightest(one: Candidate, policy: Policy) -> tuple[str, float] | None:
     """The rule that a clip keeps or breaks most narrowly, with its relative margin; the broken ones come first."""
-    found = [(margin, reading.rule) for reading in readings(one, policy) if (margin := reading.relative) is not None]
-    return min(found)[::-1] if found else None
+    found = [(reading.rule, margin) for reading in readings(one, policy) if (margin := reading.relative) is not None]
+    return min(found, key=lambda known: (known[1], known[0]), default=None)
 
 
 def judge(measured: Iterable[Measured], policy: Policy) -> tuple[Verdict, ...]:

@@ -39,5 +39,5 @@ def snr_db(sound: NDArray[np.float32], voiced: Sequence[Voiced]) -> float | None
     noise = max(float(np.percentile(sliding_window_view(power, _WINDOW).mean(axis=1), _NOISE_CENTILE)), _QUANTISED)
     per_s = SAMPLE_RATE_HZ / _HOP
     spoken = [power[round(one.start_s * per_s) : round(one.end_s * per_s)] for one in voiced]
-    voice = float(np.concatenate(spoken).sum() - noise * sum(map(len, spoken))) / (spoken_s * per_s)
+    voice = float((np.concatenate(spoken) - noise).sum()) / (spoken_s * per_s)
     return float(10 * np.log10(max(voice, _LEAST * noise) / noise))

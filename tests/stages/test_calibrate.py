@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from manifests.records import Clips
-from stages.calibrate import FAR_FRAMES, calibrate
+from stages.calibrate import FAR_FRAMES, SPEECH_RULES, calibrate
 from stages.judge import judge
 from stages.policies import LATENTSYNC, PAPER
 from tests.stages.measured import clip, identity, measured, speech, sync, track
+from tests.stages.test_judge import BAD
 
 UNIFORM = dataclasses.replace(PAPER, by_language=())
 
@@ -182,3 +183,7 @@ def test_where_some_were_spared_the_hearing_what_is_heard_rules_none_out():
     ]
     (told,), (all_heard,) = calibrate(spared, UNIFORM), calibrate(videos, UNIFORM)
     assert (told.clips, told.lost, told.wrong) == (500, all_heard.lost, all_heard.wrong)
+
+
+def test_every_rule_about_what_is_heard_is_set_aside_where_a_cascade_spared_some_the_hearing():
+    assert {rule for rule, bad in BAD.items() if set(bad) == {"speeches"}} <= SPEECH_RULES
