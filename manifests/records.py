@@ -276,6 +276,7 @@ class Identity:
     spread: float  # lowest cosine of a frame's embedding to the one most like all others, the medoid: 0 of two people
     picture_hash: str  # hex: perceptual hashes of frames spread over the clip
     sound_hash: str  # hex: audio fingerprint of the clip
+    text_share: float | None = None  # of its pictures, within boxes of text; None where none was looked for
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "face", Floats(self.face))

@@ -78,6 +78,9 @@ _PLOTS = (
         lambda one: one.clip.identity.spread if one.clip.identity and one.clip.identity.face else None,
         "min_identity_cosine",
     ),
+    _Plot(
+        "Text in view", "", lambda one: one.clip.identity.text_share if one.clip.identity else None, "max_text_share",
+    ),
 )  # fmt: skip
 
 

@@ -67,6 +67,7 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "speech_model": pa.string(),
     "identity_cosine": pa.float64(),
     "identity_model": pa.string(),
+    "text_share": pa.float64(),
     "picture_hash": pa.string(),
     "sound_hash": pa.string(),
     "url": pa.string(),
@@ -218,6 +219,7 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
         row |= {
             "identity_cosine": identity.spread if identity.face else None,
             "identity_model": one.measured.identities.model if one.measured.identities else None,
+            "text_share": identity.text_share,
             "picture_hash": identity.picture_hash,
             "sound_hash": identity.sound_hash,
         }

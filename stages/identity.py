@@ -1,4 +1,7 @@
-"""Who is seen in each clip, and fingerprints that find copies of it: ArcFace-type embedding, picture and sound hash."""
+"""Who is seen in each clip, fingerprints that find copies of it, and how much of it is text.
+
+An ArcFace-type embedding, hashes of picture and sound, and the share within boxes of a text detector.
+"""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from pipeline.stage import Facts, Stage, Work
 from stages import weights
 from stages.cuda import ON_PROCESSOR, hold, onnx_errors, onnx_providers
 from stages.fingerprint import picture_hash, sound_hash
+from stages.scene_text import open_detector
 from stages.sync import read_wav
 
 Image = NDArray[np.uint8]
@@ -37,23 +41,30 @@ class Recognise(Stage[Identities]):
     """One `Identity` per clip."""
 
     name: ClassVar[str] = "identity"
-    version: ClassVar[int] = 2  # a spread is of faces to the most typical one, not to their mean
+    version: ClassVar[int] = 3  # 2: a spread is of faces to the most typical one, not to their mean; 3: text_share
     needs: ClassVar[tuple[type, ...]] = (Clips,)
     gives: ClassVar[type] = Identities
 
     pack: str = "buffalo_l"  # an insightface pack: a name of `stages.weights`, or the path of a folder
     faces: int = 8  # frames embedded per clip, one per equal span of it
     pictures: int = 8  # frames hashed per clip, in the middle of equal spans
+    text_model: str = "ppocr_v6_det"  # a text detector: a name of `stages.weights`, or the path of an ONNX file
+    text_pictures: int = 4  # of the frames hashed, those that are searched for text; 0: none
 
     def __post_init__(self) -> None:
         if self.faces < 1 or self.pictures < 1:
             raise ValueError("identity: faces and pictures must be at least 1")
+        if not 0 <= self.text_pictures <= self.pictures:
+            raise ValueError(
+                f"identity: text_pictures must be 0 to {self.pictures}, as pictures, not {self.text_pictures}"
+            )
 
     def models(self) -> tuple[str, ...]:
-        return (self.pack,)
+        return (self.pack, self.text_model) if self.text_pictures else (self.pack,)
 
     def weights(self) -> dict[str, str]:
-        return {"pack": weights.digest(self.pack)}
+        reader = {"text_model": weights.digest(self.text_model)} if self.text_pictures else {}
+        return {"pack": weights.digest(self.pack)} | reader
 
     def open(self) -> Work[Identities]:
         import cv2
@@ -63,6 +74,7 @@ class Recognise(Stage[Identities]):
         cv2.setNumThreads(1)  # OpenCV's default takes every core of the machine, for each worker
         recogniser = open_recogniser(weights.path(self.pack), self.resources.gpus)
         model = f"{Path(self.pack).name} {weights.digest(self.pack)}"
+        text_share = open_detector(weights.path(self.text_model)) if self.text_pictures else None
 
         def work(facts: Facts, bench: Bench) -> Identities:
             clips = facts[Clips].items
@@ -83,6 +95,9 @@ class Recognise(Stage[Identities]):
                 spread=spread,
                 picture_hash=picture_hash(pictures),
                 sound_hash=sound_hash(read_wav(sound)),
+                text_share=text_share([pictures[n] for n in _middles(len(pictures), self.text_pictures)])
+                if text_share
+                else None,
             )
 
         return work

@@ -290,6 +290,7 @@ RULES: tuple[_Bound | _SpokenLanguage | _Licensed, ...] = (
     _Bound("offset", "max_offset_frames", _of_sync(lambda sync: abs(sync.offset_frames))),
     _Bound("sync_jump", "max_jump_frames", _jump_frames),
     _Bound("drift", "max_drift_frames", _drift_frames),
+    _Bound("text_in_view", "max_text_share", lambda one, _: one.identity.text_share if one.identity else None),
     _Bound("unsteady_identity", "min_identity_cosine", _face_cosine, best=1.0),
     _Licensed(),
 )

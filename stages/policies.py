@@ -80,6 +80,8 @@ class Policy:
     # [own] Of any of eight faces to the most typical one. With MobileFaceNet 34 real clips of one person read 0.41 and
     # more (0.52 within the limit of yaw), of 13,272 mixtures of two people three above 0.35, 12 dissolves below 0.12.
     min_identity_cosine: float | None = 0.35
+    # [own] Of the crop, within lines of text, as `stages.scene_text` reads it. The paper asks for none.
+    max_text_share: float | None = None
     licences: tuple[str, ...] | None = None  # any of these, case-blind, must occur in the licence; None: any licence
 
     # [own] Share of differing bits of the picture hashes; a copy is close in both. Over 68 real clips: re-encoded,
@@ -177,6 +179,9 @@ STRICT = Policy(
     max_offset_frames=1,
     max_drift_frames=1.0,
     min_identity_cosine=0.5,  # [own] real clips within its limit of yaw read 0.59 and more
+    # [own] Of subtitles with letters of 16 to 76 px of 512, in five scripts, 98 % read more; of 91 real videos two do,
+    # and both show text.
+    max_text_share=0.01,
     by_language=(ForLanguage("zh", "min_confidence", 3.5),),
 )
 

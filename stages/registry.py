@@ -16,6 +16,17 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Installed:
+    """Weights that another package brings along, which is installed with this one."""
+
+    package: str
+    file: str  # below the package's folder
+    about: str
+    size_mb: float
+    licence: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class WebFile:
     """One file on a web server. `unzip`: an archive; its members land flat in a folder of the entry's name."""
 
@@ -46,7 +57,7 @@ class HubModel:
         return self.revision != "main"
 
 
-Entry: TypeAlias = Sample | WebFile | HubModel
+Entry: TypeAlias = Sample | Installed | WebFile | HubModel
 
 
 def _whisper(size: str, revision: str, size_mb: float, owner: str = "Systran") -> HubModel:
@@ -137,6 +148,13 @@ REGISTRY: dict[str, Entry] = {
         about="Whisper-type CTranslate2 for espeak-ng voices",
         size_mb=4,
         maker="python -m stages.sample.train_whisper",
+    ),
+    "ppocr_v6_det": Installed(
+        package="rapidocr",
+        file="models/PP-OCRv6_det_small.onnx",
+        about="PP-OCRv6: where text is in a picture",
+        size_mb=10,
+        licence="Apache-2.0 (PaddleOCR)",
     ),
     "buffalo_l": WebFile(
         url="https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip",

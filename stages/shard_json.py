@@ -10,13 +10,14 @@ from stages.judge import Candidate
 from stages.language import current
 from stages.origin import origin_of, span_s
 
-SCHEMA = 4
+SCHEMA = 5
 """Raised when the meaning or the set of a sample's members changes; in every sample's json.
 
 2: `crop.npy`, the source's size, which network made `id.npy`; a word is an object, it was a list of text and numbers;
 `quality` is of the clip's own frames, it was of its whole track, and has `filled_share`.
 3: no `policy`, which the index, the card and `clips.parquet` say: with it, one more limit would write every tar anew.
 4: `snr_db`.
+5: `text_share` in `quality`.
 """
 
 
@@ -93,6 +94,7 @@ def _quality(one: Candidate, clip: Clip) -> dict[str, float | None]:
         "effective_face_px": clip.effective_face_px,
         "faces_in_view": len(clip.others_in_view),
         "identity_cosine": one.identity.spread if one.identity and one.identity.face else None,
+        "text_share": one.identity.text_share if one.identity else None,
     }
 
 

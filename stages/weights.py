@@ -6,10 +6,12 @@ A name is a registered one ("syncnet_v2"), or the path of a file or folder of on
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import pickle
 import shutil
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from manifests.scratch import write_whole
 from stages.download import DownloadError, download, sha256_of
-from stages.registry import REGISTRY, Entry, HubModel, Sample, WebFile
+from stages.registry import REGISTRY, Entry, HubModel, Installed, Sample, WebFile
 
 _PACKAGE = Path(__file__).parent / "sample"
 _DIGEST_LENGTH = 12
@@ -52,8 +54,8 @@ def folder() -> Path:
 def path(name: str) -> Path:
     """The file or folder of the named weights on this machine, fetched first if need be (once per machine).
 
-    A web file gives a file, an archive or a hub model a folder, a packaged sample its folder. Raises
-    `WeightsMissingError`.
+    A web file gives a file, an archive or a hub model a folder, a packaged sample its folder, what another package
+    brings its file. Raises `WeightsMissingError`.
     """
     return local(name) or fetch(name)
 
@@ -155,7 +157,7 @@ def listing() -> list[Listed]:
 
 
 def _listed(name: str, entry: Entry) -> Listed:
-    here, absent = ("packaged", "absent") if isinstance(entry, Sample) else ("fetched", "not fetched")
+    here, absent = ("fetched", "not fetched") if isinstance(entry, (WebFile, HubModel)) else ("packaged", "absent")
     state = here if local(name) else absent
     return Listed(name=name, about=entry.about, licence=entry.licence, size_mb=entry.size_mb, state=state)
 
@@ -171,6 +173,12 @@ def _own(name: str) -> Path:
 def _place(name: str, entry: Entry) -> Path:
     if isinstance(entry, Sample):
         return _PACKAGE / entry.folder
+    if isinstance(entry, Installed):
+        spec = importlib.util.find_spec(entry.package)
+        package = (
+            Path(spec.origin).parent if spec and spec.origin else Path(sysconfig.get_path("purelib"), entry.package)
+        )
+        return package / entry.file
     suffix = Path(entry.url).suffix if isinstance(entry, WebFile) and not entry.unzip else ""
     return folder() / f"{name}{suffix}"
 
@@ -183,6 +191,8 @@ def _way_out(name: str, why: str = "not on this machine") -> str:
     entry = REGISTRY[name]
     if isinstance(entry, Sample):
         return f"weights {name!r}: {why}; the package has them at {_place(name, entry)}, `{entry.maker}` makes them"
+    if isinstance(entry, Installed):
+        return f"weights {name!r}: {why}; `pip install {entry.package}` puts them at {_place(name, entry)}"
     origin = entry.url if isinstance(entry, WebFile) else _page(entry)
     without = f", or {entry.without}" if entry.without else ""
     return (

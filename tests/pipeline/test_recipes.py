@@ -44,7 +44,7 @@ def test_every_stage_that_loads_weights_names_them_for_the_run_to_have_beforehan
         "clip": (),
         "sync": ("sample/sync",),
         "speech": ("sample/whisper",),
-        "identity": ("sample/faces",),
+        "identity": ("sample/faces", "ppocr_v6_det"),
     }
 
 

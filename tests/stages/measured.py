@@ -84,6 +84,7 @@ def identity(key, person=None, **known):
     good = {
         "face": face(zlib.crc32(key.encode()) if person is None else person), "spread": 0.8,
         "picture_hash": random_hash("picture" + key, 128), "sound_hash": random_hash("sound" + key, 256),
+        "text_share": 0.0,
     }  # fmt: skip
     return Identity(key=key, **(good | known))
 

@@ -65,6 +65,7 @@ BAD = {
     "offset": {"syncs": (sync("v0-0000", offset_frames=-4),)},
     "sync_jump": {"syncs": (jumping(8, clearness=5.0),)},
     "drift": {"syncs": (sync("v0-0000", drift=-30.0),)},
+    "text_in_view": {"identities": (identity("v0-0000", text_share=0.05),)},
     "unsteady_identity": {"identities": (identity("v0-0000", spread=0.1),)},
     "licence": {},
 }
@@ -73,7 +74,7 @@ BAD = {
 @pytest.mark.parametrize("rule", [rule.rule for rule in RULES])
 def test_each_rule_alone_drops_a_clip_with_its_receipt(rule):
     policy = dataclasses.replace(PAPER, allow_unsure_language=False, max_distance=6.0 if rule == "far_sync" else None)
-    policy = dataclasses.replace(policy, max_filled_share=STRICT.max_filled_share, min_snr_db=10.0)
+    policy = dataclasses.replace(policy, max_filled_share=0.15, min_snr_db=10.0, max_text_share=0.01)
     if rule == "licence":
         policy = dataclasses.replace(policy, licences=("public domain", "CC0"))
     verdict = only(judge([measured(**BAD[rule])], policy))

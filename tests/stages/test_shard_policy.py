@@ -78,7 +78,7 @@ def test_index_card_and_table_say_the_policy_and_no_sample_does(store):
     for shard in read_index(store).shards:
         for _, members in read_tar(store.local / "shards" / shard):
             said = json.loads(members["json"])
-            assert said["schema"] == 4 and "policy" not in said
+            assert said["schema"] == 5 and "policy" not in said
 
 
 def test_a_video_that_is_forgotten_leaves_the_policy_in_index_and_card(store):

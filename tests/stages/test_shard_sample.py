@@ -83,7 +83,7 @@ def test_arrow_makes_a_table_of_samples_whichever_comes_first(first):
 def test_the_json_names_the_network_that_made_the_embedding():
     found = measured()
     found = dataclasses.replace(found, identities=dataclasses.replace(found.identities, model="arcface 1234"))
-    assert described(found)["identity_source"] == "arcface 1234" and described(KNOWN["no source"])["schema"] == 4
+    assert described(found)["identity_source"] == "arcface 1234" and described(KNOWN["no source"])["schema"] == 5
     assert described(KNOWN["neither sync nor speech"])["identity_source"] == ""
 
 
@@ -169,7 +169,7 @@ def test_a_set_of_an_older_schema_is_whole_as_it_is_and_written_anew_by_the_next
     ("schema", "arrays", "said"),
     [
         (2, ("box.npy", "lmk.npy", "pose.npy"), ["has no crop.npy"]),
-        (5, ("box.npy", "lmk.npy", "pose.npy", "crop.npy"), ["schema is 5, this version reads 1 to 4"]),
+        (6, ("box.npy", "lmk.npy", "pose.npy", "crop.npy"), ["schema is 6, this version reads 1 to 5"]),
     ],
 )
 def test_a_sample_without_its_crop_and_one_of_a_later_schema_are_found(tmp_path, monkeypatch, schema, arrays, said):

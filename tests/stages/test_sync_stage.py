@@ -202,4 +202,7 @@ def test_identity_embeds_and_fingerprints_every_clip(bench, pack):
     assert picture_distance(one.picture_hash, other.picture_hash) > 0.15
     assert sound_distance(one.sound_hash, other.sound_hash) > 0.3
     assert len(one.picture_hash) == 8 * 16
+    assert [clip.text_share for clip in found.items] == [0, 0, 0]
     assert from_json(to_json(found), Identities) == found
+    unread = Recognise(pack=pack, text_pictures=0).open()(Facts([clips]), bench)
+    assert [clip.text_share for clip in unread.items] == [None, None, None]
