@@ -245,6 +245,7 @@ class Speech:
     speech_share: float  # voiced seconds / clip seconds, by voice activity detection
     speech_s: float
     snr_db: float | None  # of the voice to what lies under it (`stages.noise`); None where there is no voice
+    other_voice_share: float | None  # of the time with a voice, in the worst 5 s (`stages.voices`)
     language: str  # most probable over all windows, under the expected name of it; "" where there is no speech
     language_probability: float  # of it and of all that count as the same, as the verdict has it
     verdict: str  # spoken against expected language: "agree", "other", "mixed", "unsure", or "" with nothing expected

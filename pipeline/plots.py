@@ -74,6 +74,10 @@ _PLOTS = (
         "Voice over noise", "dB", lambda one: one.clip.speech.snr_db if one.clip.speech else None, "min_snr_db",
     ),
     _Plot(
+        "Other voices, share", "", lambda one: one.clip.speech.other_voice_share if one.clip.speech else None,
+        "max_other_voice_share",
+    ),
+    _Plot(
         "Identity, lowest cosine", "",
         lambda one: one.clip.identity.spread if one.clip.identity and one.clip.identity.face else None,
         "min_identity_cosine",

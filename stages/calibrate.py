@@ -28,7 +28,7 @@ The last offset on either side does not count: still faces and silence end there
 _SYNC_LIMITS = ("min_confidence", "max_distance", "max_offset_frames", "max_jump_frames", "max_drift_frames")
 _LANGUAGE_RULES = frozenset({"wrong_language", "mixed_language", "language_unsure"})
 _TEXT_RULES = frozenset({"garbled", "repetitive", "too_few_words", "credits"})
-SPEECH_RULES = frozenset({"no_speech", "noisy", NOT_HEARD}) | _LANGUAGE_RULES | _TEXT_RULES
+SPEECH_RULES = frozenset({"no_speech", "noisy", "second_voice", NOT_HEARD}) | _LANGUAGE_RULES | _TEXT_RULES
 
 _LEAST_RIGHT, _LEAST_FAR = 30, 5
 """[own] Clips that look right, and plainly wrong ones, without which no limit is proposed: what wrong ones read would

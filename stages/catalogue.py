@@ -61,6 +61,7 @@ _CLIPS_COLUMNS: dict[str, pa.DataType] = {
     "sync_model": pa.string(),
     "speech_share": pa.float64(),
     "snr_db": pa.float64(),
+    "other_voice_share": pa.float64(),
     "transcript": pa.string(),
     "avg_logprob": pa.float64(),
     "aligned": pa.bool_(),  # whether a forced aligner gave the word times; else the recogniser itself
@@ -210,6 +211,7 @@ def _clip(one: Candidate, verdict: Verdict, policy: Policy) -> dict[str, Any]:
             "language_verdict": speech.verdict,
             "speech_share": speech.speech_share,
             "snr_db": speech.snr_db,
+            "other_voice_share": speech.other_voice_share,
             "transcript": speech.text,
             "avg_logprob": speech.avg_logprob,
             "aligned": speech.aligned,

@@ -144,8 +144,7 @@ def candidates(measured: Iterable[Measured]) -> Iterator[Candidate]:
         speeches = {speech.key: speech for speech in one.speeches.items} if one.speeches else {}
         identities = {identity.key: identity for identity in one.identities.items} if one.identities else {}
         for clip in sorted((*one.clips.items, *one.clips.spared), key=lambda clip: clip.number):
-            key = clip.key
-            yield Candidate(one, clip, syncs.get(key), speeches.get(key), identities.get(key))
+            yield Candidate(one, clip, syncs.get(clip.key), speeches.get(clip.key), identities.get(clip.key))
 
 
 @dataclass(frozen=True)
@@ -278,6 +277,7 @@ RULES: tuple[_Bound | _SpokenLanguage | _Licensed, ...] = (
     _Bound("several_faces", "max_other_faces", _others_at_once),
     _Bound("no_speech", "min_speech_share", _of_speech(lambda speech: speech.speech_share), best=1.0),
     _voiced("noisy", "min_snr_db", lambda said: said.snr_db),
+    _voiced("second_voice", "max_other_voice_share", lambda said: said.other_voice_share),
     _SpokenLanguage("wrong_language", "allow_other_language"),
     _SpokenLanguage("mixed_language", "allow_mixed_language"),
     _SpokenLanguage("language_unsure", "allow_unsure_language"),

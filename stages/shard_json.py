@@ -17,7 +17,7 @@ SCHEMA = 5
 `quality` is of the clip's own frames, it was of its whole track, and has `filled_share`.
 3: no `policy`, which the index, the card and `clips.parquet` say: with it, one more limit would write every tar anew.
 4: `snr_db`.
-5: `text_share` in `quality`.
+5: `other_voice_share`; `text_share` in `quality`.
 """
 
 
@@ -66,6 +66,7 @@ def describe(one: Candidate, verdict: Verdict, *, n_clips: int, follows: bool) -
         "aligned": speech.aligned if speech else False,
         "speech_share": speech.speech_share if speech else None,
         "snr_db": speech.snr_db if speech else None,
+        "other_voice_share": speech.other_voice_share if speech else None,
         "sync_conf": sync.confidence if sync else None,
         "sync_offset": sync.offset_frames - shift_frames if sync else None,
         "sync_distance": sync.distance if sync else None,

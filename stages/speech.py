@@ -27,6 +27,7 @@ from stages.registry import ALIGNERS
 from stages.spare import BY_SYNC, Limits, policy_of, useless
 from stages.sync import read_wav
 from stages.transcript import MAX_REPETITION, repetition
+from stages.voices import Voices
 from stages.whisper import Encoded, Recogniser, Said, Voiced
 
 CHUNK_S = 30.0
@@ -76,7 +77,9 @@ class Transcribe(Stage[Speeches]):
     """
 
     name: ClassVar[str] = "speech"
-    version: ClassVar[int] = 6  # how far the voice stands above music and noise
+    version: ClassVar[int] = (
+        7  # 6: how far the voice stands above music and noise; 7: whether others are heard beside it
+    )
     needs: ClassVar[tuple[type, ...]] = (Video, Clips)
     gives: ClassVar[type] = Speeches
 
@@ -90,6 +93,7 @@ class Transcribe(Stage[Speeches]):
     part_s: float = CHUNK_S  # the longest stretch of speech that is transcribed at once
     context_s: float = CHUNK_S  # what the model hears at once, silence included; Whisper learned with 30 s
     beam: int = 5
+    second_voice: bool = True  # whether voices beside the clip's own are looked for
     align: bool = True  # word times by forced alignment; without, all are Whisper's own
     compute_type: str = "auto"  # of CTranslate2; "auto": float16 on a GPU, float32 on a CPU
     spare: Limits = field(default=(), metadata={"absent": ()})  # a clip that breaks one of these is not heard
@@ -140,6 +144,7 @@ class Transcribe(Stage[Speeches]):
             context_s=self.context_s,
         )
         aligners = Aligners(recogniser.device, self._aligners_gb(recogniser.device)) if self.align else None
+        voices = Voices(recogniser.device) if self.second_voice else None
         model = f"{Path(self.model).name} {weights.digest(self.model)}"
 
         def work(facts: Facts, bench: Bench) -> Speeches:
@@ -150,7 +155,7 @@ class Transcribe(Stage[Speeches]):
             with spoiled_by(RuntimeError):
                 for group, paths in zip(groups, files, strict=True):
                     sounds = [read_wav(path).astype(np.float32) / np.float32(32768) for path in paths]
-                    found += self._measure(recogniser, aligners, group, sounds, facts[Video].language)
+                    found += self._measure(recogniser, aligners, voices, group, sounds, facts[Video].language)
             return Speeches(items=tuple(found), model=model)
 
         return work
@@ -175,6 +180,7 @@ class Transcribe(Stage[Speeches]):
         self,
         recogniser: Recogniser,
         aligners: Aligners | None,
+        voices: Voices | None,
         clips: Sequence[Clip],
         sounds: Sequence[Samples],
         expected: str | None,
@@ -208,6 +214,7 @@ class Transcribe(Stage[Speeches]):
                     speech_share=min(1.0, speech_s / (len(sound) / SAMPLE_RATE_HZ)),
                     speech_s=speech_s,
                     snr_db=snr_db(sound, windows),
+                    other_voice_share=voices.other_share(sound) if voices else None,
                     language=language,
                     language_probability=together(mean, language),
                     verdict=verdict(

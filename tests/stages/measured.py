@@ -61,7 +61,7 @@ def word(text, start_s):
 
 def speech(key, **known):
     good = {
-        "speech_share": 0.8, "speech_s": 2.0, "snr_db": 25.0,
+        "speech_share": 0.8, "speech_s": 2.0, "snr_db": 25.0, "other_voice_share": 0.0,
         "language": "de", "language_probability": 0.95, "verdict": "agree",
         "windows": (), "text": "Guten Tag", "words": (word("Guten", 0.1), word("Tag", 0.5)),
         "avg_logprob": -0.3, "aligned": True,

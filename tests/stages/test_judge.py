@@ -53,6 +53,7 @@ BAD = {
     "several_faces": {"clips": (clip("v0", others_in_view=(1,)),), "tracks": (track(), track(1))},
     "no_speech": {"speeches": (speech("v0-0000", speech_share=0.0, verdict="", language=""),)},
     "noisy": {"speeches": (speech("v0-0000", snr_db=4.0),)},
+    "second_voice": {"speeches": (speech("v0-0000", other_voice_share=0.4),)},
     "wrong_language": {"speeches": (speech("v0-0000", language="en", verdict="other"),)},
     "mixed_language": {"speeches": (speech("v0-0000", verdict="mixed"),)},
     "language_unsure": {"speeches": (speech("v0-0000", verdict="unsure"),)},
@@ -74,7 +75,9 @@ BAD = {
 @pytest.mark.parametrize("rule", [rule.rule for rule in RULES])
 def test_each_rule_alone_drops_a_clip_with_its_receipt(rule):
     policy = dataclasses.replace(PAPER, allow_unsure_language=False, max_distance=6.0 if rule == "far_sync" else None)
-    policy = dataclasses.replace(policy, max_filled_share=0.15, min_snr_db=10.0, max_text_share=0.01)
+    policy = dataclasses.replace(
+        policy, max_filled_share=0.15, min_snr_db=10.0, max_text_share=0.01, max_other_voice_share=0.1
+    )
     if rule == "licence":
         policy = dataclasses.replace(policy, licences=("public domain", "CC0"))
     verdict = only(judge([measured(**BAD[rule])], policy))
@@ -82,8 +85,18 @@ def test_each_rule_alone_drops_a_clip_with_its_receipt(rule):
     assert verdict.receipts[0].margin < 0
 
 
-def test_where_nobody_speaks_nothing_is_noisy():
-    silent = speech("v0-0000", speech_share=0.0, speech_s=0.0, snr_db=None, verdict="", language="", text="", words=())
+def test_where_nobody_speaks_nothing_is_noisy_and_nobody_talks_beside_it():
+    silent = speech(
+        "v0-0000",
+        speech_share=0.0,
+        speech_s=0.0,
+        snr_db=None,
+        other_voice_share=None,
+        verdict="",
+        language="",
+        text="",
+        words=(),
+    )
     verdict = only(judge([measured(clips=(clip("v0", n_frames=250),), speeches=(silent,))], STRICT))
     assert rules(verdict) == ["no_speech"]
 

@@ -91,6 +91,7 @@ def test_every_clip_is_measured_and_silence_is_a_reading(tmp_path: Path, random_
     for one in (talking, long):
         assert "".join(word.text for word in one.words) == "".join(one.text.split())
     assert (silent.speech_share, silent.speech_s, silent.snr_db, silent.text, silent.words) == (0.0, 0.0, None, "", ())
+    assert silent.other_voice_share == 0
     assert (silent.language, silent.verdict, silent.windows, silent.avg_logprob) == ("", "unsure", (), 0.0)
     assert long.speech_share > 0.9
     assert len(long.windows) == stage.windows
@@ -98,6 +99,16 @@ def test_every_clip_is_measured_and_silence_is_a_reading(tmp_path: Path, random_
     # random weights: the hundred languages are about equally likely, and nothing may be made of them
     assert 0.005 < long.language_probability < 0.2
     assert long.verdict == "unsure"
+
+
+def test_who_talks_over_a_clip_is_heard_unless_nobody_is_looked_for(tmp_path: Path, random_whisper: Path):
+    one, other = (
+        audio_array(ROOT / f"manifests/sample/corpus/{name}.mp4", start_s=0.0, end_s=5.0) for name in ("de-1", "ar-3")
+    )
+    for second_voice, expected in ((True, [0.0, pytest.approx(0.9, abs=0.1)]), (False, [None, None])):
+        stage = Transcribe(model=str(random_whisper), align=False, beam=1, second_voice=second_voice)
+        found = spoken(tmp_path / str(second_voice), stage, [one, one // 2 + other // 2]).items
+        assert [clip.other_voice_share for clip in found] == expected
 
 
 def test_pyannote_finds_the_same_voice(tmp_path: Path, random_whisper: Path):
