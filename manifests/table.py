@@ -35,15 +35,12 @@ from manifests.urls import (
 
 log = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "ts", "m2ts", "mts"),
-        *("mpg", "mpeg", "wmv", "ogv", "3gp", "mxf"),
-        *("mpeg4", "m2v", "vob", "asf", "f4v", "3g2", "divx", "qt", "dv", "rm"),
-    )
-)
+_VIDEOS = "mp4 m4v mov mkv webm avi flv ts m2ts mts mpg mpeg wmv ogv 3gp mxf mpeg4 m2v vob asf f4v 3g2 divx qt dv rm"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())
 LIST_SUFFIXES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt"])
+_OTHER_LISTS = frozenset(
+    [".xlsx", ".xls", ".ods", ".m3u", ".m3u8", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar"]
+)
 
 _TOLD = 12  # names of columns, or endings of files, that one line of what was passed over spells out at most
 _AVSPEECH_COLUMNS = 5  # YouTube id, start, end, x and y of the face's centre; no header
@@ -62,11 +59,12 @@ def read(source: str, *, language: str | None = None) -> tuple[Video, ...]:
     """
     source = local(source)
     videos: dict[str, Video] = {}
-    columns = {field.name: True for field in fields(Video)}  # not told of a list made of records, which has them all
+    columns = {field.name: field.name != "id" for field in fields(Video)}  # a list made of records has them all
     again = otherwise = 0
     try:
         for place, row in _rows(source):
             video = _video(place, fields_of(row, columns), source, language)
+            columns["id"] |= row.get("id") in (None, video.id)
             first = videos.setdefault(video.id, video)
             again += first is not video
             otherwise += first.language != video.language
@@ -99,6 +97,8 @@ def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise ManifestError(f"{source}: {error}") from None
     if fs.isdir(path):
         return _folder(source, fs.find(path), fs)
+    if fs.exists(path) and suffix in _OTHER_LISTS:
+        raise ManifestError(f"{source}: save or unpack it as one of {' '.join(sorted(LIST_SUFFIXES))}, or as videos")
     if fs.exists(path):
         return iter([(source, {"url": _absolute(source)})])
     if host_without_scheme(source):
@@ -112,8 +112,8 @@ def _bytes(source: str) -> bytes:
             return Path(source).read_bytes()
         with fsspec.open(source, "rb") as f:
             data: bytes = f.read()
-    except FileNotFoundError:
-        raise ManifestError(f"{source}: no such file") from None
+    except FileNotFoundError as error:  # which fsspec also says of a web server that refuses, or does not answer
+        raise ManifestError(f"{source}: {(is_web(source) and error.__cause__) or 'no such file'}") from None
     except (OSError, ValueError, ImportError) as error:  # no permission, no such host; an unknown kind of URL
         raise ManifestError(f"{source}: {' '.join(str(error).split())}") from None
     return data

@@ -57,7 +57,12 @@ def parser() -> argparse.ArgumentParser:
         "--wrong", type=float, default=0.02, help="share of clips not in sync that a limit may let pass (default: 0.02)"
     )
     forget = command("forget", "remove videos for good, and keep them out of later runs")
-    forget.add_argument("what", nargs="+", metavar="video:ID|channel:NAME|person:ID", help="what to remove")
+    forget.add_argument(
+        "what",
+        nargs="+",
+        metavar="video:ID|channel:NAME|person:ID",
+        help="what to remove; a video also by its address: video:https://...",
+    )
     forget.add_argument(
         "--alone",
         action="store_true",
@@ -73,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("--dry", action="store_true", help="only say what would go, by key")
     models = commands.add_parser("models", help="weights: list, fetch, check")
     models.add_argument("action", choices=("list", "fetch", "check"))
-    models.add_argument("names", nargs="*", help="registered names; none: all (list, check)")
+    models.add_argument("names", nargs="*", default=[], help="registered names; none: all (list, check)")
     models.add_argument("--url", help="fetch from here instead")
     models.add_argument("--sha256", help="refuse what has another digest")
     return top

@@ -22,6 +22,7 @@ from typing import Any
 from manifests.codec import to_plain
 from manifests.records import Video
 from manifests.store import Store, UnreachableError
+from manifests.urls import is_web
 from pipeline.disk import disk_fault
 from pipeline.plan import Due, plan, queue, waves
 from pipeline.shares import Node, Pool, divide
@@ -341,9 +342,11 @@ def _join(address: str) -> None:
 
 
 def knock(address: str) -> None:
-    """Raise `ValueError` if nobody listens at a Ray address: Ray itself asks a dead one for minutes."""
+    """Raise `ValueError` if nobody listens at a Ray address, which Ray itself would ask for minutes, or it is none."""
     place = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d+)", address)
-    if place is None:  # "auto", or what Ray will refuse
+    if place is None and (is_web(address) or ("://" not in address and address not in ("auto", "local"))):
+        raise ValueError(f"--address {address} (or RAY_ADDRESS): expected HOST:PORT, ray://HOST:PORT or auto")
+    if place is None:  # a Ray that Ray itself looks for, or another client of it
         return
     try:
         socket.create_connection((place[1], int(place[2])), timeout=_KNOCK_S).close()

@@ -14,7 +14,7 @@ from manifests.codec import from_plain
 from manifests.records import Identities, Identity, Verdict, Video
 from manifests.store import Store
 from manifests.text import folded
-from manifests.urls import is_web
+from manifests.urls import is_web, loose
 from pipeline.finish import judged
 from pipeline.ledger import READERS, Ledger
 from pipeline.recipes import TalkingFaces
@@ -25,6 +25,9 @@ from stages.shard_index import read_index
 from stages.weights import WeightsMissingError
 
 _KINDS = ("video", "channel", "person")
+
+_LEAST_LETTERS = 8
+"""Of an id that is not given whole: a single one often begins one video alone, and nothing brings that back."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,17 @@ def _kind_and_name(one: str) -> tuple[str, str]:
 
 
 def _videos_of(name: str, videos: Sequence[Video], before: Collection[str]) -> set[str]:
-    """The video of that id or beginning, of those forgotten `before` only where no other is. Raises `ValueError`."""
+    """All at that address, or the one of that id or beginning, of those forgotten `before` only where no other is.
+    Raises `ValueError`."""
+    if "/" in name:
+        address = loose(name)
+        return {video.id for video in videos if loose(video.url) == address}
     found = {video.id for video in videos if video.id.startswith(name)}
     found = found or {id for id in before if id.startswith(name)}
     if len(found) > 1 and name not in found:
         raise ValueError(f"forget video:{name}: {len(found)} videos begin so; give more of the id")
+    if found and name not in found and len(name) < _LEAST_LETTERS:
+        raise ValueError(f"forget video:{name}: give {_LEAST_LETTERS} letters of the id or more: it is for good")
     return {name} if name in found else found
 
 

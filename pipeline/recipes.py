@@ -173,7 +173,7 @@ def _with_exceptions(policy: Policy, sets: Iterable[str]) -> Policy:
             try:
                 exception = override(ForLanguage(language, limit, None), f"value={one.partition('=')[2]}")
             except OverrideError as error:
-                raise OverrideError(f"--set {one}: {error}") from None
+                raise OverrideError(f"--set {one}: {str(error).partition(': ')[2]}") from None
             added[limit, subtag(language)] = exception
     others = (one for one in policy.by_language if (one.limit, subtag(one.language)) not in added)
     return replace(policy, by_language=(*others, *added.values()))

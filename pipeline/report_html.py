@@ -13,9 +13,11 @@ from manifests.records import RATE_HZ, Clip
 from manifests.store import Store
 from manifests.tags import ENGLISH_NAMES
 from pipeline.figures import PAPER, Figures, Judged
+from pipeline.job import masked
 from pipeline.pictures import MOMENTS, jpeg, thumbnails
 from pipeline.plots import HEIGHT, WIDTH, Histogram, by_language, histograms
 from stages.catalogue import CLIPS, VIDEOS
+from stages.origin import origin_of, span_s
 from stages.policies import Policy
 
 _KEPT_SHOWN = 48
@@ -36,6 +38,13 @@ class _Card:
         """The nearest limit in words: "low_sync +12 %"."""
         rule, margin = self.judged.decisive, _relative(self.judged)
         return rule if margin is None else f"{rule} {margin:+.0%}" if rule else ""
+
+    @property
+    def place(self) -> str:
+        """Of which video it is, and its seconds there."""
+        clip, source = self.judged.clip, self.judged.clip.measured.source
+        start_s, end_s = span_s(clip.clip, source)
+        return f"{masked(origin_of(clip.measured.video, source).url)}, {start_s:g} to {end_s:g} s"
 
 
 def page(store: Store, figures: Figures, policy: Policy, provenance: Mapping[str, Any], notes: Sequence[str]) -> str:

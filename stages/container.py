@@ -69,7 +69,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def picture_stream(container: InputContainer) -> VideoStream:
-    """The stream to watch: the largest that is not a cover picture; raises `MediaError`.
+    """The stream to watch: the largest that is not a cover picture, of several the one that the file marks as its
+    default, else the first; raises `MediaError`.
 
     Pictures that are too large midway, or larger than the file says, are left out as damaged ones are.
     """
@@ -81,7 +82,8 @@ def picture_stream(container: InputContainer) -> VideoStream:
     known = [stream for stream in moving if stream.codec_context is not None and stream.width and stream.height]
     if not known:
         raise MediaError("undecodable", "unknown picture size or codec")
-    largest = max(known, key=lambda stream: (stream.width * stream.height, -stream.index))
+    marks = Disposition.default
+    largest = max(known, key=lambda one: (one.width * one.height, bool(one.disposition & marks), -one.index))
     if max(largest.width, largest.height) > LONGEST_PX or largest.width * largest.height > MOST_PX:
         raise MediaError("picture_too_large", f"{largest.width} x {largest.height} px")
     largest.codec_context.options = {"max_pixels": str(MOST_PX)}

@@ -187,9 +187,10 @@ def _probed(path: Path, stamp: int) -> _Streams | Rejection:
     found = probe(path)
     if found.video is None:
         return Rejection("no_video_stream")
-    if found.audio is None or not found.n_audio_packets:
+    is_cut_off = found.arrived_s < _LEAST_SHARE * found.declared_s - 1.0  # its sound may lie further on
+    if found.audio is None or not (found.n_audio_packets or is_cut_off):
         return Rejection("no_audio", {"duration_s": found.duration_s})
-    if found.arrived_s < _LEAST_SHARE * found.declared_s - 1.0:
+    if is_cut_off:
         return Rejection("truncated", {"duration_s": found.arrived_s, "declared_s": found.declared_s})
     return found.duration_s, found.video, found.audio
 

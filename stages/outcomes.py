@@ -87,6 +87,7 @@ _LONGEST_WAIT_S = 86400.0
 _LONGEST_SAID = 300  # letters of what is recorded
 _NAMES = re.compile(r"https?://\S+|'[^' ]*\.[^' ]*'")
 _DATA = "unable to download video data"
+_NO_HANDLER = "Unable to handle request"  # of a proxy that yt-dlp cannot use, say; then it also names all it cannot
 _PIECE_FORBIDDEN = "Got error: HTTP Error 403"  # of a stream in pieces: only the words arrive, without the status
 _SERVER_ERRORS = range(500, 600)
 
@@ -108,7 +109,7 @@ def outcome(error: BaseException, now_s: float | None = None) -> Rejection | Ref
     told_to_wait = status in _SERVER_ERRORS and wait_s is not None
     if status in _TOO_MANY or data_forbidden or told_to_wait or _REFUSED.search(words):
         return Refused(said, wait_s)
-    if status in _SERVER_ERRORS or _NO_FORMATS.search(said):
+    if status in _SERVER_ERRORS or _NO_FORMATS.search(said) or _NO_HANDLER in said:
         return Unreachable(said)
     measured: dict[str, float | str] = {"said": said}
     if status is not None:

@@ -33,6 +33,7 @@ Vet = Callable[[Info], Rejection | None]
 """Looks at a video's page before anything is downloaded."""
 
 _EXTRACTOR_ARGS = re.compile(r"[\w-]+:[\w-]+(=|$)")
+_PROXY = re.compile(r"((https?|socks(4a?|5h?)?)://)?[^/\s]+/?")
 _LONGEST_FFMPEG_S = 1800.0
 _MOST_RESUMED = 100  # tries that brought more: the 8 GB that `Fetch` takes, of a host that hangs up every 50 MB
 _LEAST_MORE_BYTES = 1 << 20  # of such a try: one more byte each would hold a worker for hours
@@ -69,6 +70,8 @@ class Access:
     def __post_init__(self) -> None:
         if self.cookies and "://" not in self.cookies and not Path(self.cookies).is_file():
             raise ValueError(f"cookies: no such file: {self.cookies}")
+        if self.proxy and not _PROXY.fullmatch(self.proxy):  # which may hold a password
+            raise ValueError("proxy: not like http://host:port or socks5://host:port")
         for text in self.extractor_args:
             if not _EXTRACTOR_ARGS.match(text):
                 raise ValueError(f"extractor_args: {text!r} is not like 'youtube:player_client=default,mweb'")

@@ -6,6 +6,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests.table import ManifestError, read
+from tests.server import Web
 
 LONG = "x" * 140_000  # Python's reader of CSV takes 131,072 characters a field
 
@@ -119,3 +120,24 @@ def test_beside_what_names_the_video_the_addresses_of_other_things_are_none(tmp_
     entry = {"youtube_id": "abcdefghijk ", "thumbnail": {"url": "https://i.ytimg.com/vi/abcdefghijk/default.jpg"}}
     (tmp_path / "v.json").write_text(json.dumps([entry]))
     assert [video.url for video in read(str(tmp_path / "v.json"))] == ["https://www.youtube.com/watch?v=abcdefghijk"]
+
+
+@pytest.mark.parametrize("name", ["list.xlsx", "list.CSV.gz", "videos.zip", "list.m3u8"])
+def test_a_spreadsheet_or_an_archive_is_no_video_and_says_what_would_be_a_list(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(ManifestError, match=f"{name}: save or unpack it as one of .csv .json "):
+        read(str(tmp_path / name))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.mp4").write_bytes(b"x")
+    (tmp_path / "folder").rename(tmp_path / f"of-{name}")
+    assert len(read(str(tmp_path / f"of-{name}"))) == 1, "a folder may be called so"
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_a_list_that_a_web_server_refuses_says_what_it_answered(status):
+    with Web() as web:
+        web.status("/list.csv", status)
+        with pytest.raises(ManifestError, match=rf"/list.csv: {status}, message="):
+            read(f"{web.url}/list.csv")
+    with pytest.raises(ManifestError, match=r"/list.csv: Cannot connect to host"):
+        read(f"{web.url}/list.csv")

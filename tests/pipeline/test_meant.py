@@ -83,3 +83,23 @@ def test_a_letter_of_one_sign_or_two_is_one_letter(store):
     members = [Member(key=f"{n}-0000", video=n, channel=n, track=0, face=(), frames=10) for n in (one, two)]
     placed = place(members, [], same_person_cosine=0.4, val_share=0.5, test_share=0.0)
     assert len({placement.group for placement in placed.values()}) == 1
+
+
+def test_a_video_is_also_meant_by_any_spelling_of_its_address_with_all_its_parts(store):
+    address = "https://www.youtube.com/watch?v=abcdefghijk"
+    parts = [Video.of(address, start_s=0.0, end_s=9.0), Video.of(address, start_s=9.0), Video.of("/talks/a.mp4")]
+    add_videos(store, [*parts, Video.of("https://www.youtube.com/watch?v=ABCDEFGHIJK")])
+    assert forget(store, "video:https://youtu.be/abcdefghijk?t=3", dry=True).videos == sorted(p.id for p in parts[:2])
+    assert forget(store, "video:/talks/../talks/a.mp4").videos == [parts[2].id]
+    with pytest.raises(ValueError, match="no video of that name"):
+        forget(store, "video:https://youtu.be/00000000000")
+
+
+def test_one_letter_means_no_video_since_nothing_brings_it_back(store):
+    video = Video.of("a.mp4")
+    add_videos(store, [video])
+    for letters in (1, 7):
+        with pytest.raises(ValueError, match="give 8 letters of the id or more"):
+            forget(store, f"video:{video.id[:letters]}")
+    assert read_videos(store) == (video,)
+    assert forget(store, f"video:{video.id[:8]}").videos == [video.id]

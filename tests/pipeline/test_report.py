@@ -162,6 +162,17 @@ def test_the_page_tells_funnel_receipts_provenance_and_notes(reported):
     assert "&lt;b&gt;random&lt;/b&gt; weights" in page and "<b>random</b>" not in page
 
 
+def test_a_clip_in_a_gallery_tells_its_video_and_its_time_there_and_no_login(tmp_path):
+    store = Store(str(tmp_path))
+    one = measured("v1", clips=(stored_clip(store, "v1", start_s=2.5),))
+    url = 'https://me:Secret@example.org/a"b.mp4?signed=Secret'
+    known = [dataclasses.replace(one, video=dataclasses.replace(one.video, url=url))]
+    write_report(store, known, judge(known, POLICY), POLICY, provenance={})
+    page = store.get(REPORT).decode()
+    assert re.search(r'title="https://\S*example.org/a&#34;b.mp4\?\*\*\*, 2.5 to [\d.]+ s"', page)
+    assert "Secret" not in page
+
+
 @pytest.mark.parametrize(
     ("code", "name"),
     [("it", "Italian"), ("zh", "Chinese"), ("yue", "Cantonese"), ("tlh", "tlh"), ("all", "All"), ("", "Not stated")],

@@ -108,6 +108,18 @@ def test_streams_that_nobody_can_decode_are_passed_over_and_refused_where_there_
     assert len(images(mute)) == 25 and len(list(audio(blind)))
 
 
+def test_of_pictures_of_one_size_those_that_the_file_marks_are_watched_and_not_a_cover_before_them(tmp_path):
+    film = media.numbered_video(tmp_path / "film.mkv", media.times_at(Fraction(25), 2))
+    path, cover = tmp_path / "both.mkv", tmp_path / "cover.png"
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error"]
+    subprocess.run([*ffmpeg, "-i", str(film), "-frames:v", "1", str(cover)], check=True)
+    both = ["-i", str(cover), "-i", str(film), "-map", "0", "-map", "1", "-c", "copy"]
+    subprocess.run([*ffmpeg, *both, "-disposition:v:0", "0", "-disposition:v:1", "default", str(path)], check=True)
+    with opened(path) as container:
+        assert [one.codec_context.name for one in container.streams.video] == ["png", "h264"]
+    assert probe(path).duration_s == pytest.approx(2.0) and len(images(path)) == 50
+
+
 def test_the_sound_of_a_transport_stream_is_that_of_the_programme_one_sees(tmp_path):
     sources = []
     for size, pitch in (("80x60", 300), ("160x120", 600)):

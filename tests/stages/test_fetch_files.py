@@ -24,9 +24,11 @@ from tests.media import (
     flash_frames,
     hum,
     not_a_video,
+    numbered,
     numbered_video,
     read_number,
     times_at,
+    write_video,
 )
 from tests.server import Web
 from tests.stages.fetching import Fetching, reason
@@ -82,6 +84,14 @@ def test_a_local_file_that_cannot_be_used_says_why(fetch, clip, tmp_path):
     assert reason(fetch(cut_off(clip, tmp_path / "cut.mp4", 0.5))) == "truncated"
     assert reason(fetch(tmp_path / "no?such.mp4")) == "gone"
     assert fetch.stored() == []
+
+
+def test_a_file_cut_off_before_its_first_sound_is_truncated_and_not_mute(fetch, tmp_path):
+    sound = Sound(samples=hum(1), start_s=8.0)
+    pictures = ((time, numbered(i)) for i, time in enumerate(times_at(Fraction(25), 9)))
+    path = write_video(tmp_path / "a.mp4", pictures, sound=sound, options={"movflags": "+faststart"})
+    assert isinstance(fetch(path), Source)
+    assert reason(fetch(cut_off(path, tmp_path / "cut.mp4", 0.4))) == "truncated"
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".flv", ".mp4"])

@@ -84,6 +84,8 @@ def test_words_about_us_are_a_refusal_and_never_a_rejection(said):
         "'captcha.example.org' ([Errno -2] Name or service not known)",
         "[youtube] x: Requested format is not available. Use --list-formats for a list of available formats",
         "[youtube:tab] x: No video formats found!",
+        '[generic] a: Unable to download webpage: Unable to handle request: Unsupported proxy type: "sock5" (requests, '
+        'urllib), Unsupported url scheme: "http" (websockets)',
     ],
 )
 def test_all_else_says_nothing_about_the_video(said):
