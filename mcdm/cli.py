@@ -12,6 +12,7 @@ from manifests.store import mendable
 from mcdm.config import RECIPES, STAGES, Recipe
 from mcdm.sigterm import as_interrupt
 from pipeline.override import override
+from pipeline.parser import Parser
 
 if TYPE_CHECKING:
     from mcdm.course import Options
@@ -35,7 +36,7 @@ _PRECISION: Any = {
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="python -m mcdm", description="Train MCDM on talking-face shards and use it.")
+    top = Parser(prog="python -m mcdm", description="Train MCDM on talking-face shards and use it.")
     commands = top.add_subparsers(dest="command", required=True)
     _add_train(commands.add_parser("train", help="train the stages of a recipe, in order"))
     encode = commands.add_parser("encode", help="write latents and features beside the clips")

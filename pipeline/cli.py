@@ -6,9 +6,10 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from rich.console import Console
+
+from pipeline.parser import Parser
 
 DEFAULT_STORE = "out"
 
@@ -20,16 +21,9 @@ def store_option(store: str) -> str:
     return "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, without the usage block."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """All commands and options; `tests/golden/cli.json` pins them."""
-    top = _Parser(prog="python -m pipeline", description="Wild video in, a talking-face training set out.")
+    top = Parser(prog="python -m pipeline", description="Wild video in, a talking-face training set out.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
     def command(name: str, about: str) -> argparse.ArgumentParser:

@@ -86,15 +86,19 @@ class Detector:
         options.intra_op_num_threads = config.threads
         options.inter_op_num_threads = 1
         providers = onnx_providers(gpus)
-        pack = FaceAnalysis(
-            name=str(weights.path(config.pack)),
-            allowed_modules=["detection"],
-            providers=ON_PROCESSOR,  # it opens every network of the pack and keeps one
-            sess_options=options,
-            # insightface has a session of its own for each size of input, made at the first look: on a GPU that would
-            # be one which nobody holds there, and the weights twice.
-            static_shape_sessions=providers == ON_PROCESSOR,
-        )
+        folder = weights.path(config.pack)
+        try:
+            pack = FaceAnalysis(
+                name=str(folder),
+                allowed_modules=["detection"],
+                providers=ON_PROCESSOR,  # it opens every network of the pack and keeps one
+                sess_options=options,
+                # insightface has a session of its own for each size of input, made at the first look: on a GPU that
+                # would be one which nobody holds there, and the weights twice.
+                static_shape_sessions=providers == ON_PROCESSOR,
+            )
+        except AssertionError:
+            raise weights.WeightsMissingError(f"{folder} holds no detection model: *.onnx that finds faces") from None
         size = (config.det_size_px, config.det_size_px)
         pack.prepare(det_thresh=config.keep_score, det_size=size)
         self._net = pack.det_model

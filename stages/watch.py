@@ -21,6 +21,14 @@ from stages.voice import Listener, Voice
 _BATCH_FRAMES = 64
 
 
+_COUNTS = {
+    "faces": ("every", "det_size_px", "per_sheet"),
+    "cuts": ("height_px", "window_frames"),
+    "quality": ("size_px", "motion_gap_frames"),
+}
+"""Of the parts of `Watch`, what none of makes no sense."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watch(Stage[Seen]):
     """Source to scenes and face tracks, in one full decode at a small size that feeds all observers.
@@ -64,6 +72,10 @@ class Watch(Stage[Seen]):
     def __post_init__(self) -> None:
         if self.look_px < 16 or self.threads < 0:
             raise ValueError("watch: look_px must be at least 16, and threads not negative")
+        for part, names in _COUNTS.items():
+            for name in names:
+                if (value := getattr(getattr(self, part), name)) < 1:
+                    raise ValueError(f"watch: {part}.{name} must be at least 1, not {value}")
 
     def models(self) -> tuple[str, ...]:
         return (self.faces.pack,)

@@ -92,6 +92,20 @@ def test_an_interrupted_command_ends_in_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "mcdm encode: interrupted; run the same command again\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trian"], "error: argument command: invalid choice: 'trian' (choose from"),
+        (["train"], "error: the following arguments are required: --shards"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(arguments, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and line.startswith(said) and "(see python -m mcdm" in line
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 def test_a_gpu_that_is_not_there_is_named(tmp_path, capsys):
     assert main(["train", "--shards", "x", "--out", str(tmp_path / "run"), "--device", "cuda"]) == 2

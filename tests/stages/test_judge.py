@@ -86,17 +86,8 @@ def test_each_rule_alone_drops_a_clip_with_its_receipt(rule):
 
 
 def test_where_nobody_speaks_nothing_is_noisy_and_nobody_talks_beside_it():
-    silent = speech(
-        "v0-0000",
-        speech_share=0.0,
-        speech_s=0.0,
-        snr_db=None,
-        other_voice_share=None,
-        verdict="",
-        language="",
-        text="",
-        words=(),
-    )
+    unheard = {"speech_share": 0.0, "speech_s": 0.0, "snr_db": None, "other_voice_share": None}
+    silent = speech("v0-0000", **unheard, verdict="", language="", text="", words=())
     verdict = only(judge([measured(clips=(clip("v0", n_frames=250),), speeches=(silent,))], STRICT))
     assert rules(verdict) == ["no_speech"]
 

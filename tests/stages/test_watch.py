@@ -14,6 +14,7 @@ from manifests.sample.render import render, render_empty, seat
 from manifests.sample.scene import scene
 from manifests.store import Store
 from pipeline.bench import Bench
+from pipeline.override import override
 from pipeline.stage import Facts, Rejection, semantic
 from stages.clip import CutClips
 from stages.faces import Faces
@@ -188,6 +189,17 @@ def test_a_file_that_is_no_video_is_rejected_by_name(work, store, tmp_path):
 def test_missing_weights_are_one_line_that_says_what_is_missing():
     with pytest.raises(WeightsMissingError, match="nowhere/at/all"):
         Watch(faces=Faces(pack="nowhere/at/all")).open()
+
+
+def test_a_pack_without_a_detector_is_named(tmp_path):
+    with pytest.raises(WeightsMissingError, match=f"^{tmp_path} holds no detection model"):
+        Watch(faces=Faces(pack=str(tmp_path))).open()
+
+
+@pytest.mark.parametrize("name", ["faces.every", "faces.det_size_px", "cuts.height_px", "quality.motion_gap_frames"])
+def test_counts_of_nothing_are_refused_before_any_video(name):
+    with pytest.raises(ValueError, match=rf"^watch: {name} must be at least 1, not 0"):
+        override(Watch(), f"{name}=0")
 
 
 def test_how_it_is_run_is_no_part_of_what_it_computes():
