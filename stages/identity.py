@@ -18,7 +18,7 @@ from pipeline.stage import Facts, Stage, Work
 from stages import weights
 from stages.cuda import ON_PROCESSOR, hold, onnx_errors, onnx_providers
 from stages.fingerprint import picture_hash, sound_hash
-from stages.scene_text import open_detector
+from stages.scene_text import ShareOf, open_detector
 from stages.sync import read_wav
 
 Image = NDArray[np.uint8]
@@ -49,15 +49,13 @@ class Recognise(Stage[Identities]):
     faces: int = 8  # frames embedded per clip, one per equal span of it
     pictures: int = 8  # frames hashed per clip, in the middle of equal spans
     text_model: str = "ppocr_v6_det"  # a text detector: a name of `stages.weights`, or the path of an ONNX file
-    text_pictures: int = 4  # of the frames hashed, those that are searched for text; 0: none
+    text_pictures: int = 4  # of the frames hashed, so many are searched for text, if there are; 0: none
 
     def __post_init__(self) -> None:
         if self.faces < 1 or self.pictures < 1:
             raise ValueError("identity: faces and pictures must be at least 1")
-        if not 0 <= self.text_pictures <= self.pictures:
-            raise ValueError(
-                f"identity: text_pictures must be 0 to {self.pictures}, as pictures, not {self.text_pictures}"
-            )
+        if self.text_pictures < 0:
+            raise ValueError(f"identity: text_pictures must not be negative, not {self.text_pictures}")
 
     def models(self) -> tuple[str, ...]:
         return (self.pack, self.text_model) if self.text_pictures else (self.pack,)
@@ -74,7 +72,7 @@ class Recognise(Stage[Identities]):
         cv2.setNumThreads(1)  # OpenCV's default takes every core of the machine, for each worker
         recogniser = open_recogniser(weights.path(self.pack), self.resources.gpus)
         model = f"{Path(self.pack).name} {weights.digest(self.pack)}"
-        text_share = open_detector(weights.path(self.text_model)) if self.text_pictures else None
+        text_share: ShareOf = open_detector(weights.path(self.text_model)) if self.text_pictures else lambda _: None
 
         def work(facts: Facts, bench: Bench) -> Identities:
             clips = facts[Clips].items
@@ -95,9 +93,7 @@ class Recognise(Stage[Identities]):
                 spread=spread,
                 picture_hash=picture_hash(pictures),
                 sound_hash=sound_hash(read_wav(sound)),
-                text_share=text_share([pictures[n] for n in _middles(len(pictures), self.text_pictures)])
-                if text_share
-                else None,
+                text_share=text_share([pictures[n] for n in _middles(len(pictures), self.text_pictures)]),
             )
 
         return work

@@ -8,7 +8,7 @@ import pytest
 
 from manifests.codec import from_json, from_plain, to_json, to_plain
 from manifests.packed import Floats, Packed
-from manifests.records import LanguageWindow, Word
+from manifests.records import Identity, LanguageWindow, Word
 from tests.stages.measured import identity, speech, sync
 
 FACE = tuple(np.random.default_rng(0).normal(size=512).astype(np.float32).tolist())
@@ -31,11 +31,16 @@ def test_a_record_is_written_in_plain_json_and_read_as_it_was(record):
 
 def test_the_json_of_what_is_held_as_bytes_is_a_plain_list():
     assert to_json(identity("a", face=(0.5, -1.0), picture_hash="", sound_hash="")) == (
-        b'{"key":"a","face":[0.5,-1.0],"spread":0.8,"picture_hash":"","sound_hash":""}'
+        b'{"key":"a","face":[0.5,-1.0],"spread":0.8,"picture_hash":"","sound_hash":"","text_share":0.0}'
     )
     assert to_plain(speech("a", words=WORDS[:1]))["words"] == (
         {"text": "wort0", "start_s": 0.0, "end_s": None, "score": 0.9},
     )
+
+
+def test_an_identity_of_before_text_was_looked_for_is_read_for_forget_looks_at_all_of_them():
+    before = b'{"key":"a","face":[0.5],"spread":0.8,"picture_hash":"","sound_hash":""}'
+    assert from_json(before, Identity).text_share is None
 
 
 @pytest.mark.parametrize("face", [FACE, (0.1, 0.2), (float("inf"), 1e300), ()])

@@ -85,9 +85,8 @@ def test_no_text_is_looked_for_where_no_picture_is_to_be_read():
     assert Recognise(pack="sample/faces", text_pictures=0).models() == ("sample/faces",)
     assert "text_model" not in Recognise(pack="sample/faces", text_pictures=0).weights()
     assert Recognise(pack="sample/faces").models() == ("sample/faces", "ppocr_v6_det")
-    for wrong in (-1, 9):
-        with pytest.raises(ValueError, match=f"text_pictures must be 0 to 8, .*not {wrong}"):
-            Recognise(pack="sample/faces", text_pictures=wrong)
+    with pytest.raises(ValueError, match="text_pictures must not be negative, not -1"):
+        Recognise(pack="sample/faces", text_pictures=-1)
 
 
 def test_without_the_package_that_brings_the_detector_its_name_is_told(monkeypatch):
