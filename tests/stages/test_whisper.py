@@ -128,7 +128,9 @@ class TestGpuInName:
         plain, asked = whisperx.asr.WhisperModel.encode, []
         monkeypatch.setattr(whisperx.asr.WhisperModel, "encode", encode)
         monkeypatch.setattr("stages.speech.torch_device", lambda *_: device)
-        Transcribe(model="sample/whisper", align=False, window_s=3.0, part_s=3.0, context_s=4.0).open()
+        Transcribe(
+            model="sample/whisper", align=False, second_voice=False, window_s=3.0, part_s=3.0, context_s=4.0
+        ).open()
         return len(asked)
 
     @pytest.mark.parametrize(
