@@ -200,8 +200,9 @@ def _limits(policy: Policy) -> list[tuple[str, str, str]]:
     known = POLICIES.get(policy.name.partition("+")[0], policy)
     names = [field.name for field in dataclasses.fields(policy) if field.name not in ("name", "by_language")]
     found = [(name, getattr(policy, name), getattr(known, name)) for name in names]
-    for one in policy.by_language:
-        found.append((f"{one.limit}.{one.language}", one.value, known.limit(one.limit, one.language)))
+    exceptions = dict.fromkeys((one.limit, one.language) for one in (*policy.by_language, *known.by_language))
+    for limit, language in exceptions:
+        found.append((f"{limit}.{language}", policy.limit(limit, language), known.limit(limit, language)))
     return [(name, _limit(value), _limit(before)) for name, value, before in found]
 
 

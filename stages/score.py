@@ -108,7 +108,8 @@ _RATES = (
 def score(truth: Truth, measured: Sequence[Measured], verdicts: Iterable[Verdict], windows: Mapping[str, Box]) -> Score:
     """Compare. `windows`: median crop window of every clip in source pixels, by clip key (`crop_windows`).
 
-    Videos are matched by the last part of their URL; videos of the truth that were not run count as missed.
+    Videos are matched by the last part of their URL. Of videos that were not run segments and flaws count as missed;
+    cuts are counted in those alone that were watched.
     """
     by_name = {name_of(one.video.url): one for one in measured}
     given = {verdict.key: verdict for verdict in verdicts}

@@ -216,6 +216,15 @@ def test_a_changed_policy_is_told_though_it_keeps_the_same_clips(store):
     assert "**paper**" in card(store)[1] and summed(store) == "" and verify(store).ok
 
 
+def test_an_exception_that_a_limit_for_all_took_back_is_told_as_changed(store):
+    """`--set policy.min_confidence=5` takes back what the policy says of Mandarin."""
+    stricter = dataclasses.replace(POLICY, min_confidence=5.0, by_language=())
+    write(store, videos_in(store), dataclasses.replace(MAKER, policy=stricter))
+    limits = table(card(store)[1], "limit")
+    assert limits["`min_confidence`"] == ["5 (changed from 3)"]
+    assert limits["`min_confidence.zh`"] == ["5 (changed from 2)"]
+
+
 def test_a_set_without_clips_has_a_card_that_says_so(store):
     write(store, maker=Maker(policy=dataclasses.replace(POLICY, min_confidence=99.0), detector="faces"))
     head, text = card(store)
